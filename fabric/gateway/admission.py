@@ -1,0 +1,108 @@
+"""Who may enter: pure decisions on a request's headers, made before its body is read.
+
+Above: `app`. Below: settings. One pass over the headers gathers what every later step needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from fabric.settings import Settings
+
+ROUTING: Final = frozenset((b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
+_WANTED: Final = ROUTING | {
+    b"host",
+    b"origin",
+    b"authorization",
+    b"accept",
+    b"content-type",
+    b"content-length",
+    b"mcp-session-id",
+    b"traceparent",
+    b"tracestate",
+}
+_LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
+_SPACE: Final = b" \t"
+"""Optional white space around a header's value (RFC 9110), which httptools leaves in place."""
+
+
+class Headers(dict[bytes, bytes]):
+    """The headers the gateway looks at, by lower-case name; `twice` names a routing header that came twice."""
+
+    twice: bytes | None = None
+
+
+def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers that matter, without the white space around their values."""
+    headers = Headers()
+    for name, value in raw:
+        if name in _WANTED:
+            if name in headers and name in ROUTING:
+                headers.twice = name
+            headers[name] = value.strip(_SPACE)
+    return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Why a request does not enter."""
+
+    status: int
+    message: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who entered."""
+
+    principal: str
+
+
+class Admission:
+    """Decides who enters, by Host, Origin and token."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._token = None if settings.anonymous else _fingerprint(_secret(settings))
+        self._hosts = _LOOPBACK | {settings.host} | set(settings.allowed_hosts)
+        self._origins = set(settings.allowed_origins)
+        self._anonymous = Admitted("anonymous")
+        self._holder = Admitted("operator")
+
+    def decide(self, headers: Headers) -> Admitted | Denied:
+        """Whether the sender of these headers may enter, and as whom."""
+        host = _without_port(headers.get(b"host", b"").decode("latin-1"))
+        if host not in self._hosts:
+            return Denied(421, f"this gateway does not answer for host {host!r}")
+        if (origin := headers.get(b"origin")) is not None and not self._knows_origin(origin.decode("latin-1")):
+            return Denied(403, "this origin may not use the gateway")
+        if self._token is None:
+            return self._anonymous
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(_fingerprint(token.strip()), self._token):
+            return self._holder
+        reason = b'Bearer error="invalid_token"' if token else b"Bearer"
+        return Denied(401, "a valid bearer token is needed", ((b"www-authenticate", reason),))
+
+    def _knows_origin(self, origin: str) -> bool:
+        return origin in self._origins or _without_port(origin.partition("://")[2]) in self._hosts
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()
+
+
+def _secret(settings: Settings) -> bytes:
+    if settings.token is None:
+        raise ValueError("settings without `anonymous` hold a token by the time a gateway is built")
+    return settings.token.get_secret_value().encode()
+
+
+def _fingerprint(token: bytes) -> bytes:
+    """What is compared: of constant length, so that timing tells nothing of the token's."""
+    return hashlib.blake2b(token, digest_size=16).digest()

@@ -1,0 +1,148 @@
+"""The gateway as an ASGI application: admission first, then the era, then the work.
+
+Above: `process`, which serves it. Below: `admission`, `modern`, `legacy`. Everything a request can be refused for
+before its body is understood is decided here, for both eras in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Any, Final
+
+import orjson
+from fabric_sdk import Fabric
+
+from fabric.gateway import rpc
+from fabric.gateway.admission import Admission, Denied, Headers, read_headers
+from fabric.gateway.catalogue import CatalogueKeeper
+from fabric.gateway.forward import Forwarder
+from fabric.gateway.http import BodyTooLarge, ClientLeft, Receive, Scope, Send, read_body, respond
+from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
+from fabric.gateway.legacy import Legacy
+from fabric.gateway.modern import Modern
+from fabric.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/mcp"
+_MODERN_MARK: Final = rpc.VERSION_KEY.encode()
+_RETRY: Final = ((b"retry-after", b"1"),)
+
+
+class Gateway:
+    """MCP for any host, on one URL."""
+
+    def __init__(self, fabric: Fabric, settings: Settings) -> None:
+        about = {"name": "agent-fabric", "version": version("agent-fabric")}
+        self.catalogue = CatalogueKeeper(fabric, root=settings.root)
+        forwarder = Forwarder(fabric, self.catalogue, timeout=settings.call_timeout)
+        scope = "public" if settings.anonymous else "private"
+        self._modern = Modern(forwarder, self.catalogue, server=about, scope=scope)
+        self._legacy = Legacy(forwarder, self.catalogue, server=about, max_body=int(settings.max_body))
+        self._admission = Admission(settings)
+        self._fabric = fabric
+        self._max_body = int(settings.max_body)
+        self._max_concurrent = settings.max_concurrent
+        self._serving = 0
+
+    @asynccontextmanager
+    async def run(self) -> AsyncGenerator[None]:
+        """Held open while the gateway serves."""
+        keeping = asyncio.create_task(self.catalogue.run())
+        try:
+            async with self._legacy.run():
+                yield
+        finally:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        if path == PATH:
+            await self._mcp(scope, receive, send)
+        elif path == "/healthz":
+            await respond(send, 200, b'{"status":"ok"}')
+        elif path == "/readyz":
+            await self._ready(send)
+        else:
+            await respond(send, 404, orjson.dumps({"error": f"nothing is served at {path}; MCP is at {PATH}"}))
+
+    async def _ready(self, send: Send) -> None:
+        """Whether calls can be served now: the broker is there, and so is a catalogue."""
+        parts = {"nats": self._fabric.transport.connected, "catalogue": self.catalogue.ready.is_set()}
+        ready = all(parts.values())
+        body: dict[str, Any] = {"status": "ok" if ready else "not ready", **parts, "stale": self.catalogue.stale}
+        await respond(send, 200 if ready else 503, orjson.dumps(body), () if ready else _RETRY)
+
+    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = read_headers(scope["headers"])
+        admitted = self._admission.decide(headers)
+        if isinstance(admitted, Denied):
+            await _refuse(send, admitted.status, admitted.message, admitted.headers)
+        elif self._serving >= self._max_concurrent:
+            await _refuse(send, 503, f"the gateway serves {self._max_concurrent} requests already", _RETRY)
+        else:
+            self._serving += 1
+            try:
+                await self._serve(scope, receive, send, headers, admitted.principal)
+            finally:
+                self._serving -= 1
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers, principal: str) -> None:
+        if scope["method"] != "POST":
+            # Only a handshake-era session has anything to GET or DELETE.
+            if scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
+                await self._legacy(scope, receive, send, principal)
+            else:
+                await respond(send, 405, headers=((b"allow", b"POST"),))
+            return
+        if not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+            await _refuse(send, 415, "the body must be application/json")
+            return
+        accept = headers.get(b"accept", b"")
+        if accept and b"json" not in accept and b"*/*" not in accept and b"application/*" not in accept:
+            await _refuse(send, 406, "the client must accept application/json")
+            return
+        try:
+            body = await read_body(receive, limit=self._max_body, stated=headers.get(b"content-length"))
+        except BodyTooLarge:
+            await _refuse(send, 413, f"the body has more than {self._max_body} bytes", ((b"connection", b"close"),))
+            return
+        except ClientLeft:
+            return
+        if _is_legacy(headers, body):
+            await self._legacy(scope, _replay(body, receive), send, principal)
+        else:
+            await self._modern(body, headers, scope["headers"], principal, receive, send)
+
+
+def _is_legacy(headers: Headers, body: bytes) -> bool:
+    """The version header says the era; without one, only a body that carries the new envelope is not of the old."""
+    stated = headers.get(b"mcp-protocol-version")
+    return stated in LEGACY_VERSIONS if stated is not None else _MODERN_MARK not in body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """An ASGI `receive` that gives `body` once more, and then what comes after it."""
+    given = False
+
+    async def again() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            return dict(await receive())
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    """An HTTP refusal, in words that a JSON-RPC client shows too."""
+    await respond(send, status, rpc.error(rpc.NULL, rpc.INVALID_REQUEST, message), headers)

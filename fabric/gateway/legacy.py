@@ -1,0 +1,144 @@
+"""The handshake revisions (2024-11-05 to 2025-11-25) through the official SDK's own HTTP transport.
+
+Above: `app`, which chooses the era. Below: `forward`, as for the current revision. The SDK keeps the session and
+speaks the wire; every request that an agent or the catalogue answers is taken from it before its handlers are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import orjson
+from fabric_sdk import FabricError
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import to_wire
+from fabric_sdk.patterns.call import OnFrame
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
+from mcp_types import EmptyResult, ListPromptsResult, ListResourcesResult, ListResourceTemplatesResult, ListToolsResult
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+from fabric.gateway import rpc
+from fabric.gateway.catalogue import CatalogueKeeper
+from fabric.gateway.forward import NAMED, Asker, Forwarder
+from fabric.gateway.http import Receive, Scope, Send
+from fabric.gateway.rpc import Refusal
+
+VERSIONS: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+
+_LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
+_NEW: Final = frozenset(("resultType", "ttlMs", "cacheScope"))
+"""Members of a result that these revisions do not know."""
+
+
+class Legacy:
+    """The handshake revisions' endpoint."""
+
+    def __init__(
+        self, forwarder: Forwarder, catalogue: CatalogueKeeper, *, server: dict[str, Any], max_body: int
+    ) -> None:
+        self._forwarder = forwarder
+        self._catalogue = catalogue
+        mcp = _server(server)
+        mcp.middleware[:] = [self._take]
+        # Host and Origin were checked before, for both eras alike.
+        self._manager = StreamableHTTPSessionManager(mcp, max_request_body_size=max_body)
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """Held open while the gateway serves."""
+        return self._manager.run()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, principal: str) -> None:
+        """Serve one HTTP request; a session belongs to the principal that opened it."""
+        token = AccessToken(token="", client_id=principal, scopes=[])  # noqa: S106 - the token itself stays at the door
+        await self._manager.handle_request({**scope, "user": AuthenticatedUser(token)}, receive, send)
+
+    async def _take(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """Answer from the catalogue or an agent; leave handshake, ping and the rest to the SDK."""
+        params = dict(ctx.params or {})
+        try:
+            if ctx.method in _LISTS:
+                return self._catalogue.view.page(ctx.method, params.get("cursor"))
+            if ctx.method in NAMED:
+                return await self._forward(ctx, params)
+        except Refusal as refusal:
+            raise MCPError(code=refusal.code, message=refusal.message, data=refusal.data) from None
+        return await call_next(ctx)
+
+    async def _forward(self, ctx: ServerRequestContext[Any, Any], params: dict[str, Any]) -> dict[str, Any]:
+        named = params.get(NAMED[ctx.method])
+        is_resource = ctx.method == "resources/read"
+        try:
+            route = self._forwarder.route(ctx.method, named if isinstance(named, str) else None)
+            asker = Asker(_principal(ctx), on_frame=_frames(ctx))
+            result = await self._forwarder.forward(ctx.method, str(named), route, orjson.dumps(params), asker)
+        except Refusal as refusal:
+            code = rpc.RESOURCE_NOT_FOUND if is_resource and isinstance(named, str) else refusal.code
+            raise MCPError(code=code, message=refusal.message, data=refusal.data) from None
+        except FabricError as failure:
+            wire = to_wire(failure)
+            if is_resource and wire["code"] == rpc.INVALID_PARAMS:
+                wire["code"] = rpc.RESOURCE_NOT_FOUND
+            raise MCPError(code=wire["code"], message=wire["message"], data=wire.get("data")) from failure
+        return {member: value for member, value in result.value().items() if member not in _NEW}
+
+
+def _server(about: dict[str, Any]) -> Server[Any]:
+    """A server whose handlers only say which capabilities there are: `_take` answers before they are reached."""
+
+    async def tools(ctx: Any, params: Any) -> ListToolsResult:
+        return ListToolsResult(tools=[])
+
+    async def resources(ctx: Any, params: Any) -> ListResourcesResult:
+        return ListResourcesResult(resources=[])
+
+    async def templates(ctx: Any, params: Any) -> ListResourceTemplatesResult:
+        return ListResourceTemplatesResult(resource_templates=[])
+
+    async def prompts(ctx: Any, params: Any) -> ListPromptsResult:
+        return ListPromptsResult(prompts=[])
+
+    async def set_level(ctx: Any, params: Any) -> EmptyResult:
+        return EmptyResult()
+
+    return Server(
+        about["name"],
+        version=about["version"],
+        on_list_tools=tools,
+        on_list_resources=resources,
+        on_list_resource_templates=templates,
+        on_list_prompts=prompts,
+        on_set_logging_level=set_level,  # pyright: ignore[reportDeprecated] - deprecated in the revision this is not for
+    )
+
+
+def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
+    user = ctx.request.scope.get("user") if ctx.request is not None else None
+    return user.access_token.client_id if isinstance(user, AuthenticatedUser) else None
+
+
+def _frames(ctx: ServerRequestContext[Any, Any]) -> OnFrame:
+    """Passes progress and log entries on to the client, in order."""
+    last: list[asyncio.Task[None]] = []
+
+    def hear(kind: str, frame: Body) -> None:
+        said: dict[str, Any] = frame.value()
+        before = last[-1] if last else None
+
+        async def pass_on() -> None:
+            if before is not None:
+                await asyncio.wait([before])
+            if kind == "progress":
+                await ctx.session.report_progress(said["progress"], said.get("total"), said.get("message"))
+            elif kind == "log":
+                await ctx.session.send_log_message(said["level"], said["data"], said.get("logger"), ctx.request_id)  # pyright: ignore[reportDeprecated]
+
+        last[:] = [asyncio.get_running_loop().create_task(pass_on())]
+
+    return hear

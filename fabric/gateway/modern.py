@@ -1,0 +1,213 @@
+"""MCP 2026-07-28 over HTTP: one POST, one JSON-RPC request, one answer, no state between two of them.
+
+Above: `app`, which has admitted the sender and read the body. Below: `forward` and `rpc`. The ladder of checks
+follows the revision's transport chapter: JSON, envelope, duplicate headers, `_meta`, header match, version,
+`Mcp-Param-*`; the first that fails answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+from fabric_sdk import FabricError
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import to_wire
+from fabric_sdk.patterns.call import OnFrame, Trace
+from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
+from msgspec import UNSET
+
+from fabric.gateway import rpc
+from fabric.gateway.admission import Headers
+from fabric.gateway.catalogue import CatalogueKeeper
+from fabric.gateway.forward import NAMED, Asker, Forwarder
+from fabric.gateway.http import Exchange, Receive, Send, respond
+from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
+from fabric.gateway.view import CAPABILITIES, Route, complete
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = "2026-07-28"
+_VERSION_JSON: Final = b'"2026-07-28"'
+_VERSION_BYTES: Final = b"2026-07-28"
+
+_LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
+_LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
+
+class Modern:
+    """The current revision's endpoint."""
+
+    def __init__(self, forwarder: Forwarder, catalogue: CatalogueKeeper, *, server: dict[str, Any], scope: str) -> None:
+        self._forwarder = forwarder
+        self._catalogue = catalogue
+        self._server = server
+        self._cache_scope = scope
+
+    async def __call__(
+        self,
+        body: bytes,
+        headers: Headers,
+        raw_headers: Iterable[tuple[bytes, bytes]],
+        principal: str,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer one POST."""
+        request = rpc.NULL
+        try:
+            call = rpc.read_rpc(body)
+            if call.id is UNSET:
+                await self._take_notification(headers, send)
+                return
+            request = rpc.request_id(call)
+            params = self._check(call, headers)
+            if call.method not in NAMED:
+                await respond(send, 200, rpc.answer(request, self._answer_here(call.method, params)))
+                return
+            named = params.uri if call.method == "resources/read" else params.name
+            route = self._forwarder.route(call.method, None if named is UNSET else named)
+            if route.schema is not None:
+                self._check_param_headers(route.schema, params, raw_headers)
+        except Refusal as refusal:
+            await respond(send, refusal.status, rpc.error(request, refusal.code, refusal.message, refusal.data))
+            return
+        await self._forward(request, call, params, str(named), route, headers, principal, receive, send)
+
+    # the ladder
+
+    def _check(self, call: Rpc, headers: Headers) -> Params:
+        """All checks before the method is looked at; returns what routes the request."""
+        if headers.twice is not None:
+            raise Refusal(rpc.HEADER_MISMATCH, f"the {headers.twice.decode()} header came more than once")
+        params = rpc.read_params(call)
+        meta = params.meta
+        if meta is UNSET:
+            raise Refusal(rpc.INVALID_PARAMS, "params._meta must hold the protocol version and the client's capabilities")
+        if meta.version is UNSET or meta.capabilities is UNSET:
+            missing = rpc.VERSION_KEY if meta.version is UNSET else rpc.CAPABILITIES_KEY
+            raise Refusal(rpc.INVALID_PARAMS, f"params._meta lacks {missing!r}")
+        if bytes(meta.version) != _VERSION_JSON or headers.get(b"mcp-protocol-version") != _VERSION_BYTES:
+            _refuse_version(meta, headers)
+        if headers.get(b"mcp-method", b"").decode("latin-1") != call.method:
+            raise Refusal(rpc.HEADER_MISMATCH, "the Mcp-Method header is not the method in the body")
+        if (member := NAMED.get(call.method)) is not None:
+            stated = headers.get(b"mcp-name")
+            value = params.uri if member == "uri" else params.name
+            if value is not UNSET and (stated is None or decode_header_value(stated.decode("latin-1")) != value):
+                raise Refusal(rpc.HEADER_MISMATCH, f"the Mcp-Name header is not params.{member} in the body")
+        return params
+
+    def _check_param_headers(
+        self, schema: dict[str, Any], params: Params, raw_headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        """Hold the `Mcp-Param-*` headers that the tool asks for against its arguments."""
+        arguments = rpc.value_of(params.arguments)
+        stated = _Folded((name.decode("latin-1"), value.strip(b" \t").decode("latin-1")) for name, value in raw_headers)
+        wrong = validate_mcp_param_headers(schema, arguments if isinstance(arguments, dict) else {}, stated)
+        if wrong is not None:
+            raise Refusal(wrong.code, wrong.message, data=wrong.data)
+
+    async def _take_notification(self, headers: Headers, send: Send) -> None:
+        """This revision defines none from the client; each is accepted and has no effect."""
+        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        if version != VERSION:
+            raise _unsupported(version)
+        await respond(send, 202)
+
+    # answers
+
+    def _answer_here(self, method: str, params: Params) -> bytes:
+        """What the gateway answers itself."""
+        view = self._catalogue.view
+        if method == "server/discover":
+            result: dict[str, Any] = {"supportedVersions": [VERSION], "capabilities": CAPABILITIES}
+            if view.instructions:
+                result["instructions"] = view.instructions
+        elif method in _LISTS:
+            result = view.page(method, None if params.cursor is UNSET else params.cursor)
+        else:
+            raise Refusal(rpc.METHOD_NOT_FOUND, f"this server does not serve {method!r}")
+        return complete(result, self._server, self._cache_scope)
+
+    async def _forward(
+        self,
+        request: bytes,
+        call: Rpc,
+        params: Params,
+        named: str,
+        route: Route,
+        headers: Headers,
+        principal: str,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        meta = cast("Meta", params.meta)
+        exchange = Exchange(receive, send, may_stream=b"text/event-stream" in headers.get(b"accept", b""))
+        asker = Asker(principal, _trace(meta, headers), _frames(meta, exchange))
+        try:
+            result = await self._forwarder.forward(call.method, named, route, bytes(cast("Any", call.params)), asker)
+            status, answer = 200, rpc.answer(request, result.encoded())
+        except FabricError as failure:
+            wire = to_wire(failure)
+            status = rpc.STATUS.get(wire["code"], 200)
+            answer = rpc.error(request, wire["code"], wire["message"], wire.get("data"))
+        except BaseException:
+            await exchange.close()
+            if exchange.left:
+                return  # the client hung up, which is how this revision cancels; the call was told
+            raise
+        await exchange.finish(status, answer, rpc.event)
+
+
+class _Folded(dict[str, str]):
+    """Headers as a mapping that still shows a name that came twice, as the SDK's validator wants to see it."""
+
+    def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
+        self._lines = list(lines)
+        super().__init__(self._lines)
+
+    def items(self) -> Any:
+        return self._lines
+
+
+def _refuse_version(meta: Meta, headers: Headers) -> None:
+    version = rpc.value_of(meta.version)
+    if not isinstance(version, str):
+        raise Refusal(rpc.INVALID_PARAMS, f"{rpc.VERSION_KEY!r} must be a string")
+    if headers.get(b"mcp-protocol-version", b"").decode("latin-1") != version:
+        raise Refusal(rpc.HEADER_MISMATCH, "the MCP-Protocol-Version header is not the version in the body")
+    raise _unsupported(version)
+
+
+def _unsupported(version: str) -> Refusal:
+    data = {"supported": [VERSION], "requested": version}
+    return Refusal(rpc.UNSUPPORTED_VERSION, "unsupported protocol version", data=data)
+
+
+def _trace(meta: Meta, headers: Headers) -> Trace | None:
+    """The W3C trace context of `_meta`, else of HTTP."""
+    if meta.traceparent is not None:
+        return Trace(meta.traceparent, meta.tracestate or "")
+    if (traceparent := headers.get(b"traceparent")) is not None:
+        return Trace(traceparent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
+    return None
+
+
+def _frames(meta: Meta, exchange: Exchange) -> OnFrame | None:
+    """Turns what comes ahead of the answer into notifications, if the client asked for any."""
+    token = rpc.value_of(meta.progress_token)
+    level = rpc.value_of(meta.log_level)
+    if token is None and level is None:
+        return None
+    floor = _LOG_LEVELS.index(level) if level in _LOG_LEVELS else len(_LOG_LEVELS)
+
+    def hear(kind: str, frame: Body) -> None:
+        said: dict[str, Any] = frame.value()
+        if kind == "progress" and token is not None:
+            exchange.push(rpc.notification("notifications/progress", {"progressToken": token, **said}))
+        elif kind == "log" and said.get("level") in _LOG_LEVELS[floor:]:
+            exchange.push(rpc.notification("notifications/message", said))
+
+    return hear

@@ -1,0 +1,176 @@
+"""JSON-RPC on the gateway's wire: reads requests without opening their arguments, writes answers around raw bytes.
+
+Above: `modern`. Below: msgspec, whose `Raw` leaves a part of a document as the bytes it is. Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+import orjson
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+HEADER_MISMATCH: Final = -32020
+UNSUPPORTED_VERSION: Final = -32022
+RESOURCE_NOT_FOUND: Final = -32002
+"""Of the handshake revisions only; the current one says `INVALID_PARAMS`."""
+
+STATUS: Final = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    -32021: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+}
+"""HTTP status of a JSON-RPC error code; 200 for all others."""
+
+_INTEGER: Final = re.compile(rb"-?(?:0|[1-9]\d*)")
+
+
+class Refusal(Exception):
+    """A request that goes no further, as the JSON-RPC error it is answered with."""
+
+    def __init__(self, code: int, message: str, *, data: Any = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.data = code, message, data
+        self.status = STATUS.get(code, 200) if status is None else status
+
+
+class Meta(Struct, frozen=True):
+    """The parts of `_meta` that the gateway itself looks at."""
+
+    version: Raw | UnsetType = msgspec.field(default=UNSET, name=VERSION_KEY)
+    capabilities: Raw | UnsetType = msgspec.field(default=UNSET, name=CAPABILITIES_KEY)
+    log_level: Raw | UnsetType = msgspec.field(default=UNSET, name="io.modelcontextprotocol/logLevel")
+    progress_token: Raw | UnsetType = msgspec.field(default=UNSET, name="progressToken")
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class Params(Struct, frozen=True):
+    """The parts of a request's params that route it; everything else stays bytes."""
+
+    meta: Meta | UnsetType = msgspec.field(default=UNSET, name="_meta")
+    name: str | UnsetType = UNSET
+    uri: str | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
+    arguments: Raw | UnsetType = UNSET
+
+
+class Rpc(Struct, frozen=True):
+    """One JSON-RPC message."""
+
+    jsonrpc: str
+    method: str
+    id: Raw | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+
+
+_read_rpc: Final = msgspec.json.Decoder(Rpc).decode
+_read_params: Final = msgspec.json.Decoder(Params).decode
+_read_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_read_any: Final = msgspec.json.Decoder().decode
+
+NULL: Final = b"null"
+
+
+def read_rpc(body: bytes) -> Rpc:
+    """The one request or notification in an HTTP body.
+
+    Raises:
+        Refusal: it is not JSON, or not one JSON-RPC 2.0 request or notification.
+    """
+    try:
+        rpc = _read_rpc(body)
+    except msgspec.ValidationError:
+        raise Refusal(INVALID_REQUEST, "the body must be one JSON-RPC request or notification object") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise Refusal(PARSE_ERROR, "the body is not JSON") from None
+    if rpc.jsonrpc != "2.0":
+        raise Refusal(INVALID_REQUEST, 'jsonrpc must be "2.0"')
+    return rpc
+
+
+def request_id(rpc: Rpc) -> bytes:
+    """The id of a request, as it was written.
+
+    Raises:
+        Refusal: it is neither a string nor an integer.
+    """
+    raw = b"" if rpc.id is UNSET else bytes(rpc.id)
+    if raw[:1] == b'"' or _INTEGER.fullmatch(raw):
+        return raw
+    raise Refusal(INVALID_REQUEST, "the id must be a string or an integer")
+
+
+def read_params(rpc: Rpc) -> Params:
+    """What routes the request.
+
+    Raises:
+        Refusal: params is no object, or a part of it that the gateway reads has the wrong type.
+    """
+    if rpc.params is UNSET:
+        return Params()
+    try:
+        return _read_params(rpc.params)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+        raise Refusal(INVALID_PARAMS, f"params: {wrong}") from None
+
+
+def value_of(raw: Raw | UnsetType) -> Any:
+    """The Python value of a part left as bytes; `None` for an absent one.
+
+    Raises:
+        Refusal: it is not JSON after all.
+    """
+    if raw is UNSET:
+        return None
+    try:
+        return _read_any(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+        raise Refusal(INVALID_PARAMS, f"params: {wrong}") from None
+
+
+def with_member(params: bytes, member: str, value: str) -> bytes:
+    """The params object with one member changed; the others keep their bytes."""
+    members = _read_members(params)
+    members[member] = Raw(orjson.dumps(value))
+    return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(key), bytes(raw)) for key, raw in members.items())
+
+
+def answer(request: bytes, result: bytes) -> bytes:
+    """A response around an encoded result."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request, result)
+
+
+def error(request: bytes, code: int, message: str, data: Any = None) -> bytes:
+    """An error response."""
+    body: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        body["data"] = data
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request, orjson.dumps(body))
+
+
+def notification(method: str, params: dict[str, Any]) -> bytes:
+    """A notification, as one server-sent event."""
+    return b'event: message\r\ndata: {"jsonrpc":"2.0","method":"%b","params":%b}\r\n\r\n' % (
+        method.encode(),
+        orjson.dumps(params),
+    )
+
+
+def event(message: bytes) -> bytes:
+    """A JSON-RPC message as one server-sent event."""
+    return b"event: message\r\ndata: %b\r\n\r\n" % message

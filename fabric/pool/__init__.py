@@ -1,0 +1,1 @@
+"""Pools: worker processes that serve one target, started by `fabric worker` and `fabric up`."""

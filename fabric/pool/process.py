@@ -1,0 +1,93 @@
+"""One worker process: `python -m fabric.pool.process TARGET`. Connects, serves, drains on SIGTERM, exits 0.
+
+Above: a supervisor, which waits for the ready file. Below: `target`, the SDK's worker, NATS. A process that loses
+its broker keeps what it has in hand and waits; one that never had it says so and waits too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from fabric_sdk.contracts.errors import FabricError, TransportUnavailable
+from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.worker import Limits, Worker
+
+from fabric.pool.ready import ReadyFile
+from fabric.pool.target import load
+
+log = logging.getLogger("fabric.worker")
+
+_DRAIN_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 2.0
+BAD_USAGE: Final = 2
+"""Exit code of a mistake that a restart does not mend."""
+
+
+async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None, ready: Path | None) -> None:
+    """Serve `target` until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    servable = load(target, name=name)
+    transport = await _connect(nats_url, stop)
+    if transport is None:
+        return
+    worker = Worker(transport, servable, limits=limits)
+    try:
+        await worker.start()
+        with ReadyFile.of(ready):
+            log.info("%s takes calls as %s", worker.description.name, worker.instance)
+            await stop.wait()
+            log.info("%s drains", worker)
+            await worker.drain(_DRAIN_SECONDS)
+    finally:
+        await transport.close()
+
+
+async def _connect(url: str, stop: asyncio.Event) -> NatsTransport | None:
+    """Connect as soon as the broker is there; `None` if told to stop before."""
+    while not stop.is_set():
+        try:
+            return await NatsTransport.connect(url, name=f"worker {os.getpid()}")
+        except TransportUnavailable as away:
+            log.warning("%s; trying again", away)
+            try:
+                await asyncio.wait_for(stop.wait(), _RETRY_SECONDS)
+            except TimeoutError:
+                continue
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m fabric.pool.process")
+    parser.add_argument("target")
+    parser.add_argument("--concurrency", type=int, default=Limits().concurrency)
+    parser.add_argument("--name")
+    parser.add_argument("--ready-file", type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=os.environ.get("FABRIC_LOG_LEVEL", "INFO").upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        uvloop.run(
+            serve(
+                options.target,
+                nats_url=os.environ.get("FABRIC_NATS_URL", ""),
+                limits=Limits(concurrency=options.concurrency),
+                name=options.name,
+                ready=options.ready_file,
+            )
+        )
+    except FabricError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(BAD_USAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Who is there: heartbeats from the bus become leases in Redis, and leases become the catalogue."""

@@ -1,0 +1,31 @@
+"""The one catalogue of Redis keys. All of them can be rebuilt from the bus within one heartbeat."""
+
+from __future__ import annotations
+
+from typing import Final
+
+AGENTS: Final = "fab:agents"
+"""Sorted set: agent name → Unix milliseconds of its last heartbeat."""
+
+REVISION: Final = "fab:revision"
+"""Counter: grows whenever an agent, an instance or a description comes or goes."""
+
+
+def instances(agent: str) -> str:
+    """Sorted set: instance → Unix milliseconds at which its lease ends."""
+    return f"fab:instances:{agent}"
+
+
+def lease(instance: str) -> str:
+    """String with expiry: the instance's last heartbeat, as JSON."""
+    return f"fab:lease:{instance}"
+
+
+def digest(agent: str) -> str:
+    """Hash: `digest` of the description that the agent's newest instance gives, and when that instance `started`."""
+    return f"fab:digest:{agent}"
+
+
+def description(digest: str) -> str:
+    """String with expiry: a description, as JSON."""
+    return f"fab:description:{digest}"

@@ -1,0 +1,47 @@
+-- Turns a batch of heartbeats into leases, and ends the leases that have run out.
+-- Works on Redis 6.2 and later: no field expiry, no functions.
+--
+-- ARGV: now, lease, grace (milliseconds), then for each heartbeat: agent, instance, digest, state, started, JSON
+-- Returns: 1 if the catalogue changed, then the digests whose description is not stored.
+
+local now, lease, grace = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local changed, missing, asked = 0, {}, {}
+
+for at = 4, #ARGV, 6 do
+  local agent, instance, digest, state = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local instances, leased = 'fab:instances:' .. agent, 'fab:lease:' .. instance
+  if state == 'gone' then
+    changed = math.max(changed, redis.call('ZREM', instances, instance))
+    redis.call('DEL', leased)
+  else
+    changed = math.max(changed, redis.call('ZADD', instances, now + lease, instance))
+    local before = redis.call('GET', leased)
+    if before and state == 'draining' and not string.find(before, '"state":"draining"', 1, true) then changed = 1 end
+    redis.call('SET', leased, ARGV[at + 5], 'PX', lease)
+    -- The newest instance speaks for the agent: in a rolling restart the new description wins once, for good.
+    local known, started = redis.call('HMGET', 'fab:digest:' .. agent, 'digest', 'started'), tonumber(ARGV[at + 4])
+    if not known[1] or (known[1] ~= digest and started >= tonumber(known[2])) then
+      redis.call('HSET', 'fab:digest:' .. agent, 'digest', digest, 'started', started)
+      changed = 1
+    end
+    if redis.call('PEXPIRE', 'fab:description:' .. digest, grace + lease) == 0 and not asked[digest] then
+      asked[digest] = true
+      table.insert(missing, digest)
+    end
+  end
+  redis.call('ZADD', 'fab:agents', now, agent)
+end
+
+for _, agent in ipairs(redis.call('ZRANGE', 'fab:agents', 0, -1)) do
+  local instances = 'fab:instances:' .. agent
+  changed = math.max(changed, math.min(1, redis.call('ZREMRANGEBYSCORE', instances, '-inf', now)))
+end
+for _, agent in ipairs(redis.call('ZRANGEBYSCORE', 'fab:agents', '-inf', now - grace)) do
+  redis.call('ZREM', 'fab:agents', agent)
+  redis.call('DEL', 'fab:digest:' .. agent, 'fab:instances:' .. agent)
+  changed = 1
+end
+
+if changed == 1 then redis.call('INCR', 'fab:revision') end
+table.insert(missing, 1, changed)
+return missing

@@ -1,0 +1,211 @@
+"""The registry: an agent like any other, which knows all the others.
+
+Above: gateway, command line and operators, through its tools. Below: the bus and `Store`. It holds nothing but the
+heartbeats of the last moment: any number of instances share the work, and when Redis is lost, what it held comes
+back with the next heartbeats; meanwhile questions are answered by asking the bus itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from fabric_sdk import Agent, Fabric, FabricError
+from fabric_sdk.contracts import subjects
+from fabric_sdk.contracts.description import Beat, Description
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable, UnknownAgent
+from fabric_sdk.patterns.gather import gather
+from pydantic import BaseModel, ValidationError
+
+from fabric.registry.store import Store, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS: Final = 0.2
+_SWEEP_SECONDS: Final = 1.0
+_ASK_BUS_SECONDS: Final = 0.5
+
+
+class AgentEntry(BaseModel):
+    """One agent of the catalogue."""
+
+    name: str
+    digest: str
+    instances: list[Beat]
+
+
+class Catalogue(BaseModel):
+    """Who is there."""
+
+    revision: int
+    """Grows with each change; 0 when it was gathered from the bus because Redis is away."""
+    agents: list[AgentEntry]
+
+
+class Registry:
+    """Turns heartbeats into leases, in batches, and answers who is there."""
+
+    def __init__(self, store: Store, fabric: Fabric) -> None:
+        self._store = store
+        self._fabric = fabric
+        self._heard: dict[str, Beat] = {}  # the newest of each instance, until written
+        self._wake = asyncio.Event()
+        self._described: dict[str, Description] = {}  # by digest; immutable, so never stale
+
+    def hear(self, message: Message) -> None:
+        """Take one heartbeat."""
+        try:
+            beat = Beat.model_validate(message.body.value())
+        except (ValidationError, ValueError):
+            log.warning("a heartbeat on %s is malformed", message.subject)
+            return
+        self._heard[beat.instance] = beat
+        self._wake.set()
+
+    async def keep(self) -> None:
+        """Write what was heard, again and again; an absent Redis delays it and loses nothing."""
+        await self._ask_who_was_here_first()
+        away = False
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), _SWEEP_SECONDS)
+                await asyncio.sleep(_FLUSH_SECONDS)  # gather a batch
+            except TimeoutError:
+                pass  # leases run out even when nobody beats
+            self._wake.clear()
+            batch, self._heard = self._heard, {}
+            try:
+                await self._write(list(batch.values()))
+                if away:
+                    log.warning("Redis is back; leases are rebuilt from heartbeats")
+                away = False
+            except StoreUnavailable as lost:
+                self._heard = batch | self._heard
+                if not away:
+                    log.warning("%s; the fabric goes on without it", lost)
+                away = True
+
+    async def _write(self, beats: list[Beat]) -> None:
+        changed, missing = await self._store.beat(beats)
+        for digest in missing:
+            beat = next(each for each in beats if each.digest == digest)
+            try:
+                description = await self._fabric.agent(beat.agent).describe(instance=beat.instance, timeout=5.0)
+                await self._store.describe(description)
+                changed = True
+            except (FabricError, ValidationError) as failure:
+                if isinstance(failure, StoreUnavailable):
+                    raise
+                log.warning("%s does not describe itself: %s", beat.instance, failure)  # its next beat asks again
+        if changed:
+            await self._fabric.transport.publish(Message(subjects.CATALOGUE_CHANGED, Body({"at": time.time()})))
+
+    async def catalogue(self) -> Catalogue:
+        """Who is there, from Redis, or from the bus while Redis is away."""
+        try:
+            revision, agents = await self._store.agents()
+        except StoreUnavailable:
+            return await self._catalogue_from_bus()
+        return Catalogue(
+            revision=revision,
+            agents=[AgentEntry(name=name, digest=digest, instances=beats) for name, digest, beats in agents],
+        )
+
+    async def description(self, agent: str, digest: str) -> Description:
+        """What `agent` offers, under this digest."""
+        if (known := self._described.get(digest)) is None:
+            try:
+                known = await self._store.description(digest)
+            except StoreUnavailable:
+                known = None
+            if known is None:
+                known = await self._fabric.agent(agent).describe(timeout=5.0)
+            if len(self._described) > 1024:
+                self._described.clear()
+            self._described[known.digest] = known
+        return known
+
+    async def _ask_who_was_here_first(self) -> None:
+        """Instances that began before this one are not waited for until their next heartbeat."""
+        with suppress(TransportUnavailable):
+            for beat in await self._ask_bus():
+                self._heard.setdefault(beat.instance, beat)
+        self._wake.set()
+
+    async def _catalogue_from_bus(self) -> Catalogue:
+        entries: dict[str, AgentEntry] = {}
+        for beat in await self._ask_bus():
+            entry = entries.setdefault(beat.agent, AgentEntry(name=beat.agent, digest=beat.digest, instances=[]))
+            entry.instances.append(beat)
+        return Catalogue(revision=0, agents=sorted(entries.values(), key=lambda entry: entry.name))
+
+    async def _ask_bus(self) -> list[Beat]:
+        """Everybody who answers `$SRV.STATS` within a moment."""
+        answers = await gather(self._fabric.transport, subjects.service("STATS"), seconds=_ASK_BUS_SECONDS)
+        return [beat for beat in map(_beat_of, answers) if beat is not None]
+
+
+def _beat_of(stats: Any) -> Beat | None:
+    """The heartbeat in a `$SRV.STATS` answer of a fabric agent; `None` for other micro services."""
+    try:
+        return Beat.model_validate(stats["endpoints"][0]["data"]["beat"])
+    except (KeyError, IndexError, TypeError, ValidationError):
+        return None
+
+
+def build(redis_url: str | None = None) -> Agent:
+    """The registry as an agent.
+
+    Raises:
+        ConfigurationError: no Redis is named, neither here nor in `FABRIC_REDIS_URL`.
+    """
+    url = redis_url or os.environ.get("FABRIC_REDIS_URL")
+    if not url:
+        raise ConfigurationError("the registry needs Redis", fix="set FABRIC_REDIS_URL, or start it with `fabric up`")
+    held: list[Registry] = []
+
+    @asynccontextmanager
+    async def lifespan(fabric: Fabric) -> AsyncIterator[None]:
+        store = Store(url)
+        registry = Registry(store, fabric)
+        held.append(registry)
+        beats = await fabric.transport.subscribe(subjects.BEATS, registry.hear, queue="registry")
+        keeping = asyncio.create_task(registry.keep())
+        try:
+            yield
+        finally:
+            await beats.close()
+            keeping.cancel()
+            held.clear()
+            await store.close()
+
+    agent = Agent(
+        "registry",
+        version="1.0.0",
+        description="Who is there: agents, their instances, and what they offer.",
+        lifespan=lifespan,
+        kind="platform",
+    )
+
+    @agent.tool(annotations={"readOnlyHint": True})
+    async def catalogue() -> Catalogue:
+        """All agents with their live instances, load, and the digest of what they offer."""
+        return await held[0].catalogue()
+
+    @agent.tool(annotations={"readOnlyHint": True})
+    async def description(agent: str, digest: str = "") -> Description:
+        """What one agent offers: tools with schemas, resources, prompts."""
+        if not digest:
+            entry = next((entry for entry in (await held[0].catalogue()).agents if entry.name == agent), None)
+            if entry is None:
+                raise UnknownAgent(f"there is no agent {agent!r}", fix="`fabric ps` lists those there are")
+            digest = entry.digest
+        return await held[0].description(agent, digest)
+
+    return agent

@@ -1,0 +1,171 @@
+"""Every setting of the platform: its name in the environment, its default, and what it may be.
+
+Above: the command line and the composition root, which pass single values on. Below: pydantic-settings.
+It refuses to know what the values are used for, and reads nothing but the environment and what it is handed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fabric_sdk.contracts.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+PREFIX = "FABRIC_"
+
+NATS_SCHEMES = ("nats", "tls")
+REDIS_SCHEMES = ("redis", "rediss")
+
+_MAY_HOLD_SECRETS = {"token", "nats_url", "redis_url"}
+
+
+class SettingsError(ConfigurationError):
+    """Some settings are wrong."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        """One line for each wrong setting."""
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+def _split(value: object) -> object:
+    """A list as people write it in an environment variable: separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Read from `FABRIC_<NAME>` by `load_settings`. A field's description is what its error message tells people."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    # The addresses may hold passwords, so `repr` leaves them out.
+    nats_url: str | None = Field(
+        None, repr=False, description="the address of your NATS server, like nats://127.0.0.1:4222"
+    )
+    redis_url: str | None = Field(
+        None, repr=False, description="the address of your Redis server, like redis://127.0.0.1:6379"
+    )
+    data: Path | None = Field(None, description="the folder for the data of the private servers")
+    host: str = Field("127.0.0.1", min_length=1, description="the address to listen on, like 127.0.0.1")
+    port: int = Field(8420, ge=0, le=65_535, description="a port from 1 to 65535, or 0 for any free one")
+    token: SecretStr | None = Field(None, min_length=1, description="the token that clients have to send")
+    anonymous: bool = Field(False, description="true or false: whether clients without a token are served")
+    root: str | None = Field(None, min_length=1, description="the name of the agent whose tools get no prefix")
+    call_timeout: float = Field(
+        300.0, gt=0, allow_inf_nan=False, description="how long a call may take, in seconds, more than 0"
+    )
+    max_body: ByteSize = Field(
+        ByteSize(4 * 1024 * 1024), ge=1, description="the size that a request may have, like 4194304 or 4MiB"
+    )
+    max_header: ByteSize = Field(
+        ByteSize(16 * 1024), ge=1, description="the size that a request's headers may have, like 16384 or 16KiB"
+    )
+    max_concurrent: int = Field(1024, ge=1, description="how many requests are served at once, 1 or more")
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
+        "info", description="one of debug, info, warning, error, critical"
+    )
+    allowed_hosts: _List = Field((), description="host names, separated by commas, that clients may ask for")
+    allowed_origins: _List = Field(
+        (), description="origins of web pages, separated by commas, like https://example.com"
+    )
+
+    @field_validator("nats_url")
+    @classmethod
+    def _is_nats(cls, value: str | None) -> str | None:
+        # Several servers of one cluster are separated by commas.
+        for url in (value or "").split(",") if value else ():
+            _check_scheme(url.strip(), NATS_SCHEMES)
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_scheme(value, REDIS_SCHEMES)
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            scheme, separator, host = origin.partition("://")
+            if not (scheme and separator and host) or "/" in host:
+                raise ValueError(f"{origin} is not an origin: scheme://host or scheme://host:port, and no path")
+        return value
+
+    @model_validator(mode="after")
+    def _anonymous_stays_here(self) -> Self:
+        if self.anonymous and not is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}ANONYMOUS: without tokens the fabric may listen on this machine only, not on {self.host}; "
+                f"set {PREFIX}HOST to 127.0.0.1, or {PREFIX}ANONYMOUS to false and {PREFIX}TOKEN to a secret"
+            )
+        return self
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings from the environment; those `given` (from a command line, `None` for not given) come first.
+
+    Raises SettingsError with one line for each wrong setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(_line(detail) for detail in error.errors(include_url=False)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_scheme(url: str, schemes: tuple[str, ...]) -> None:
+    if not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+        raise ValueError(f"it has to start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+
+
+def _line(detail: ErrorDetails) -> str:
+    """One wrong setting in one line: its variable, what was wrong, what is right."""
+    if not detail["loc"]:  # a rule over several settings, which names them itself
+        return _words(detail)
+    name = str(detail["loc"][0])
+    variable = PREFIX + name.upper()
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return f"{variable}: there is no such setting; there are {', '.join(Settings.model_fields)}"
+    value = "" if name in _MAY_HOLD_SECRETS else f"{detail['input']!r}: "
+    return f"{variable}: {value}{_words(detail)}; it takes {field.description}"
+
+
+def _words(detail: ErrorDetails) -> str:
+    """Pydantic's message; of one of our own rules only the words that we raised."""
+    raised = (detail.get("ctx") or {}).get("error")
+    return str(raised) if isinstance(raised, ValueError) else detail["msg"].lower()

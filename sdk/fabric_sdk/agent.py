@@ -1,0 +1,193 @@
+"""`Agent`: what an author writes. It gathers tools, resources and prompts and answers MCP requests for them.
+
+Above: the worker, which serves it. Below: `authoring`. An agent holds no state between calls and knows no transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, TypeVar, overload
+
+from fabric_sdk.authoring.prompt import Prompt
+from fabric_sdk.authoring.resource import Resource
+from fabric_sdk.authoring.signature import Function
+from fabric_sdk.authoring.tool import Tool
+from fabric_sdk.client import WRAPPED, Fabric
+from fabric_sdk.context import Context
+from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.description import Description
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.pipeline import Request
+
+F = TypeVar("F", bound=Function)
+Lifespan = Callable[[Fabric], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def _no_lifespan(fabric: Fabric) -> AsyncIterator[None]:
+    yield
+
+
+class Agent:
+    """A named set of tools, resources and prompts.
+
+    Args:
+        name: 1 to 63 lower-case letters, digits and hyphens, starting with a letter.
+        version: shown to operators; semantic versions sort best.
+        description: one sentence for people and models.
+        instructions: how a model should use this agent.
+        lifespan: entered with a `Fabric` when a worker starts, left when it stops.
+        kind: `platform` for parts of the fabric itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        version: str = "0.0.0",
+        description: str | None = None,
+        instructions: str | None = None,
+        lifespan: Lifespan = _no_lifespan,
+        kind: Literal["agent", "platform"] = "agent",
+    ) -> None:
+        self.name = checked_agent_name(name)
+        self.version = version
+        self.lifespan = lifespan
+        self._about = {"description": description, "instructions": instructions, "kind": kind}
+        self._stamp = {"io.modelcontextprotocol/serverInfo": {"name": name, "version": version}}
+        self._tools: dict[str, Tool] = {}
+        self._resources: dict[str, Resource] = {}
+        self._prompts: dict[str, Prompt] = {}
+        self._methods = {
+            "tools/call": self._call_tool,
+            "resources/read": self._read_resource,
+            "prompts/get": self._get_prompt,
+            "fabric/describe": self._describe,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.name} {self.version}: {len(self._tools)} tools>"
+
+    @overload
+    def tool(self, function: F, /) -> F: ...
+    @overload
+    def tool(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        annotations: dict[str, Any] | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Callable[[F], F]: ...
+    def tool(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+        """Offer a function as a tool: `@agent.tool` or `@agent.tool(annotations={"readOnlyHint": True})`.
+
+        Types become JSON Schema, the docstring the description. `annotations` are MCP's `ToolAnnotations`: a tool
+        with `readOnlyHint` or `idempotentHint` is called again by itself when a worker is lost.
+        """
+
+        def offer(function: F) -> F:
+            tool = Tool(function, **options)
+            _add(self._tools, tool.name, tool, "tool")
+            tool.stamp = {**self._stamp, WRAPPED: True} if tool.wraps else self._stamp
+            return function
+
+        return offer if function is None else offer(function)
+
+    def resource(
+        self,
+        uri: str,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        mime_type: str | None = None,
+    ) -> Callable[[F], F]:
+        """Offer a function as a resource at `uri`, or at all URIs of a template like `notes://{day}`."""
+
+        def offer(function: F) -> F:
+            resource = Resource(uri, function, name=name, title=title, description=description, mime_type=mime_type)
+            _add(self._resources, uri, resource, "resource")
+            return function
+
+        return offer
+
+    @overload
+    def prompt(self, function: F, /) -> F: ...
+    @overload
+    def prompt(
+        self, /, *, name: str | None = None, title: str | None = None, description: str | None = None
+    ) -> Callable[[F], F]: ...
+    def prompt(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+        """Offer a function as a prompt: `@agent.prompt` or `@agent.prompt(title="…")`."""
+
+        def offer(function: F) -> F:
+            prompt = Prompt(function, **options)
+            _add(self._prompts, prompt.name, prompt, "prompt")
+            return function
+
+        return offer if function is None else offer(function)
+
+    async def describe(self) -> Description:
+        """Everything this agent offers."""
+        resources = list(self._resources.values())
+        return Description(
+            name=self.name,
+            version=self.version,
+            tools=[tool.described for tool in self._tools.values()],
+            resources=[each.described for each in resources if not each.is_template],
+            resource_templates=[each.described for each in resources if each.is_template],
+            prompts=[prompt.described for prompt in self._prompts.values()],
+            **self._about,  # type: ignore[arg-type]
+        )
+
+    async def handle(self, context: Context, request: Request) -> Body:
+        """Answer one MCP request (`pipeline.Handler`)."""
+        method = self._methods.get(request.method)
+        if method is None:
+            raise errors.UnknownMethod(f"agent {self.name!r} does not serve {request.method!r}")
+        try:
+            params = request.params.value()
+        except ValueError as broken:
+            raise errors.InvalidParams(f"the body is not JSON: {broken}") from None
+        if not isinstance(params, dict):
+            raise errors.InvalidParams("params must be a JSON object")
+        return await method(params, context)
+
+    async def _call_tool(self, params: dict[str, Any], context: Context) -> Body:
+        tool = self._tools.get(params.get("name", ""))
+        if tool is None:
+            raise errors.UnknownName(f"agent {self.name!r} has no tool {params.get('name')!r}")
+        return await tool.call(params.get("arguments") or {}, context)
+
+    async def _read_resource(self, params: dict[str, Any], context: Context) -> Body:
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            raise errors.InvalidParams("params.uri must be a string")
+        for resource in self._resources.values():
+            if (variables := resource.match(uri)) is not None:
+                content = await resource.read(uri, variables, context)
+                return self._complete({"contents": [content], "ttlMs": 0, "cacheScope": "private"})
+        raise errors.UnknownName(f"agent {self.name!r} has no resource {uri!r}", data={"uri": uri})
+
+    async def _get_prompt(self, params: dict[str, Any], context: Context) -> Body:
+        prompt = self._prompts.get(params.get("name", ""))
+        if prompt is None:
+            raise errors.UnknownName(f"agent {self.name!r} has no prompt {params.get('name')!r}")
+        return self._complete(await prompt.get(params.get("arguments") or {}, context))
+
+    async def _describe(self, params: dict[str, Any], context: Context) -> Body:
+        return Body((await self.describe()).model_dump(mode="json"))
+
+    def _complete(self, result: dict[str, Any]) -> Body:
+        return Body({**result, "resultType": "complete", "_meta": self._stamp})
+
+
+def _add(offers: dict[str, Any], name: str, offer: Any, what: str) -> None:
+    if name in offers:
+        raise errors.ConfigurationError(f"there is a {what} {name!r} already", fix="give one of them another name")
+    offers[name] = offer

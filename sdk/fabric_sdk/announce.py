@@ -1,0 +1,173 @@
+"""How an instance makes itself known, on the bus alone: heartbeats for the registry, and NATS micro service verbs.
+
+Above: the worker. Below: a transport. `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS` answer as ADR-32 says, for all, for
+this agent and for this instance, so `nats micro` sees every agent. nats-py's own `nats.micro` ties a service to one
+client object, which a supervised connection replaces (ADR 2); hence these few lines over the seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
+
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.description import Beat, Description
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
+
+BEAT_INTERVAL: Final = 5.0
+"""Seconds between heartbeats; a lease lasts three of them."""
+
+_SEMVER: Final = re.compile(r"\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?")
+
+
+class Load(NamedTuple):
+    """How busy an instance is."""
+
+    capacity: int
+    running: int
+    waiting: int
+    served: int
+    failed: int
+    spent: float
+    """Seconds from taking a call to answering it, summed over all calls."""
+    last_error: str
+
+
+class Announcer:
+    """Says that one instance is there until it is closed."""
+
+    def __init__(
+        self, transport: Transport, description: Description, instance: str, load: Callable[[], Load]
+    ) -> None:
+        self._transport = transport
+        self._description = description
+        self._instance = instance
+        self._load = load
+        self._started = time.time()
+        self._state: Literal["ready", "draining", "gone"] = "ready"
+        self._subscriptions: list[Subscription] = []
+        self._beating: asyncio.Task[None] | None = None
+        self._now = asyncio.Event()
+
+    async def open(self) -> None:
+        """Answer to `$SRV` and begin to beat."""
+        name = self._description.name
+        for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
+            for scope in ((), (name,), (name, self._instance)):
+                subject = subjects.service(verb, *scope)
+                self._subscriptions.append(await self._transport.subscribe(subject, self._answering(answer)))
+        self._transport.listen(self._connection_changed)
+        await self._beat()
+        self._beating = asyncio.create_task(self._beat_on())
+
+    def draining(self) -> None:
+        """Say at once that no more calls are taken."""
+        self._state = "draining"
+        self._now.set()
+
+    async def close(self) -> None:
+        """Say goodbye."""
+        if self._beating is not None:
+            self._beating.cancel()
+        self._state = "gone"
+        await self._beat()
+        for subscription in self._subscriptions:
+            await subscription.close()
+
+    def beat(self) -> Beat:
+        """The heartbeat of this moment."""
+        load = self._load()
+        return Beat(
+            agent=self._description.name,
+            instance=self._instance,
+            version=self._description.version,
+            digest=self._description.digest,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=self._started,
+            state=self._state,
+            capacity=load.capacity,
+            running=load.running,
+            waiting=load.waiting,
+            served=load.served,
+            failed=load.failed,
+        )
+
+    async def _beat_on(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._now.wait(), BEAT_INTERVAL)
+            except TimeoutError:
+                pass
+            self._now.clear()
+            await self._beat()
+
+    async def _beat(self) -> None:
+        subject = subjects.beat(self._description.name, self._instance)
+        try:
+            await self._transport.publish(Message(subject, Body(self.beat().model_dump())))
+        except errors.TransportUnavailable:
+            return  # the next one tells
+
+    def _connection_changed(self, event: ConnectionEvent) -> None:
+        if event == "connected":
+            self._now.set()
+
+    def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
+        def receive(message: Message) -> None:
+            if message.reply:
+                asyncio.get_running_loop().create_task(self._send(Message(message.reply, Body(answer()))))  # noqa: RUF006 - one publish, which ends by itself
+
+        return receive
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._transport.publish(message)
+        except errors.FabricError:
+            return  # whoever asked asks again
+
+    def _identity(self, kind: str) -> dict[str, Any]:
+        version = self._description.version
+        return {
+            "type": f"io.nats.micro.v1.{kind}_response",
+            "name": self._description.name,
+            "id": self._instance,
+            "version": version if _SEMVER.fullmatch(version) else "0.0.0",  # ADR-32 demands SemVer
+            "metadata": {"fabric.digest": self._description.digest, "fabric.kind": self._description.kind},
+        }
+
+    def _ping(self) -> dict[str, Any]:
+        return self._identity("ping")
+
+    def _info(self) -> dict[str, Any]:
+        endpoint = {
+            "name": "call",
+            "subject": subjects.calls(self._description.name),
+            "queue_group": subjects.POOL,
+            "metadata": {"tools": ",".join(str(tool.get("name")) for tool in self._description.tools)[:1024]},
+        }
+        description = self._description.description or ""
+        return self._identity("info") | {"description": description, "endpoints": [endpoint]}
+
+    def _stats(self) -> dict[str, Any]:
+        load = self._load()
+        endpoint = {
+            "name": "call",
+            "subject": subjects.calls(self._description.name),
+            "queue_group": subjects.POOL,
+            "num_requests": load.served + load.failed,
+            "num_errors": load.failed,
+            "last_error": load.last_error,
+            "processing_time": int(load.spent * 1e9),
+            "average_processing_time": int(load.spent * 1e9 / max(1, load.served + load.failed)),
+            "data": {"beat": self.beat().model_dump()},
+        }
+        started = datetime.fromtimestamp(self._started, UTC).isoformat().replace("+00:00", "Z")
+        return self._identity("stats") | {"started": started, "endpoints": [endpoint]}

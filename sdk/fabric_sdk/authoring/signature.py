@@ -1,0 +1,99 @@
+"""Reads an author's function once: its arguments as JSON Schema, its `Context`, and how to run it.
+
+Above: tools, resources, prompts. Below: pydantic. Coroutines run on the loop; plain functions run in a thread, so
+that a blocking call blocks nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+from typing_extensions import NotRequired, TypedDict
+
+from fabric_sdk.context import Context
+from fabric_sdk.contracts.errors import ConfigurationError
+
+Function = Callable[..., Any]
+
+
+class Signature:
+    """What is known of a function before it is ever called."""
+
+    def __init__(self, function: Function) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.summary = inspect.cleandoc(function.__doc__ or "") or None
+        try:
+            self._hints = typing.get_type_hints(function, include_extras=True)
+        except NameError as unknown:
+            raise ConfigurationError(f"{self.name}: {unknown}", fix="import the type where the function can see it") from None
+        self.returns: Any = self._hints.pop("return", inspect.Signature.empty)
+        self.context_parameter = next((name for name, hint in self._hints.items() if hint is Context), None)
+        self._defaults: dict[str, Any] = {}
+        self._is_async = inspect.iscoroutinefunction(function)
+        self._function = function
+        self._arguments: TypeAdapter[dict[str, Any]] = TypeAdapter(self._argument_type(function))
+        self.parameters = tuple(name for name in inspect.signature(function).parameters if name != self.context_parameter)
+
+    def _argument_type(self, function: Function) -> Any:
+        """The arguments as a TypedDict: no name of theirs can clash with a model's own attributes."""
+        fields: dict[str, Any] = {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name == self.context_parameter:
+                continue
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise ConfigurationError(
+                    f"{self.name}: parameter {parameter} has no place in a JSON Schema", fix="name each parameter"
+                )
+            hint = self._hints.get(name, Any)
+            if parameter.default is not parameter.empty:
+                self._defaults[name] = parameter.default
+                hint = NotRequired[hint]
+            fields[name] = hint
+        arguments = TypedDict(f"{self.name}Arguments", fields)  # type: ignore[operator]
+        arguments.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+        return arguments
+
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of the arguments, defaults included."""
+        schema = self._arguments.json_schema()
+        schema.pop("title", None)
+        schema.setdefault("properties", {})
+        for name, default in self._defaults.items():
+            schema["properties"][name].setdefault("default", to_jsonable_python(default, fallback=repr))
+        return schema
+
+    def checked(self, arguments: Any) -> dict[str, Any]:
+        """The arguments as the function wants them.
+
+        Raises:
+            ValidationError: they do not fit the schema.
+        """
+        return self._arguments.validate_python(arguments)
+
+    async def run(self, arguments: dict[str, Any], context: Context) -> Any:
+        """Call the function with checked arguments."""
+        if self.context_parameter is not None:
+            arguments = {**arguments, self.context_parameter: context}
+        if self._is_async:
+            return await self._function(**arguments)
+        loop = asyncio.get_running_loop()
+        carry = contextvars.copy_context()
+        result = await loop.run_in_executor(None, lambda: carry.run(self._function, **arguments))
+        if inspect.isawaitable(result):  # a wrapped coroutine function does not look like one
+            return await cast("Any", result)
+        return result
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with the arguments, one line for each."""
+    return "\n".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'arguments'}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+    )

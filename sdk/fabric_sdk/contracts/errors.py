@@ -1,0 +1,170 @@
+"""Every error of the fabric, with one root.
+
+A class's docstring is its default message; `fix` says what to do next; `code` is the JSON-RPC error code on the
+wire (docs/wire.md lists them); `retryable` says whether the same call may succeed later; `started` says whether
+a handler may have begun the work: `False` makes a repeat safe for any tool.
+
+Above: everything. Below: nothing. This module knows no transport and no MCP library.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FabricError(Exception):
+    """The fabric failed."""
+
+    code: ClassVar[int] = -32603
+    retryable: ClassVar[bool] = False
+    started: ClassVar[bool] = True
+
+    def __init__(self, message: str | None = None, *, fix: str | None = None, data: Any = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.fix = fix
+        self.data = data
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.fix})" if self.fix else self.message
+
+
+# Refused before any work began: a repeat is safe whatever the tool does.
+
+
+class TransportUnavailable(FabricError):
+    """The broker cannot be reached."""
+
+    code = 5031
+    retryable = True
+    started = False
+
+
+class AgentUnavailable(FabricError):
+    """No instance of this agent is taking calls."""
+
+    code = 5030
+    retryable = True
+    started = False
+
+
+class Overloaded(FabricError):
+    """The instance has as many calls waiting as it accepts."""
+
+    code = 4290
+    retryable = True
+    started = False
+
+
+class UnknownAgent(FabricError):
+    """There is no agent of this name."""
+
+    code = -32602
+    started = False
+
+
+class UnknownMethod(FabricError):
+    """The agent does not serve this method."""
+
+    code = -32601
+    started = False
+
+
+class UnknownName(FabricError):
+    """The agent has no tool, prompt or resource of this name."""
+
+    code = -32602
+    started = False
+
+
+class InvalidParams(FabricError):
+    """The parameters do not fit the method."""
+
+    code = -32602
+    started = False
+
+
+class MessageTooLarge(FabricError):
+    """The message is larger than the broker accepts."""
+
+    code = 4130
+    started = False
+
+
+# The work may have begun: a repeat is safe only for what its author marked read-only or idempotent.
+
+
+class DeadlineExceeded(FabricError):
+    """The deadline passed before the answer came."""
+
+    code = 5040
+
+
+class WorkerLost(FabricError):
+    """The worker that took the call fell silent; whether it finished is unknown."""
+
+    code = 5020
+    retryable = True
+
+
+class CallCancelled(FabricError):
+    """The caller cancelled the call."""
+
+    code = 4990
+
+
+class HandlerFailed(FabricError):
+    """The handler failed."""
+
+
+class ToolError(FabricError):
+    """The tool reported an error.
+
+    Authors raise it to answer the caller in words of their own; callers get it when a tool's result is an error,
+    with the MCP content blocks in `data`.
+    """
+
+
+class UnencodableResult(HandlerFailed):
+    """The handler returned something that has no JSON form."""
+
+
+# What a person set up wrongly; the command line prints these without a traceback.
+
+
+class ConfigurationError(FabricError):
+    """The configuration is not usable."""
+
+
+_BY_CODE: dict[int, type[FabricError]] = {
+    kind.code: kind
+    for kind in (
+        TransportUnavailable,
+        AgentUnavailable,
+        Overloaded,
+        UnknownMethod,
+        InvalidParams,
+        MessageTooLarge,
+        DeadlineExceeded,
+        WorkerLost,
+        CallCancelled,
+        HandlerFailed,
+    )
+}
+
+
+def to_wire(error: FabricError) -> dict[str, Any]:
+    """The JSON-RPC error object of `error`: `code`, `message`, and `data` where there is any."""
+    wire: dict[str, Any] = {"code": getattr(error, "wire_code", error.code), "message": str(error)}
+    if error.data is not None:
+        wire["data"] = error.data
+    return wire
+
+
+def from_wire(wire: dict[str, Any]) -> FabricError:
+    """The error that a JSON-RPC error object stands for; an unknown code becomes `HandlerFailed` and keeps its code."""
+    code = wire.get("code", HandlerFailed.code)
+    error = _BY_CODE.get(code, HandlerFailed)(str(wire.get("message", "")), data=wire.get("data"))
+    if code != error.code:
+        error.wire_code = code  # type: ignore[attr-defined]
+    return error

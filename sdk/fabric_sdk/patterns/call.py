@@ -1,0 +1,322 @@
+"""Calls: request and answer with an absolute deadline, cancellation, progress, and retries that do no harm.
+
+Guarantee: **at most one answer**. A call ends in exactly one of three ways before its deadline passes: an answer, an
+error that says whether the work may have begun, or cancellation. It is sent again only under the rule of
+`routing.retry`.
+
+Above: `client`, the gateway. Below: a `Transport`. How a lost worker is noticed: whoever works on a call for longer
+than a second says so every second (`subjects.alive`); silence beyond `SILENCE` means that the worker, or the
+message, is gone. Nothing is paid for calls that are quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay
+
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.routing.retry import BACKOFF, may_repeat
+from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
+
+ALIVE_INTERVAL: Final = 1.0
+"""Seconds between a worker's signs of life for the calls it is working on."""
+SILENCE: Final = 3.5 * ALIVE_INTERVAL
+"""Seconds without a sign of life after which a call that may be repeated is sent to another instance."""
+LONG_SILENCE: Final = 15.0
+"""The same for a call that must not be repeated: as long as a lease, since a handler may block its worker's loop."""
+_TICK: Final = 0.1
+"""Seconds between two looks at the calls that wait: a deadline is noticed within this …"""
+_EXACT_BELOW: Final = 1.0
+"""… and exactly, with a timer of its own, for calls that have less than this many seconds."""
+PATIENCE: Final = 10.0
+"""Seconds for which a call waits for an instance to appear: a pool restarts well within it."""
+
+
+class Trace(NamedTuple):
+    """W3C trace context, as it came with the call."""
+
+    traceparent: str
+    tracestate: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hexadecimal digits that all parts of one trace share; empty if the context is malformed."""
+        parts = self.traceparent.split("-")
+        return parts[1] if len(parts) == 4 else ""
+
+
+class Scope(NamedTuple):
+    """What a call hands down to the calls made on its behalf."""
+
+    deadline: float
+    """Unix time in seconds."""
+    principal: str | None = None
+    trace: Trace | None = None
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
+"""The scope of the call being handled in this task; a call made here never outlives it."""
+
+OnFrame = Callable[[str, Body], None]
+"""Hears what comes ahead of the answer: the kind (`progress`, `log`) and the JSON object."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, as its caller describes it."""
+
+    agent: str
+    method: str
+    params: Body
+    scope: Scope
+    safe: bool | Callable[[], Awaitable[bool]] = False
+    """Whether the work may be done twice without harm; a function is asked only when it matters."""
+    key: str | None = None
+    on_frame: OnFrame | None = None
+    instance: str | None = None
+    """Ask this one instance rather than any of the agent's."""
+
+    def subject(self) -> str:
+        """Where the call goes."""
+        if self.instance is not None:
+            return subjects.direct(self.instance, self.method)
+        return subjects.call(self.agent, self.method)
+
+    def headers(self) -> dict[str, str] | None:
+        """The routing facts that travel with it, beside subject and reply subject."""
+        scope = self.scope
+        if self.key is None and scope.principal is None and scope.trace is None:
+            return None
+        headers: dict[str, str] = {}
+        if self.key is not None:
+            headers[Header.KEY] = self.key
+        if scope.principal is not None:
+            headers[Header.PRINCIPAL] = scope.principal
+        if scope.trace is not None:
+            headers[Header.TRACEPARENT] = scope.trace.traceparent
+            if scope.trace.tracestate:
+                headers[Header.TRACESTATE] = scope.trace.tracestate
+        return headers
+
+
+@dataclass(slots=True)
+class _Waiting:
+    call: Call
+    answer: asyncio.Future[Body]
+    heard: float
+    asking: bool = False
+
+
+class Caller:
+    """Sends calls and hears their answers, all over one subscription."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.client = uuid4().hex
+        self._waiting: dict[str, _Waiting] = {}  # by the call's number
+        self._sent = 0
+        self._ticker: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._replies: Subscription | None = None
+
+    async def open(self) -> None:
+        """Start to hear answers."""
+        self._replies = await self.transport.subscribe(subjects.replies(self.client), self._receive)
+        self.transport.listen(self._connection_changed)
+
+    async def close(self) -> None:
+        """Hear no more; calls still waiting fail with `TransportUnavailable`."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for waiting in list(self._waiting.values()):
+            self._fail(waiting, errors.TransportUnavailable("this client was closed"))
+        if self._replies is not None:
+            await self._replies.close()
+
+    async def call(self, call: Call) -> Body:
+        """Send `call` until it is answered or must not be sent again.
+
+        Raises:
+            FabricError: what the agent answered, or `AgentUnavailable`, `Overloaded`, `TransportUnavailable`,
+                `WorkerLost`, `DeadlineExceeded`, `MessageTooLarge`.
+        """
+        try:
+            return await self._attempt(call)
+        except errors.FabricError as failure:
+            if not await self._may_repeat(failure, call):
+                raise
+            return await self._persist(call, failure)
+
+    async def _persist(self, call: Call, failure: errors.FabricError) -> Body:
+        """Go on after a first failure that allows it."""
+        safe = call.safe is True
+        remaining = call.scope.deadline - time.time()
+        if isinstance(failure, errors.AgentUnavailable):
+            remaining = min(remaining, PATIENCE)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: may_repeat(error, safe=safe)),
+            wait=BACKOFF,
+            stop=stop_before_delay(max(remaining, 0.0)),
+            reraise=True,
+        )
+        first = True
+        async for attempt in retrying:
+            with attempt:
+                if first:  # the failed first attempt, so that the schedule starts with a wait
+                    first = False
+                    raise failure
+                return await self._attempt(call)
+        raise AssertionError("tenacity ends with a result or an error")
+
+    async def _may_repeat(self, failure: errors.FabricError, call: Call) -> bool:
+        if failure.retryable and failure.started and not isinstance(call.safe, bool):
+            call.safe = await call.safe()
+        return may_repeat(failure, safe=call.safe is True)
+
+    async def _attempt(self, call: Call) -> Body:
+        remaining = call.scope.deadline - time.time()
+        if remaining <= 0:
+            raise errors.DeadlineExceeded
+        loop = asyncio.get_running_loop()
+        self._sent += 1
+        number, reply = str(self._sent), subjects.reply(self.client, call.scope.deadline, self._sent)
+        waiting = _Waiting(call, loop.create_future(), loop.time())
+        self._waiting[number] = waiting
+        timer = loop.call_later(remaining, self._expire, waiting) if remaining < _EXACT_BELOW else None
+        if self._ticker is None:
+            self._ticker = loop.call_later(_TICK, self._tick)
+        try:
+            await self.transport.publish(Message(call.subject(), call.params, reply=reply, headers=call.headers()))
+            return await waiting.answer
+        except asyncio.CancelledError:
+            self._spawn(self._cancel(call, reply))
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            del self._waiting[number]
+
+    def _receive(self, message: Message) -> None:
+        waiting = self._waiting.get(subjects.number_of(message.subject))
+        if waiting is None:
+            if ".alive." in message.subject:
+                self._hear_alive(message.body)
+            return  # else an answer nobody waits for any more
+        if not message.headers:
+            if not waiting.answer.done():
+                waiting.answer.set_result(message.body)
+        else:
+            self._receive_marked(waiting, message)
+
+    def _receive_marked(self, waiting: _Waiting, message: Message) -> None:
+        waiting.heard = asyncio.get_running_loop().time()
+        if (kind := message.header(Header.FRAME)) is not None:
+            if waiting.call.on_frame is not None and not waiting.answer.done():
+                waiting.call.on_frame(kind, message.body)
+        elif message.header(Header.STATUS) is not None:
+            self._fail(waiting, _unavailable(waiting.call))
+        elif message.header(Header.ERROR_CODE) is not None:
+            try:
+                error = errors.from_wire(message.body.value())
+            except (ValueError, AttributeError):
+                error = errors.HandlerFailed(message.header(Header.ERROR))
+            self._fail(waiting, error)
+        elif not waiting.answer.done():
+            waiting.answer.set_result(message.body)
+
+    def _hear_alive(self, body: Body) -> None:
+        """A worker names the calls that it is working on."""
+        now = asyncio.get_running_loop().time()
+        try:
+            numbers: Any = body.value()
+        except ValueError:
+            return
+        for number in numbers if isinstance(numbers, list) else ():
+            if (waiting := self._waiting.get(str(number))) is not None:
+                waiting.heard = now
+
+    def _tick(self) -> None:
+        """Look for calls whose deadline has passed, and for those that nobody works on any more."""
+        self._ticker = None
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        now, wall, connected = loop.time(), time.time(), self.transport.connected
+        for waiting in self._waiting.values():
+            if waiting.call.scope.deadline <= wall:
+                self._expire(waiting)
+            elif connected:
+                self._judge_silence(waiting, now - waiting.heard)
+        self._ticker = loop.call_later(_TICK, self._tick)
+
+    def _judge_silence(self, waiting: _Waiting, silence: float) -> None:
+        if silence < SILENCE:
+            return
+        safe = waiting.call.safe
+        if silence >= LONG_SILENCE or safe is True:
+            self._fail(waiting, errors.WorkerLost())
+        elif not isinstance(safe, bool) and not waiting.asking:
+            waiting.asking = True
+            self._spawn(_settle(waiting.call, safe))
+
+    def _connection_changed(self, event: ConnectionEvent) -> None:
+        """Nobody can be heard while the connection is away: silence counts from its return."""
+        if event == "connected":
+            now = asyncio.get_running_loop().time()
+            for waiting in self._waiting.values():
+                waiting.heard = now
+
+    def _expire(self, waiting: _Waiting) -> None:
+        self._fail(waiting, errors.DeadlineExceeded())
+
+    def _fail(self, waiting: _Waiting, error: errors.FabricError) -> None:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)
+
+    async def _cancel(self, call: Call, reply: str) -> None:
+        """Tell whoever works on it that nobody waits any more."""
+        try:
+            await self.transport.publish(Message(subjects.control(call.agent), Body({"cancel": reply})))
+        except errors.TransportUnavailable:
+            return  # the deadline ends the work instead
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _settle(call: Call, safe: Callable[[], Awaitable[bool]]) -> None:
+    try:
+        call.safe = await safe()
+    except errors.FabricError:
+        call.safe = False
+
+
+def _unavailable(call: Call) -> errors.AgentUnavailable:
+    if call.instance is not None:
+        return errors.AgentUnavailable(f"instance {call.instance!r} is not taking calls")
+    return errors.AgentUnavailable(
+        f"no instance of agent {call.agent!r} is taking calls",
+        fix="start one with `fabric worker`, or check the name with `fabric ps`",
+    )
+
+
+def scope_for(timeout: float, *, principal: str | None = None, trace: Trace | None = None) -> Scope:
+    """A scope of `timeout` seconds from now, within the scope of the call being handled, if there is one."""
+    deadline = time.time() + timeout
+    outer = current_scope.get()
+    if outer is None:
+        return Scope(deadline, principal, trace)
+    return Scope(min(deadline, outer.deadline), principal or outer.principal, trace or outer.trace)
+
+

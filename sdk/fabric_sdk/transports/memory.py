@@ -1,0 +1,123 @@
+"""Messages within one process: handed over as they are, never serialised (RT-1).
+
+Above: the seam in `base`. Below: the event loop. A product feature, and the quick transport for tests.
+Everything that holds a `MemoryTransport` instance is on the same bus.
+"""
+
+from __future__ import annotations
+
+import random
+
+from fabric_sdk.contracts.envelope import Message
+from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.transports.base import ConnectionListener, Receiver
+
+_NOBODY = {Header.STATUS: "503"}
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether `subject` falls under `pattern`: `*` stands for one token, a last `>` for one or more."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(given) <= len(wanted):
+            return False
+    elif len(wanted) != len(given):
+        return False
+    return all(want in ("*", have) for want, have in zip(wanted, given, strict=False))
+
+
+def _shelf(subject: str) -> str:
+    """The first three tokens of a subject: interests are shelved by them, so that a publisher looks at few."""
+    third_dot = subject.find(".", subject.find(".", subject.find(".") + 1) + 1)
+    return subject if third_dot <= 0 else subject[:third_dot]
+
+
+class _Interest:
+    __slots__ = ("bus", "depth", "prefix", "queue", "receiver", "shelf", "subject")
+
+    def __init__(self, bus: MemoryTransport, subject: str, receiver: Receiver, queue: str) -> None:
+        self.bus, self.subject, self.receiver, self.queue = bus, subject, receiver, queue
+        tokens = subject.split(".")
+        wild = next((at for at, token in enumerate(tokens) if token in ("*", ">")), None)
+        self.shelf = _shelf(subject) if wild is None or wild >= 3 else None
+        # The usual pattern, one wildcard at the end, needs no splitting: the rest must follow `prefix`, and where
+        # the wildcard is `*`, must have this many dots.
+        last = wild is not None and wild == len(tokens) - 1
+        self.prefix = subject[:-1] if last else None
+        self.depth = wild if last and tokens[-1] == "*" else None
+
+    def hears(self, subject: str) -> bool:
+        if self.prefix is not None:
+            return subject.startswith(self.prefix) and (self.depth is None or subject.count(".") == self.depth)
+        return self.subject == subject or matches(self.subject, subject)
+
+    async def close(self) -> None:
+        self.bus.forget(self)
+
+
+class MemoryTransport:
+    """The bus of one process. At most once, in order, nothing copied."""
+
+    max_message = 1 << 62
+
+    def __init__(self) -> None:
+        # Interests by the first tokens of their subject; under `None`, those with a wildcard among these.
+        self._shelves: dict[str | None, list[_Interest]] = {}
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        return not self._closed
+
+    async def publish(self, message: Message) -> None:
+        if self._closed:
+            raise TransportUnavailable("the in-process bus is closed")
+        if not self._hand_over(message) and message.reply:
+            self._hand_over(Message(message.reply, headers=_NOBODY))
+
+    async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> _Interest:
+        if self._closed:
+            raise TransportUnavailable("the in-process bus is closed")
+        interest = _Interest(self, subject, receiver, queue)
+        self._shelves.setdefault(interest.shelf, []).append(interest)
+        return interest
+
+    def forget(self, interest: _Interest) -> None:
+        """Deliver nothing more to `interest`."""
+        shelf = self._shelves.get(interest.shelf, [])
+        if interest in shelf:
+            shelf.remove(interest)
+            if not shelf:
+                del self._shelves[interest.shelf]
+
+    async def flush(self) -> None:
+        if self._closed:
+            raise TransportUnavailable("the in-process bus is closed")
+
+    def listen(self, listener: ConnectionListener) -> None:
+        """A bus within the process is never lost, so `listener` hears nothing."""
+
+    async def close(self) -> None:
+        self._closed = True
+        self._shelves.clear()
+
+    def _hand_over(self, message: Message) -> bool:
+        """Give `message` to all who hear its subject; tell whether anybody did."""
+        subject = message.subject
+        heard = False
+        groups: dict[tuple[str, str], list[_Interest]] = {}
+        for shelf in (_shelf(subject), None):
+            for interest in self._shelves.get(shelf, ()):
+                if not interest.hears(subject):
+                    continue
+                heard = True
+                if interest.queue:
+                    groups.setdefault((interest.subject, interest.queue), []).append(interest)
+                else:
+                    interest.receiver(message)
+        for members in groups.values():
+            chosen = members[0] if len(members) == 1 else random.choice(members)
+            chosen.receiver(message)
+        return heard

@@ -1,0 +1,346 @@
+"""A worker: one instance of an agent, taking calls off the wire: receive → open → admit → handle → reply.
+
+Above: `fabric worker` and tests. Below: a transport and whatever is `Servable`. A worker is stateless: what it
+knows of a call dies with it, and the caller notices (`patterns.call`). Deadlines and signs of life cost one look
+at the calls in hand every tenth of a second, not a timer for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+from uuid import uuid4
+
+from fabric_sdk.announce import Announcer, Load
+from fabric_sdk.client import Fabric
+from fabric_sdk.context import Context
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.description import Description
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.patterns.call import ALIVE_INTERVAL, Scope, Trace, current_scope
+from fabric_sdk.pipeline import Middleware, Request, compose
+from fabric_sdk.transports.base import Subscription, Transport
+
+log = logging.getLogger(__name__)
+
+_TICK: Final = 0.1
+"""Seconds between two looks at the calls in hand; a deadline is kept to within this."""
+_DEFAULT_DEADLINE: Final = 60.0
+
+
+class Servable(Protocol):
+    """What a worker can serve: `fabric_sdk.Agent`, or a hosted MCP server."""
+
+    async def describe(self) -> Description:
+        """Name and offer, asked once when the worker starts."""
+        ...
+
+    async def handle(self, context: Context, request: Request) -> Body:
+        """Answer one request (`pipeline.Handler`)."""
+        ...
+
+    def lifespan(self, fabric: Fabric) -> AbstractAsyncContextManager[None]:
+        """Held open while the worker serves."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One call in hand: waiting for its turn, or running as `task`."""
+
+    message: Message
+    request: Request
+    context: Context
+    taken: float
+    task: asyncio.Task[None] | None = None
+    ended: errors.FabricError | None = None
+    """Why it was ended from outside, if it was."""
+
+
+@dataclass(slots=True)
+class Limits:
+    """How much a worker takes on."""
+
+    concurrency: int = 64
+    """Calls handled at once."""
+    queue: int = 1024
+    """Calls waiting for their turn; beyond it, a call is refused with `Overloaded`."""
+
+
+@dataclass(slots=True)
+class _Hands:
+    """The calls in hand, by reply subject (or a number, for those that want no reply)."""
+
+    jobs: dict[str, _Job] = field(default_factory=dict[str, _Job])
+    running: int = 0
+    queue: deque[_Job] = field(default_factory=deque[_Job])
+
+
+class Worker:
+    """One instance of an agent on a transport."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        servable: Servable,
+        *,
+        limits: Limits | None = None,
+        middleware: Iterable[Middleware] = (),
+    ) -> None:
+        self.instance = uuid4().hex[:16]
+        self.limits = limits or Limits()
+        self.served = 0
+        self.failed = 0
+        self._spent = 0.0
+        self._last_error = ""
+        self._transport = transport
+        self._servable = servable
+        self._handler = compose(servable.handle, middleware)
+        self._hands = _Hands()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._methods: dict[str, str] = {}
+        self._subscriptions: list[Subscription] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._alive_due = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._exit = AsyncExitStack()
+
+    def __repr__(self) -> str:
+        hands = self._hands
+        return f"<Worker {self.instance} running={hands.running} waiting={len(hands.queue)} served={self.served}>"
+
+    async def start(self) -> None:
+        """Enter the lifespan, hear calls, and tell the fabric."""
+        self._loop = asyncio.get_running_loop()
+        self._fabric = await self._exit.enter_async_context(Fabric.over(self._transport))
+        await self._exit.enter_async_context(self._servable.lifespan(self._fabric))
+        self.description = await self._servable.describe()
+        name = subjects.checked_agent_name(self.description.name)
+        subscribe = self._transport.subscribe
+        self._subscriptions = [
+            await subscribe(subjects.calls(name), self._receive, queue=subjects.POOL),
+            await subscribe(subjects.directs(self.instance), self._receive),
+        ]
+        self._control = await subscribe(subjects.control(name), self._receive_control)
+        await self._transport.flush()
+        self._announcer = Announcer(self._transport, self.description, self.instance, self._load)
+        await self._announcer.open()
+
+    async def drain(self, grace: float = 30.0) -> None:
+        """Leave without losing a call: take no new ones, finish those in hand, say goodbye.
+
+        Args:
+            grace: seconds; calls that run longer are cancelled and answered with `WorkerLost`.
+        """
+        self._announcer.draining()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace)
+        except TimeoutError:
+            for job in list(self._hands.jobs.values()):
+                self._end(job, errors.WorkerLost("the worker was stopped before the call ended"))
+            await self._idle.wait()
+        await self._announcer.close()
+        await self._control.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._exit.aclose()
+
+    # receive → open → admit
+
+    def _receive(self, message: Message) -> None:
+        try:
+            job = self._open(message)
+        except errors.FabricError as refused:
+            self._refuse(message, refused)
+            return
+        hands = self._hands
+        if hands.running < self.limits.concurrency:
+            self._take(job)
+            self._begin(job)
+        elif len(hands.queue) < self.limits.queue:
+            self._take(job)
+            hands.queue.append(job)
+        else:
+            self._refuse(message, errors.Overloaded())
+
+    def _open(self, message: Message) -> _Job:
+        """Read the routing facts; the body stays closed."""
+        now = time.time()
+        deadline = subjects.due_of(message.reply) or now + _DEFAULT_DEADLINE
+        if deadline <= now:
+            raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
+        key, principal, trace = None, None, None
+        if headers := message.headers:
+            key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
+            if traceparent := headers.get(Header.TRACEPARENT):
+                trace = Trace(traceparent, headers.get(Header.TRACESTATE, ""))
+        method = self._methods.get(message.subject) or self._method(message.subject)
+        context = Context(
+            Scope(deadline, principal, trace),
+            agent=self.description.name,
+            instance=self.instance,
+            key=key,
+            fabric=self._fabric,
+            reply=message.reply,
+            emit=self._emit,
+        )
+        return _Job(message, Request(method, message.body), context, self._loop.time())
+
+    def _method(self, subject: str) -> str:
+        """The MCP method in a subject's tokens from the fourth on; remembered for the few that exist."""
+        method = "/".join(subject.split(".")[3:])
+        if len(self._methods) < 64:
+            self._methods[subject] = method
+        return method
+
+    def _take(self, job: _Job) -> None:
+        self._hands.jobs[job.message.reply or str(id(job))] = job
+        self._idle.clear()
+        if self._ticker is None:
+            self._ticker = self._loop.call_later(_TICK, self._tick)
+
+    def _begin(self, job: _Job) -> None:
+        self._hands.running += 1
+        job.task = self._loop.create_task(self._run(job))
+
+    # handle → reply
+
+    async def _run(self, job: _Job) -> None:
+        current_scope.set(job.context.scope)
+        try:
+            await self._reply(job.message, await self._handler(job.context, job.request))
+            self.served += 1
+        except asyncio.CancelledError:
+            await self._reply_error(job.message, job.ended or errors.CallCancelled())
+        except errors.FabricError as failure:
+            await self._reply_error(job.message, failure)
+        except Exception as failure:
+            log.exception("%s failed in %s", job.request.method, self)
+            await self._reply_error(job.message, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
+        finally:
+            self._spent += self._loop.time() - job.taken
+            self._hands.running -= 1
+            self._let_go(job)
+            self._next()
+
+    async def _reply(self, message: Message, result: Body) -> None:
+        if not message.reply:
+            return
+        try:
+            await self._transport.publish(Message(message.reply, result))
+        except (TypeError, ValueError) as failure:  # what orjson raises for a value without a JSON form
+            raise errors.UnencodableResult(str(failure)) from failure
+        except errors.TransportUnavailable:
+            log.warning("an answer could not be sent; its caller will repeat the call or see it time out")
+
+    async def _reply_error(self, message: Message, failure: errors.FabricError) -> None:
+        self.failed += 1
+        self._last_error = str(failure)
+        if not message.reply:
+            return
+        wire = errors.to_wire(failure)
+        headers = {Header.ERROR_CODE: str(wire["code"]), Header.ERROR: _one_line(wire["message"])}
+        try:
+            await self._transport.publish(Message(message.reply, Body(wire), headers=headers))
+        except errors.FabricError:
+            log.warning("an error could not be sent: %s", failure)
+
+    def _refuse(self, message: Message, refused: errors.FabricError) -> None:
+        """Answer an error without having begun."""
+        task = self._loop.create_task(self._reply_error(message, refused))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _let_go(self, job: _Job) -> None:
+        self._hands.jobs.pop(job.message.reply or str(id(job)), None)
+        if not self._hands.jobs:
+            self._idle.set()
+
+    def _next(self) -> None:
+        """Begin what waits, while there is room."""
+        hands = self._hands
+        while hands.queue and hands.running < self.limits.concurrency:
+            job = hands.queue.popleft()
+            if job.ended is None:
+                self._begin(job)
+
+    # what comes beside the calls
+
+    async def _emit(self, reply: str, kind: str, frame: dict[str, Any]) -> None:
+        """Send one frame ahead of the answer that goes to `reply`."""
+        if reply:
+            await self._transport.publish(Message(reply, Body(frame), headers={Header.FRAME: kind}))
+
+    def _receive_control(self, message: Message) -> None:
+        try:
+            order: Any = message.body.value()
+        except ValueError:
+            return
+        if isinstance(order, dict) and (job := self._hands.jobs.get(str(order.get("cancel")))) is not None:
+            self._end(job, errors.CallCancelled())
+
+    def _end(self, job: _Job, why: errors.FabricError) -> None:
+        """End a call from outside, whether it runs or waits."""
+        if job.ended is not None:
+            return
+        job.ended = why
+        job.context.cancelled = True
+        if job.task is not None:
+            job.task.cancel()
+        else:
+            self._let_go(job)
+            self._refuse(job.message, why)
+
+    def _tick(self) -> None:
+        """End what is past its deadline; once a second, tell callers what is still being worked on."""
+        self._ticker = None
+        jobs = self._hands.jobs
+        if not jobs:
+            return
+        now, wall = self._loop.time(), time.time()
+        for job in list(jobs.values()):
+            if job.context.scope.deadline <= wall:
+                self._end(job, errors.DeadlineExceeded())
+        if now >= self._alive_due:
+            self._alive_due = now + ALIVE_INTERVAL
+            self._say_alive(now - ALIVE_INTERVAL / 2)
+        self._ticker = self._loop.call_later(_TICK, self._tick)
+
+    def _say_alive(self, taken_before: float) -> None:
+        """One message to each caller with all of its calls that have been in hand for a while."""
+        numbers: dict[str, list[str]] = {}
+        for reply, job in self._hands.jobs.items():
+            if job.taken < taken_before and subjects.due_of(reply):  # a foreign caller hears no signs of life
+                numbers.setdefault(subjects.alive(reply, self.instance), []).append(subjects.number_of(reply))
+        for subject, mine in numbers.items():
+            task = self._loop.create_task(self._publish_alive(subject, mine))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _publish_alive(self, subject: str, numbers: list[str]) -> None:
+        try:
+            await self._transport.publish(Message(subject, Body(numbers)))
+        except errors.TransportUnavailable:
+            return  # the caller hears the next one, or sends the call elsewhere
+
+    def _load(self) -> Load:
+        hands = self._hands
+        return Load(
+            self.limits.concurrency, hands.running, len(hands.queue), self.served, self.failed, self._spent, self._last_error
+        )
+
+
+def _one_line(text: str) -> str:
+    """A header's worth of `text`."""
+    return " ".join(text.split())[:256]
