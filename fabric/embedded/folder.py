@@ -90,13 +90,18 @@ class DataFolder:
             return shutil.disk_usage(self.path).free
 
 
+def default_path() -> Path:
+    """The data folder in this user's state folder."""
+    return platformdirs.user_state_path(_APP, appauthor=False)
+
+
 @asynccontextmanager
 async def open_data_folder(path: Path | None = None) -> AsyncGenerator[DataFolder]:
     """Hold the data folder, made if missing; `None` is the user's state folder. Kept at the end.
 
     Raises DataFolderInUse if another process holds it, DataFolderError if it cannot be used for any other reason.
     """
-    path = (path or platformdirs.user_state_path(_APP, appauthor=False)).expanduser().absolute()
+    path = (path or default_path()).expanduser().absolute()
     _make_ours(path)
     lock = await _lock_soon(path)
     try:

@@ -1,0 +1,1 @@
+"""The command line: `fabric up | worker | call | ps | tools | doctor | bench`."""

@@ -1,0 +1,47 @@
+"""Which fabric a command talks to: the one its environment names, else the one running on the data folder.
+
+Above: commands. Below: `node`'s connection file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.errors import ConfigurationError
+
+from fabric.node import Connection, connection_file
+
+
+def running(data: Path | None) -> Connection | None:
+    """The fabric that runs on a data folder, if one does."""
+    try:
+        connection = Connection(**json.loads(connection_file(data).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return connection if psutil.pid_exists(connection.pid) else None
+
+
+def nats_url(data: Path | None) -> str:
+    """Where the bus is.
+
+    Raises:
+        ConfigurationError: neither the environment nor a running fabric says.
+    """
+    if data is None and (named := os.environ.get("FABRIC_NATS_URL")):
+        return named
+    if (connection := running(data)) is not None:
+        return connection.nats_url
+    raise ConfigurationError("no fabric is running here", fix="start one with `fabric up`, or set FABRIC_NATS_URL")
+
+
+@asynccontextmanager
+async def connected(data: Path | None) -> AsyncGenerator[Fabric]:
+    """A client of that fabric."""
+    async with Fabric.connect(nats_url(data)) as fabric:
+        yield fabric

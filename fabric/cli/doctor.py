@@ -1,0 +1,124 @@
+"""`fabric doctor`: looks at every part and says what to do about those that are unwell."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import typer
+from fabric_sdk import FabricError
+from rich.markup import escape
+
+from fabric.cli.connection import connected, nats_url, running
+from fabric.cli.console import Exit, out, print_json, run
+from fabric.cli.options import DataOption, JsonOption
+from fabric.embedded import probe_nats, probe_redis
+from fabric.embedded.binaries import nats_binary, valkey_binary
+from fabric.embedded.wire import http_status
+from fabric.settings import load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found."""
+
+    check: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    fix: str | None = None
+
+
+def doctor(json_output: JsonOption = False, data: DataOption = None) -> None:
+    """Check this machine and the running fabric."""
+    findings = run(_examine(data))
+    if json_output:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.state]
+            out.print(f"[{colour}]{finding.state:8}[/] {finding.check:10} {escape(finding.detail)}", soft_wrap=True)
+            if finding.fix:
+                out.print(f"{'':20}[dim]fix:[/] {escape(finding.fix)}", soft_wrap=True)
+    if any(finding.state == "failed" for finding in findings):
+        raise typer.Exit(int(Exit.FAILED))
+
+
+async def _examine(data: Path | None) -> list[Finding]:
+    looks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
+        ("python", _python),
+        ("binaries", _binaries),
+        ("settings", _settings),
+        ("nats", lambda: _nats(data)),
+        ("redis", lambda: _redis(data)),
+        ("registry", lambda: _registry(data)),
+        ("gateway", lambda: _gateway(data)),
+    ]
+    return [await _look(name, look) for name, look in looks]
+
+
+async def _look(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        return Finding(name, "ok", await look())
+    except _Skip as nothing:
+        return Finding(name, "warning", str(nothing))
+    except FabricError as failure:
+        return Finding(name, "failed", failure.message, failure.fix)
+    except (OSError, RuntimeError) as failure:
+        return Finding(name, "failed", str(failure) or type(failure).__name__)
+
+
+class _Skip(Exception):
+    """There is nothing to look at."""
+
+
+async def _python() -> str:
+    return f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+async def _binaries() -> str:
+    return f"{nats_binary().name}, {valkey_binary().name} are installed"
+
+
+async def _settings() -> str:
+    load_settings()
+    return "the environment's FABRIC_ variables are valid"
+
+
+async def _nats(data: Path | None) -> str:
+    url = nats_url(data)
+    facts = await probe_nats(url)
+    return f"{urlsplit(url).netloc.rpartition('@')[2]} runs nats-server {facts.version}"
+
+
+async def _redis(data: Path | None) -> str:
+    settings = load_settings()
+    connection = running(data)
+    url = settings.redis_url or (connection.redis_url if connection else None)
+    if url is None:
+        raise _Skip("not known from here: FABRIC_REDIS_URL is not set and no fabric runs on this data folder")
+    facts = await probe_redis(url)
+    return f"{urlsplit(url).netloc.rpartition('@')[2]} runs version {facts.version}"
+
+
+async def _registry(data: Path | None) -> str:
+    async with connected(data) as fabric:
+        catalogue: dict[str, Any] = await fabric.agent("registry").call("catalogue", timeout=5.0)
+    instances = sum(len(agent["instances"]) for agent in catalogue["agents"])
+    if catalogue["revision"] == 0:
+        raise FabricError("the registry answers from the bus: its Redis is away", fix="start Redis; leases return by themselves")
+    return f"{len(catalogue['agents'])} agents, {instances} instances"
+
+
+async def _gateway(data: Path | None) -> str:
+    connection = running(data)
+    if connection is None:
+        raise _Skip("not known from here: no fabric runs on this data folder")
+    at = urlsplit(connection.mcp_url)
+    status, body = await http_status(at.hostname or "127.0.0.1", at.port or 80, "/readyz")
+    if status != 200:
+        raise FabricError(f"/readyz says {status}: {body.strip()[:200]}", fix="see the output of `fabric up`")
+    return f"{connection.mcp_url} is ready"

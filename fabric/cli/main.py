@@ -1,0 +1,28 @@
+"""The `fabric` command: one file for each subcommand, put together here."""
+
+from __future__ import annotations
+
+import typer
+
+from fabric.cli import bench, call, doctor, gateway, ps, up, worker
+
+app = typer.Typer(
+    name="fabric",
+    help="A messaging fabric for AI agents: MCP servers as pools of workers that survive any crash.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(up.up)
+app.command()(worker.worker)
+app.command()(gateway.gateway)
+app.command()(call.call)
+app.command()(ps.ps)
+app.command()(ps.tools)
+app.command()(doctor.doctor)
+app.command()(bench.bench)
+
+
+def main() -> None:
+    """The entry point of the `fabric` script."""
+    app()

@@ -1,0 +1,84 @@
+"""`fabric ps` and `fabric tools`: who is there, and what they offer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from fabric_sdk import Fabric
+
+from fabric.cli.connection import connected
+from fabric.cli.console import out, print_json, run, table
+from fabric.cli.options import DataOption, JsonOption
+
+
+def ps(json_output: JsonOption = False, data: DataOption = None) -> None:
+    """List agents and their instances."""
+    run(_ps(json_output=json_output, data=data))
+
+
+def tools(
+    agent: Annotated[str | None, typer.Argument(help="Only this agent's.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those of the platform's own agents too.")] = False,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """List tools, under the names MCP clients see."""
+    run(_tools(agent, everything=everything or agent is not None, json_output=json_output, data=data))
+
+
+async def _catalogue(fabric: Fabric) -> dict[str, Any]:
+    return await fabric.agent("registry").call("catalogue", timeout=10.0)
+
+
+async def _ps(*, json_output: bool, data: Path | None) -> None:
+    async with connected(data) as fabric:
+        catalogue = await _catalogue(fabric)
+    if json_output:
+        print_json(catalogue)
+        return
+    now = time.time()
+    rows: list[tuple[object, ...]] = []
+    for agent in catalogue["agents"]:
+        for beat in sorted(agent["instances"], key=lambda beat: beat["started"]):
+            up = _duration(now - beat["started"])
+            busy = f"{beat['running']}/{beat['capacity']}"
+            rows.append((agent["name"], beat["version"], beat["instance"], beat["state"], busy, beat["waiting"], beat["served"], beat["failed"], beat["pid"], beat["host"], up))  # fmt: skip
+        if not agent["instances"]:
+            rows.append((agent["name"], "", "", "gone", "", 0, 0, 0, 0, "", ""))
+    table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "WAITING", "SERVED", "FAILED", "PID", "HOST", "UP"), rows)
+
+
+async def _tools(agent: str | None, *, everything: bool, json_output: bool, data: Path | None) -> None:
+    found: list[dict[str, Any]] = []
+    async with connected(data) as fabric:
+        registry = fabric.agent("registry")
+        for entry in (await _catalogue(fabric))["agents"] if agent is None else [{"name": agent}]:
+            described = await registry.call("description", {"agent": entry["name"]}, timeout=10.0)
+            if everything or described["kind"] == "agent":
+                found += [{"agent": entry["name"], **tool} for tool in described["tools"]]
+    if json_output:
+        print_json(found)
+        return
+    rows = [
+        (f"{tool['agent']}_{tool['name']}", _signature(tool), (tool.get("description") or "").partition("\n")[0])
+        for tool in found
+    ]
+    table(("TOOL", "ARGUMENTS", "DESCRIPTION"), rows)
+    if not rows:
+        out.print("[dim]No tools yet: start an agent with `fabric worker server.py`.[/]")
+
+
+def _signature(tool: dict[str, Any]) -> str:
+    schema = tool.get("inputSchema") or {}
+    required = set(schema.get("required", ()))
+    return ", ".join(name if name in required else f"[{name}]" for name in schema.get("properties", {}))
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.0f}s"

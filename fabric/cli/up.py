@@ -1,0 +1,77 @@
+"""`fabric up`: a whole fabric on this machine, in one command."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from fabric.cli import events
+from fabric.cli.console import fail, out, run
+from fabric.cli.options import DataOption
+from fabric.cli.stopping import stop_signal
+from fabric.node import Connection, NodePlan, run_node
+from fabric.pool.specs import PoolSpec
+from fabric.settings import Settings, SettingsError, load_settings
+
+
+def up(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Pools to start with it: module:object or file.py:object.")
+    ] = None,
+    data: DataOption = None,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing on disk after the end.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for any free one. [8420]")] = None,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Ask for no token (loopback only).")] = False,
+    root: Annotated[str | None, typer.Option(help="Agent whose tools get no prefix.")] = None,
+    processes: Annotated[int, typer.Option(help="Worker processes for each pool.", min=1)] = 1,
+    concurrency: Annotated[int, typer.Option(help="Calls each process handles at once.", min=1)] = 64,
+    ready_file: Annotated[Path | None, typer.Option(help="Write how to connect, as JSON, once all is ready.")] = None,
+) -> None:
+    """Start a fabric: NATS, Redis, registry, gateway, and pools. Ctrl-C stops it."""
+    try:
+        settings = load_settings(data=data, host=host, port=port, anonymous=anonymous or None, root=root)
+    except SettingsError as mistake:
+        fail(mistake)
+        return
+    pools = [PoolSpec(target=target, concurrency=concurrency) for target in targets or ()]
+    run(_up(settings, NodePlan(pools=pools, processes=processes, ephemeral=ephemeral), ready_file))
+
+
+async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> None:
+    stop = stop_signal()
+    async with run_node(settings, plan, events.show) as connection:
+        if ready_file is not None:
+            _write(ready_file, connection)
+        _greet(connection, plan)
+        try:
+            await stop.wait()
+        finally:
+            out.print("[dim]stopping[/]")
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
+
+
+def _write(path: Path, connection: Connection) -> None:
+    """Whole or not at all, and readable by this user alone: it holds the token."""
+    aside = path.with_name(path.name + ".new")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(asdict(connection), file)
+    aside.replace(path)
+
+
+def _greet(connection: Connection, plan: NodePlan) -> None:
+    out.print(f"\n[bold]MCP[/]    {connection.mcp_url}")
+    if connection.token is not None:
+        out.print(f"[bold]token[/]  {escape(connection.token)}", soft_wrap=True)
+    if plan.ephemeral:
+        out.print(f"[bold]bus[/]    export FABRIC_NATS_URL={escape(connection.nats_url)}", soft_wrap=True)
+    if not plan.pools:
+        out.print("[dim]Add agents with `fabric worker server.py`, see them with `fabric ps`. Ctrl-C stops all.[/]")

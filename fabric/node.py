@@ -1,0 +1,187 @@
+"""One whole fabric on one machine: what `fabric up` runs. The composition root; no other file builds all of it.
+
+Above: the command line. Below: embedded servers, supervision, gateway, registry. Every part is a process of its own
+under one supervisor: brokers first, then the registry, the gateway, and the user's pools; stopped in reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder, probe_nats, probe_redis
+from fabric.embedded.folder import default_path
+from fabric.embedded.nats_server import start_nats
+from fabric.embedded.valkey_server import start_valkey
+from fabric.embedded.wire import http_status
+from fabric.gateway.listen import bind
+from fabric.pool.specs import PoolSpec, worker_specs
+from fabric.process import Copies, OnEvent, ProcessSpec, Supervisor
+from fabric.settings import Settings
+
+CONNECTION_FILE: Final = "fabric.json"
+"""In the data folder while a fabric runs on it: how to reach it."""
+
+_REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
+_BACKLOG: Final = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How to reach a running fabric. Holds secrets: its file has mode 0600."""
+
+    mcp_url: str
+    nats_url: str
+    redis_url: str
+    token: str | None
+    pid: int
+    pids: dict[str, int]
+    """Process id by process name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """What to start beside the platform itself."""
+
+    pools: Sequence[PoolSpec] = ()
+    processes: int = 1
+    """Worker processes for each pool."""
+    ephemeral: bool = False
+    """Keep nothing on disk after the end."""
+
+
+@asynccontextmanager
+async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> AsyncGenerator[Connection]:
+    """Start everything; yields once all is ready, and stops everything at the end.
+
+    Raises:
+        ConfigurationError: the data folder, a port, a URL or a target is not usable.
+        ProcessStartError: a part did not become ready.
+    """
+    async with _folder(settings, plan) as folder:
+        listener = bind(settings.host, settings.port)
+        listener.listen(_BACKLOG)  # here, so that clients wait rather than fail while a gateway is restarted
+        try:
+            async with Supervisor(on_event) as supervisor:
+                connection = await _start(supervisor, folder, settings, plan, listener)
+                folder.write(CONNECTION_FILE, json.dumps(asdict(connection)))
+                try:
+                    yield connection
+                finally:
+                    (folder.path / CONNECTION_FILE).unlink(missing_ok=True)
+        finally:
+            listener.close()
+
+
+def _folder(settings: Settings, plan: NodePlan) -> AbstractAsyncContextManager[DataFolder]:
+    return ephemeral_data_folder() if plan.ephemeral else open_data_folder(settings.data)
+
+
+async def _start(
+    supervisor: Supervisor, folder: DataFolder, settings: Settings, plan: NodePlan, listener: socket.socket
+) -> Connection:
+    nats_url, redis_url = await _brokers(supervisor, folder, settings)
+    token = None if settings.anonymous else _token(folder, settings)
+    host, port = settings.host, int(listener.getsockname()[1])
+    shared = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": settings.log_level}
+    private = shared | {"FABRIC_REDIS_URL": redis_url}
+    run = folder.inside("run")
+
+    registry = Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private))
+    await registry.scale(1)
+    await supervisor.start(_gateway_spec(settings, shared, token, listener.fileno(), host, port))
+    pools = [Copies(supervisor, worker_specs(pool, run=run, env=shared)) for pool in plan.pools]
+    await asyncio.gather(*(pool.scale(plan.processes) for pool in pools))
+
+    return Connection(
+        mcp_url=f"http://{host}:{port}/mcp",
+        nats_url=nats_url,
+        redis_url=redis_url,
+        token=token,
+        pid=os.getpid(),
+        pids={status.name: status.pid for status in supervisor.statistics() if status.pid is not None},
+    )
+
+
+async def _brokers(supervisor: Supervisor, folder: DataFolder, settings: Settings) -> tuple[str, str]:
+    """The URLs of NATS and Redis: the user's own, found usable, or those of private servers."""
+
+    async def nats() -> str:
+        if settings.nats_url is None:
+            return (await start_nats(supervisor, folder)).url
+        await probe_nats(settings.nats_url)
+        return settings.nats_url
+
+    async def redis() -> str:
+        if settings.redis_url is None:
+            return (await start_valkey(supervisor, folder)).url
+        await probe_redis(settings.redis_url)
+        return settings.redis_url
+
+    nats_url, redis_url = await asyncio.gather(nats(), redis())
+    return nats_url, redis_url
+
+
+def _gateway_spec(
+    settings: Settings, shared: dict[str, str], token: str | None, listener: int, host: str, port: int
+) -> ProcessSpec:
+    given = settings.model_dump(mode="json", exclude_none=True, include=_GATEWAY_SETTINGS)
+    env = {f"FABRIC_{name.upper()}": _as_text(value) for name, value in given.items() if value not in ([], "")}
+    env |= shared | {"FABRIC_LISTEN_FD": str(listener)} | ({"FABRIC_TOKEN": token} if token else {})
+    return ProcessSpec(
+        name="gateway",
+        argv=(sys.executable, "-m", "fabric.gateway.process"),
+        env=env,
+        probe=lambda: _gateway_ready(host, port),
+        grace=35.0,
+        descriptors=(listener,),
+    )
+
+
+_GATEWAY_SETTINGS: Final = {
+    "host",
+    "port",
+    "anonymous",
+    "root",
+    "call_timeout",
+    "max_body",
+    "max_header",
+    "max_concurrent",
+    "allowed_hosts",
+    "allowed_origins",
+}
+
+
+def _as_text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+async def _gateway_ready(host: str, port: int) -> None:
+    # A wildcard address is listened on, not spoken to.
+    status, body = await http_status("127.0.0.1" if host in ("0.0.0.0", "::") else host, port, "/readyz")
+    if status != 200:
+        raise RuntimeError(f"/readyz says {status}: {body.strip()[:200]}")
+
+
+def _token(folder: DataFolder, settings: Settings) -> str:
+    """The user's token, or one made once for each data folder."""
+    if settings.token is not None:
+        return settings.token.get_secret_value()
+    if (kept := folder.read("token")) is None:
+        kept = secrets.token_urlsafe(32)
+        folder.write("token", kept)
+    return kept
+
+
+def connection_file(data: Path | None) -> Path:
+    """Where the fabric of a data folder says how to reach it."""
+    return (data or default_path()) / CONNECTION_FILE
