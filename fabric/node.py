@@ -16,7 +16,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from fabric_sdk.contracts.errors import ConfigurationError
 
 from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder, probe_nats, probe_redis
 from fabric.embedded.folder import default_path
@@ -33,6 +35,8 @@ CONNECTION_FILE: Final = "fabric.json"
 
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
 _BACKLOG: Final = 2048
+_LISTED_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,7 @@ async def _start(
     await supervisor.start(_gateway_spec(settings, shared, token, listener.fileno(), host, port))
     pools = [Copies(supervisor, worker_specs(pool, run=run, env=shared)) for pool in plan.pools]
     await asyncio.gather(*(pool.scale(plan.processes) for pool in pools))
+    await _listed(len(plan.pools), host, port)
 
     return Connection(
         mcp_url=f"http://{host}:{port}/mcp",
@@ -137,11 +142,15 @@ def _gateway_spec(
     given = settings.model_dump(mode="json", exclude_none=True, include=_GATEWAY_SETTINGS)
     env = {f"FABRIC_{name.upper()}": _as_text(value) for name, value in given.items() if value not in ([], "")}
     env |= shared | {"FABRIC_LISTEN_FD": str(listener)} | ({"FABRIC_TOKEN": token} if token else {})
+
+    async def probe() -> None:
+        await _gateway_ready(host, port)
+
     return ProcessSpec(
         name="gateway",
         argv=(sys.executable, "-m", "fabric.gateway.process"),
         env=env,
-        probe=lambda: _gateway_ready(host, port),
+        probe=probe,
         grace=35.0,
         descriptors=(listener,),
     )
@@ -165,11 +174,23 @@ def _as_text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
-async def _gateway_ready(host: str, port: int) -> None:
+async def _listed(agents: int, host: str, port: int) -> None:
+    """Wait until the gateway shows so many agents: a client that connects now finds everything."""
+    for _ in range(int(_LISTED_SECONDS / _POLL_SECONDS)):
+        if len((await _gateway_ready(host, port))["agents"]) >= agents:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+    raise ConfigurationError(
+        f"the gateway does not show {agents} agents after {_LISTED_SECONDS:g} s", fix="give each pool a name of its own"
+    )
+
+
+async def _gateway_ready(host: str, port: int) -> dict[str, Any]:
     # A wildcard address is listened on, not spoken to.
     status, body = await http_status("127.0.0.1" if host in ("0.0.0.0", "::") else host, port, "/readyz")
     if status != 200:
         raise RuntimeError(f"/readyz says {status}: {body.strip()[:200]}")
+    return json.loads(body)
 
 
 def _token(folder: DataFolder, settings: Settings) -> str:

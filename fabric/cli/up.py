@@ -22,7 +22,7 @@ from fabric.settings import Settings, SettingsError, load_settings
 
 def up(
     targets: Annotated[
-        list[str] | None, typer.Argument(help="Pools to start with it: module:object or file.py:object.")
+        list[str] | None, typer.Argument(help="Pools to start with it: [name=]module:object or [name=]file.py:object.")
     ] = None,
     data: DataOption = None,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing on disk after the end.")] = False,
@@ -40,8 +40,13 @@ def up(
     except SettingsError as mistake:
         fail(mistake)
         return
-    pools = [PoolSpec(target=target, concurrency=concurrency) for target in targets or ()]
+    pools = [_pool(target, concurrency) for target in targets or ()]
     run(_up(settings, NodePlan(pools=pools, processes=processes, ephemeral=ephemeral), ready_file))
+
+
+def _pool(argument: str, concurrency: int) -> PoolSpec:
+    name, equals, target = argument.partition("=")
+    return PoolSpec(target=target if equals else argument, name=name if equals else None, concurrency=concurrency)
 
 
 async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> None:

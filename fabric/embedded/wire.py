@@ -79,5 +79,7 @@ async def http_status(host: str, port: int, path: str) -> tuple[int, str]:
         version, _, rest = status.partition(b" ")
         if not version.startswith(b"HTTP/") or not rest[:3].isdigit():
             raise UnexpectedReply(status)
-        answer = await connection.reader.read(_LONGEST_REPLY)
+        answer = b""
+        while len(answer) < _LONGEST_REPLY and (more := await connection.reader.read(_LONGEST_REPLY)):
+            answer += more  # HTTP/1.0: the end of the connection ends the body
         return int(rest[:3]), answer.partition(b"\r\n\r\n")[2].decode(errors="replace")

@@ -78,7 +78,8 @@ class Gateway:
         """Whether calls can be served now: the broker is there, and so is a catalogue."""
         parts = {"nats": self._fabric.transport.connected, "catalogue": self.catalogue.ready.is_set()}
         ready = all(parts.values())
-        body: dict[str, Any] = {"status": "ok" if ready else "not ready", **parts, "stale": self.catalogue.stale}
+        body: dict[str, Any] = {"status": "ok" if ready else "not ready", **parts}
+        body |= {"stale": self.catalogue.stale, "agents": self.catalogue.view.agents}
         await respond(send, 200 if ready else 503, orjson.dumps(body), () if ready else _RETRY)
 
     async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,8 @@ speaks the wire; every request that an agent or the catalogue answers is taken f
 from __future__ import annotations
 
 import asyncio
+import warnings
+from collections import deque
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -14,13 +16,12 @@ import orjson
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
-from fabric_sdk.patterns.call import OnFrame
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.shared.exceptions import MCPError
+from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp_types import EmptyResult, ListPromptsResult, ListResourcesResult, ListResourceTemplatesResult, ListToolsResult
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
@@ -33,6 +34,7 @@ from fabric.gateway.rpc import Refusal
 VERSIONS: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
+_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 _NEW: Final = frozenset(("resultType", "ttlMs", "cacheScope"))
 """Members of a result that these revisions do not know."""
 
@@ -76,8 +78,10 @@ class Legacy:
         is_resource = ctx.method == "resources/read"
         try:
             route = self._forwarder.route(ctx.method, named if isinstance(named, str) else None)
-            asker = Asker(_principal(ctx), on_frame=_frames(ctx))
-            result = await self._forwarder.forward(ctx.method, str(named), route, orjson.dumps(params), asker)
+            frames = _Frames(ctx)
+            asker = Asker(_principal(ctx), on_frame=frames.hear)
+            result = await self._forwarder.forward(ctx.method, str(named), route, _encoded(params), asker)
+            await frames.all_passed_on()
         except Refusal as refusal:
             code = rpc.RESOURCE_NOT_FOUND if is_resource and isinstance(named, str) else refusal.code
             raise MCPError(code=code, message=refusal.message, data=refusal.data) from None
@@ -107,15 +111,23 @@ def _server(about: dict[str, Any]) -> Server[Any]:
     async def set_level(ctx: Any, params: Any) -> EmptyResult:
         return EmptyResult()
 
-    return Server(
-        about["name"],
-        version=about["version"],
-        on_list_tools=tools,
-        on_list_resources=resources,
-        on_list_resource_templates=templates,
-        on_list_prompts=prompts,
-        on_set_logging_level=set_level,  # pyright: ignore[reportDeprecated] - deprecated in the revision this is not for
-    )
+    with warnings.catch_warnings():  # logging is deprecated in the current revision, which this is not for
+        warnings.simplefilter("ignore", MCPDeprecationWarning)
+        return Server(
+            about["name"],
+            version=about["version"],
+            on_list_tools=tools,
+            on_list_resources=resources,
+            on_list_resource_templates=templates,
+            on_list_prompts=prompts,
+            on_set_logging_level=set_level,  # pyright: ignore[reportDeprecated]
+        )
+
+
+def _encoded(params: dict[str, Any]) -> bytes:
+    """The params as an agent wants them; these revisions show a client all log entries, so all are asked for."""
+    meta: dict[str, Any] = params.get("_meta") or {}
+    return orjson.dumps({**params, "_meta": {_LOG_LEVEL: "debug", **meta}})
 
 
 def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
@@ -123,22 +135,31 @@ def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
     return user.access_token.client_id if isinstance(user, AuthenticatedUser) else None
 
 
-def _frames(ctx: ServerRequestContext[Any, Any]) -> OnFrame:
-    """Passes progress and log entries on to the client, in order."""
-    last: list[asyncio.Task[None]] = []
+class _Frames:
+    """Passes progress and log entries on to the client, in order, and all of them before the answer."""
 
-    def hear(kind: str, frame: Body) -> None:
-        said: dict[str, Any] = frame.value()
-        before = last[-1] if last else None
+    def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
+        self._ctx = ctx
+        self._waiting: deque[tuple[str, Body]] = deque()
+        self._passing: asyncio.Task[None] | None = None
 
-        async def pass_on() -> None:
-            if before is not None:
-                await asyncio.wait([before])
+    def hear(self, kind: str, frame: Body) -> None:
+        self._waiting.append((kind, frame))
+        if self._passing is None or self._passing.done():
+            self._passing = asyncio.get_running_loop().create_task(self._pass_on())
+
+    async def all_passed_on(self) -> None:
+        if self._passing is not None:
+            await self._passing
+
+    async def _pass_on(self) -> None:
+        session = self._ctx.session
+        while self._waiting:
+            kind, frame = self._waiting.popleft()
+            said: dict[str, Any] = frame.value()
             if kind == "progress":
-                await ctx.session.report_progress(said["progress"], said.get("total"), said.get("message"))
+                await session.report_progress(said["progress"], said.get("total"), said.get("message"))
             elif kind == "log":
-                await ctx.session.send_log_message(said["level"], said["data"], said.get("logger"), ctx.request_id)  # pyright: ignore[reportDeprecated]
-
-        last[:] = [asyncio.get_running_loop().create_task(pass_on())]
-
-    return hear
+                await session.send_log_message(  # pyright: ignore[reportDeprecated] - not in these revisions
+                    said["level"], said["data"], said.get("logger"), self._ctx.request_id
+                )

@@ -25,7 +25,5 @@ PROMISED: dict[str, tuple[str, ...]] = {
         "dns-rebinding-protection",
         *_TOOL_CALLS,
         "tools-call-with-logging",
-        "tools-call-sampling",
-        "tools-call-elicitation",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -228,8 +229,6 @@ async def test_a_folder_removed_between_finding_and_locking_it_is_not_taken(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two starts, of which one takes the other's new folder for stale in the moment before it is locked."""
-    import fcntl
-
     flock: Callable[[int, int], None] = fcntl.flock
     removed: list[Path] = []
 

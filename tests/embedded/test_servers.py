@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ from fabric.embedded import (
     start_valkey,
 )
 from fabric.embedded.credentials import load_credentials
-from fabric.process import Ready, Supervisor, Tether
+from fabric.process import Exited, ProcessStartError, Ready, Supervisor, Tether
 from tests.process.helpers import Events, eventually
 
 pytestmark = pytest.mark.anyio
@@ -216,17 +217,11 @@ async def test_a_taken_port_moves_the_server_and_nothing_else(folder: DataFolder
     async with Supervisor() as supervisor:
         first = urlsplit((await start_nats(supervisor, folder)).url)
     assert first.port
-    with ports_taken(first.port):
+    with socket.create_server((ports.HOST, first.port)):
         async with Supervisor() as supervisor:
             second = urlsplit((await start_nats(supervisor, folder)).url)
     assert second.port != first.port
     assert (second.username, second.password) == (first.username, first.password)
-
-
-def ports_taken(port: int) -> Any:
-    import socket
-
-    return socket.create_server((ports.HOST, port))
 
 
 @pytest.mark.parametrize("tether", list(Tether))
@@ -253,8 +248,6 @@ async def test_both_servers_end_with_whoever_started_them_and_the_next_start_fin
 async def test_a_stop_is_quick_and_orderly(
     supervisor: Supervisor, nats_server: NatsServer, valkey_server: ValkeyServer, events: Events
 ) -> None:
-    from fabric.process import Exited
-
     async with asyncio.timeout(5):
         await supervisor.stop()
     ended = [(event.name, event.code) for event in events.seen if isinstance(event, Exited)]
@@ -262,8 +255,6 @@ async def test_a_stop_is_quick_and_orderly(
 
 
 async def test_a_server_that_cannot_start_shows_its_last_words(folder: DataFolder, supervisor: Supervisor) -> None:
-    from fabric.process import ProcessStartError
-
     folder.inside("nats")
     (folder.path / "nats" / "jetstream").write_text("a file where the store should be")
     with pytest.raises(ProcessStartError, match=r"nats-server exited with code 1.*\n.*JetStream") as raised:

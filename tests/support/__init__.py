@@ -1,0 +1,1 @@
+"""What tests share: a running fabric, waiting for a condition, free ports."""
