@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fabric_sdk.contracts.errors import ConfigurationError
-
 from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder, probe_nats, probe_redis
 from fabric.embedded.folder import default_path
 from fabric.embedded.nats_server import start_nats
@@ -29,6 +27,7 @@ from fabric.gateway.listen import bind
 from fabric.pool.specs import PoolSpec, worker_specs
 from fabric.process import Copies, OnEvent, ProcessSpec, Supervisor
 from fabric.settings import Settings
+from fabric_sdk.contracts.errors import ConfigurationError
 
 CONNECTION_FILE: Final = "fabric.json"
 """In the data folder while a fabric runs on it: how to reach it."""

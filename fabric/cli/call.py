@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
-from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
 
 from fabric.cli.connection import connected
 from fabric.cli.console import err, out, print_json, run
 from fabric.cli.options import DataOption, JsonOption, TimeoutOption
+from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
 
 
 def call(
@@ -55,8 +55,7 @@ def _arguments(given: list[str]) -> dict[str, Any]:
             value = json.loads(given[0])
         except ValueError as broken:
             raise ConfigurationError(f"the arguments are not JSON: {broken}", fix='write {"name": "value"}') from None
-        if isinstance(value, dict):
-            return value
+        return cast("dict[str, Any]", value)
     arguments: dict[str, Any] = {}
     for pair in given:
         name, equals, text = pair.partition("=")

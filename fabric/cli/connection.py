@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
-from fabric_sdk import Fabric
-from fabric_sdk.contracts.errors import ConfigurationError
 
 from fabric.node import Connection, connection_file
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.errors import ConfigurationError
 
 
 def running(data: Path | None) -> Connection | None:

@@ -10,14 +10,15 @@ import json
 import sys
 from collections.abc import Coroutine, Sequence
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 import uvloop
-from fabric_sdk.contracts import errors
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from fabric_sdk.contracts import errors
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -64,7 +65,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(130) from None
 
 
-def fail(failure: errors.FabricError) -> Any:
+def fail(failure: errors.FabricError) -> NoReturn:
     """Say what is wrong and how to mend it, and end."""
     err.print(f"[bold red]error:[/] {escape(failure.message)}", soft_wrap=True)
     if failure.fix:

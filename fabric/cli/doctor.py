@@ -10,7 +10,6 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import typer
-from fabric_sdk import FabricError
 from rich.markup import escape
 
 from fabric.cli.connection import connected, nats_url, running
@@ -20,6 +19,7 @@ from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.settings import load_settings
+from fabric_sdk import FabricError
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,9 @@ async def _registry(data: Path | None) -> str:
         catalogue: dict[str, Any] = await fabric.agent("registry").call("catalogue", timeout=5.0)
     instances = sum(len(agent["instances"]) for agent in catalogue["agents"])
     if catalogue["revision"] == 0:
-        raise FabricError("the registry answers from the bus: its Redis is away", fix="start Redis; leases return by themselves")
+        raise FabricError(
+            "the registry answers from the bus: its Redis is away", fix="start Redis; leases return by themselves"
+        )
     return f"{len(catalogue['agents'])} agents, {instances} instances"
 
 

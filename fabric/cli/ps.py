@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from fabric_sdk import Fabric
 
 from fabric.cli.connection import connected
 from fabric.cli.console import out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.description import Beat
 
 
 def ps(json_output: JsonOption = False, data: DataOption = None) -> None:
@@ -39,16 +40,20 @@ async def _ps(*, json_output: bool, data: Path | None) -> None:
     if json_output:
         print_json(catalogue)
         return
-    now = time.time()
     rows: list[tuple[object, ...]] = []
     for agent in catalogue["agents"]:
-        for beat in sorted(agent["instances"], key=lambda beat: beat["started"]):
-            up = _duration(now - beat["started"])
-            busy = f"{beat['running']}/{beat['capacity']}"
-            rows.append((agent["name"], beat["version"], beat["instance"], beat["state"], busy, beat["waiting"], beat["served"], beat["failed"], beat["pid"], beat["host"], up))  # fmt: skip
-        if not agent["instances"]:
-            rows.append((agent["name"], "", "", "gone", "", 0, 0, 0, 0, "", ""))
-    table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "WAITING", "SERVED", "FAILED", "PID", "HOST", "UP"), rows)
+        beats = sorted((Beat.model_validate(raw) for raw in agent["instances"]), key=lambda beat: beat.started)
+        rows += [_row(beat) for beat in beats]
+        if not beats:
+            rows.append((agent["name"], "", "", "gone", "", "", "", "", ""))
+    table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "SERVED", "FAILED", "PROCESS", "UP"), rows)
+
+
+def _row(beat: Beat) -> tuple[object, ...]:
+    busy = f"{beat.running}/{beat.capacity}" + (f" +{beat.waiting}" if beat.waiting else "")
+    up = _duration(time.time() - beat.started)
+    where = f"{beat.host}:{beat.pid}"
+    return (beat.agent, beat.version, beat.instance, beat.state, busy, beat.served, beat.failed, where, up)
 
 
 async def _tools(agent: str | None, *, everything: bool, json_output: bool, data: Path | None) -> None:
@@ -72,8 +77,8 @@ async def _tools(agent: str | None, *, everything: bool, json_output: bool, data
 
 
 def _signature(tool: dict[str, Any]) -> str:
-    schema = tool.get("inputSchema") or {}
-    required = set(schema.get("required", ()))
+    schema: dict[str, Any] = tool.get("inputSchema") or {}
+    required: set[str] = set(schema.get("required", ()))
     return ", ".join(name if name in required else f"[{name}]" for name in schema.get("properties", {}))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +41,6 @@ def up(
         settings = load_settings(data=data, host=host, port=port, anonymous=anonymous or None, root=root)
     except SettingsError as mistake:
         fail(mistake)
-        return
     pools = [_pool(target, concurrency) for target in targets or ()]
     run(_up(settings, NodePlan(pools=pools, processes=processes, ephemeral=ephemeral), ready_file))
 
@@ -52,24 +53,27 @@ def _pool(argument: str, concurrency: int) -> PoolSpec:
 async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> None:
     stop = stop_signal()
     async with run_node(settings, plan, events.show) as connection:
-        if ready_file is not None:
-            _write(ready_file, connection)
-        _greet(connection, plan)
-        try:
+        with _announced(ready_file, connection):
+            _greet(connection, plan)
             await stop.wait()
-        finally:
             out.print("[dim]stopping[/]")
-            if ready_file is not None:
-                ready_file.unlink(missing_ok=True)
 
 
-def _write(path: Path, connection: Connection) -> None:
-    """Whole or not at all, and readable by this user alone: it holds the token."""
+@contextmanager
+def _announced(path: Path | None, connection: Connection) -> Generator[None]:
+    """The ready file, if one is wanted: there while all is ready; whole, and readable by this user alone."""
+    if path is None:
+        yield
+        return
     aside = path.with_name(path.name + ".new")
     aside.unlink(missing_ok=True)
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump(asdict(connection), file)
     aside.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _greet(connection: Connection, plan: NodePlan) -> None:

@@ -8,19 +8,12 @@ revision: nothing is kept between calls, which is what lets a pool serve it.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
-from fabric_sdk import Context, Fabric
-from fabric_sdk.contracts import errors
-from fabric_sdk.contracts.description import Description, Json
-from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.patterns.call import scope_for
-from fabric_sdk.pipeline import Request
 from mcp.server.connection import Connection
 from mcp.server.lowlevel import Server
 from mcp.server.runner import modern_error_data, serve_one
@@ -29,6 +22,14 @@ from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.transport_context import TransportContext
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 from mcp_types.version import LATEST_MODERN_VERSION
+
+from fabric_sdk import Context, Fabric
+from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.description import Description, Json
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.patterns.call import scope_for
+from fabric_sdk.pipeline import Request
 
 _TRANSPORT: Final = TransportContext(kind="fabric", can_send_request=False)
 _INNER: Final = ("_lowlevel_server", "_mcp_server")
@@ -62,7 +63,7 @@ class HostedServer:
         )
 
     @asynccontextmanager
-    async def lifespan(self, fabric: Fabric) -> AsyncIterator[None]:
+    async def lifespan(self, fabric: Fabric) -> AsyncGenerator[None]:
         async with self._server.lifespan(self._server) as state:
             self._state = state
             yield
@@ -71,16 +72,14 @@ class HostedServer:
         if request.method == "fabric/describe":
             return Body((await self.describe()).model_dump(mode="json"))
         try:
-            params = request.params.value()
+            params = request.params.members()
         except ValueError as broken:
-            raise errors.InvalidParams(f"the body is not JSON: {broken}") from None
-        if params is not None and not isinstance(params, dict):
-            raise errors.InvalidParams("params must be a JSON object")
-        return Body(await self._serve(request.method, params or {}, context))
+            raise errors.InvalidParams(f"params: {broken}") from None
+        return Body(await self._serve(request.method, params, context))
 
     async def _serve(self, method: str, params: Json, context: Context) -> Json:
         """One request through the SDK's kernel."""
-        meta = {
+        meta: Json = {
             PROTOCOL_VERSION_META_KEY: LATEST_MODERN_VERSION,
             CLIENT_CAPABILITIES_META_KEY: {},
             "progressToken": "fabric",
@@ -151,12 +150,9 @@ def _nobody() -> Context:
 
 
 def _low_level(server: Any) -> Server[Any]:
-    if isinstance(server, Server):
-        return server
-    for attribute in _INNER:
-        inner = getattr(server, attribute, None)
-        if isinstance(inner, Server):
-            return inner
+    for candidate in (server, *(getattr(server, attribute, None) for attribute in _INNER)):
+        if isinstance(candidate, Server):
+            return cast("Server[Any]", candidate)
     raise errors.ConfigurationError(
         f"{type(server).__name__} is no MCP server object this version knows",
         fix="serve an mcp MCPServer, an mcp low-level Server, or a fastmcp FastMCP",

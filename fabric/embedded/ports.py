@@ -62,7 +62,7 @@ def _choose(folder: DataFolder, names: tuple[str, ...]) -> tuple[int, ...]:
     remembered = _remembered(folder)
     chosen = dict(remembered)
     for name in names:
-        if not is_free(chosen.get(name, 0)) or name not in chosen:
+        if name not in chosen or not is_free(chosen[name]):
             chosen[name] = _new_port(set(chosen.values()))
     if chosen != remembered:
         folder.write(_FILE, json.dumps(chosen))
@@ -72,7 +72,7 @@ def _choose(folder: DataFolder, names: tuple[str, ...]) -> tuple[int, ...]:
 def _remembered(folder: DataFolder) -> dict[str, int]:
     try:
         said: dict[str, Any] = json.loads(folder.read(_FILE) or "{}")
-        return {name: int(port) for name, port in said.items()}
+        return {name: int(port) for name, port in said.items() if 0 < int(port) < 65_536}
     except (ValueError, TypeError, AttributeError):
         return {}  # a lost memory costs the clients of the last run a new address, nothing else
 

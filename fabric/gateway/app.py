@@ -14,7 +14,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 import orjson
-from fabric_sdk import Fabric
 
 from fabric.gateway import rpc
 from fabric.gateway.admission import Admission, Denied, Headers, read_headers
@@ -25,6 +24,7 @@ from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
 from fabric.gateway.legacy import Legacy
 from fabric.gateway.modern import Modern
 from fabric.settings import Settings
+from fabric_sdk import Fabric
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from fabric.gateway.view import View
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Message
 from fabric_sdk.transports.base import ConnectionEvent
-from pydantic import ValidationError
-
-from fabric.gateway.view import View
 
 log = logging.getLogger(__name__)
 

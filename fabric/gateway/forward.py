@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from fabric_sdk import Fabric
-from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.patterns.call import Call, OnFrame, Trace, scope_for
-
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal, with_member
 from fabric.gateway.view import Route
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.patterns.call import Call, OnFrame, Trace, scope_for
 
 NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """The methods that reach an agent, and the member of params that says which."""

@@ -69,9 +69,7 @@ async def read_body(receive: Receive, *, limit: int, stated: bytes | None) -> by
     return body
 
 
-async def respond(
-    send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
+async def respond(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """A whole response; a body is JSON."""
     lines = [(b"content-length", b"%d" % len(body)), *headers]
     if body:

@@ -13,9 +13,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import orjson
-from fabric_sdk import FabricError
-from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import to_wire
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -30,6 +27,9 @@ from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.http import Receive, Scope, Send
 from fabric.gateway.rpc import Refusal
+from fabric_sdk import FabricError
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import to_wire
 
 VERSIONS: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
 
@@ -58,7 +58,7 @@ class Legacy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, principal: str) -> None:
         """Serve one HTTP request; a session belongs to the principal that opened it."""
-        token = AccessToken(token="", client_id=principal, scopes=[])  # noqa: S106 - the token itself stays at the door
+        token = AccessToken(token="", client_id=principal, scopes=[])
         await self._manager.handle_request({**scope, "user": AuthenticatedUser(token)}, receive, send)
 
     async def _take(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
@@ -113,14 +113,14 @@ def _server(about: dict[str, Any]) -> Server[Any]:
 
     with warnings.catch_warnings():  # logging is deprecated in the current revision, which this is not for
         warnings.simplefilter("ignore", MCPDeprecationWarning)
-        return Server(
+        return Server(  # pyright: ignore[reportDeprecated]
             about["name"],
             version=about["version"],
             on_list_tools=tools,
             on_list_resources=resources,
             on_list_resource_templates=templates,
             on_list_prompts=prompts,
-            on_set_logging_level=set_level,  # pyright: ignore[reportDeprecated]
+            on_set_logging_level=set_level,
         )
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import socket
 
-from fabric_sdk.contracts.errors import ConfigurationError
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fabric_sdk.contracts.errors import ConfigurationError
 
 
 def limited(max_header: int) -> type[HttpToolsProtocol]:
@@ -88,7 +89,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as taken:
         listener.close()
         raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {taken.strerror or taken}", fix="choose another with --port, 0 for any free one"
+            f"cannot listen on {host}:{port}: {taken.strerror or taken}",
+            fix="choose another with --port, 0 for any free one",
         ) from None
     listener.set_inheritable(True)
     return listener

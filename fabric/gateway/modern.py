@@ -11,10 +11,6 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from fabric_sdk import FabricError
-from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import to_wire
-from fabric_sdk.patterns.call import OnFrame, Trace
 from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
 from msgspec import UNSET
 
@@ -25,6 +21,10 @@ from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.http import Exchange, Receive, Send, respond
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
 from fabric.gateway.view import CAPABILITIES, Route, complete
+from fabric_sdk import FabricError
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import to_wire
+from fabric_sdk.patterns.call import OnFrame, Trace
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,9 @@ class Modern:
         params = rpc.read_params(call)
         meta = params.meta
         if meta is UNSET:
-            raise Refusal(rpc.INVALID_PARAMS, "params._meta must hold the protocol version and the client's capabilities")
+            raise Refusal(
+                rpc.INVALID_PARAMS, "params._meta must hold the protocol version and the client's capabilities"
+            )
         if meta.version is UNSET or meta.capabilities is UNSET:
             missing = rpc.VERSION_KEY if meta.version is UNSET else rpc.CAPABILITIES_KEY
             raise Refusal(rpc.INVALID_PARAMS, f"params._meta lacks {missing!r}")
@@ -105,7 +107,8 @@ class Modern:
         """Hold the `Mcp-Param-*` headers that the tool asks for against its arguments."""
         arguments = rpc.value_of(params.arguments)
         stated = _Folded((name.decode("latin-1"), value.strip(b" \t").decode("latin-1")) for name, value in raw_headers)
-        wrong = validate_mcp_param_headers(schema, arguments if isinstance(arguments, dict) else {}, stated)
+        given = cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
+        wrong = validate_mcp_param_headers(schema, given, stated)
         if wrong is not None:
             raise Refusal(wrong.code, wrong.message, data=wrong.data)
 
@@ -189,9 +192,9 @@ def _unsupported(version: str) -> Refusal:
 def _trace(meta: Meta, headers: Headers) -> Trace | None:
     """The W3C trace context of `_meta`, else of HTTP."""
     if meta.traceparent is not None:
-        return Trace(meta.traceparent, meta.tracestate or "")
+        return Trace.of(meta.traceparent, meta.tracestate)
     if (traceparent := headers.get(b"traceparent")) is not None:
-        return Trace(traceparent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
+        return Trace.of(traceparent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
     return None
 
 

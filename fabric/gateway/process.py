@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import uvicorn
 import uvloop
-from fabric_sdk import Fabric, FabricError
-from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
-from fabric_sdk.transports.nats import NatsTransport
 
 from fabric.gateway.app import Gateway
 from fabric.gateway.listen import bind, limited
 from fabric.settings import Settings, load_settings
+from fabric_sdk import Fabric, FabricError
+from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
+from fabric_sdk.transports.nats import NatsTransport
 
 log = logging.getLogger("fabric.gateway")
 
@@ -88,12 +88,14 @@ def main(arguments: list[Any] | None = None) -> None:
         if settings.nats_url is None:
             raise ConfigurationError("the gateway needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         if settings.token is None and not settings.anonymous:
-            raise ConfigurationError("the gateway needs a token", fix="set FABRIC_TOKEN, or FABRIC_ANONYMOUS=true on loopback")
+            raise ConfigurationError(
+                "the gateway needs a token", fix="set FABRIC_TOKEN, or FABRIC_ANONYMOUS=true on loopback"
+            )
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listener = socket.socket(fileno=int(inherited)) if inherited else bind(settings.host, settings.port)
         uvloop.run(serve(settings, listener))
     except FabricError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)
 
 

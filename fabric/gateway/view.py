@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from fabric_sdk.contracts.description import Description, Json
-from fabric_sdk.routing.retry import is_safe
 from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal
+from fabric_sdk.contracts.description import Description, Json
+from fabric_sdk.routing.retry import is_safe
 
 PAGE: Final = 500
 """Entries of a list that one answer holds."""
@@ -135,7 +135,7 @@ class View:
             entries = self._lists[method]
             start = 0 if cursor is None else bisect_right(entries, _read_cursor(cursor), key=_key)
             shown = entries[start : start + PAGE]
-            page = {_LISTS[method]: [entry.shown for entry in shown]}
+            page = Json({_LISTS[method]: [entry.shown for entry in shown]})
             if start + PAGE < len(entries):
                 page["nextCursor"] = _write_cursor(shown[-1].key)
             if cursor is None:  # the others are seldom asked for, and a client can make up many

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
-from fabric_sdk.contracts.errors import FabricError, TransportUnavailable
-from fabric_sdk.transports.nats import NatsTransport
-from fabric_sdk.worker import Limits, Worker
 
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import load
+from fabric_sdk.contracts.errors import FabricError, TransportUnavailable
+from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.worker import Limits, Worker
 
 log = logging.getLogger("fabric.worker")
 
@@ -73,7 +73,10 @@ def main() -> None:
     parser.add_argument("--name")
     parser.add_argument("--ready-file", type=Path)
     options = parser.parse_args()
-    logging.basicConfig(level=os.environ.get("FABRIC_LOG_LEVEL", "INFO").upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("FABRIC_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     try:
         uvloop.run(
             serve(
@@ -85,7 +88,7 @@ def main() -> None:
             )
         )
     except FabricError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)
 
 

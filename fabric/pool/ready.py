@@ -6,7 +6,7 @@ Above: worker processes, which hold one, and supervisors, which look. Below: the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class ReadyFile:
 
     @staticmethod
     @contextmanager
-    def of(path: Path | None) -> Iterator[None]:
+    def of(path: Path | None) -> Generator[None]:
         """Present while the block runs; nothing for no path."""
         if path is None:
             yield

@@ -61,7 +61,7 @@ def _import(where: str) -> ModuleType:
             raise ConfigurationError(f"there is no file {where}", fix="check the path")
         sys.path.insert(0, str(path.parent))
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None  # a path that ends in .py always has both
+        assert spec is not None  # a path that ends in .py always has both
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
         return _guarded(lambda: spec.loader.exec_module(module) or module, where)  # type: ignore[union-attr]
@@ -88,7 +88,9 @@ def _guarded(work: Any, where: str) -> Any:
             raise
         frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if "importlib" not in frame.filename]
         place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else where
-        raise ConfigurationError(f"{where} cannot be imported: {type(failure).__name__}: {failure} ({place})") from failure
+        raise ConfigurationError(
+            f"{where} cannot be imported: {type(failure).__name__}: {failure} ({place})"
+        ) from failure
 
 
 def _find(module: ModuleType, attribute: str, target: str) -> Any:

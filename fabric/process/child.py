@@ -122,7 +122,7 @@ class Child:
             self._emit(Started(self.spec.name, launched.pid))
             code = await self._attend(launched)
         finally:
-            launched.kill()  # nothing to do, unless this task was cancelled
+            launched.close()
             self._launched = None
         uptime = asyncio.get_running_loop().time() - self._began
         if code < 0:

@@ -32,7 +32,10 @@ class Copies:
         """Start or stop copies until there are so many; returns when the new are ready or the surplus has ended.
 
         The youngest go first. Raises ProcessStartError if a new copy fails to start; then none of the new remain.
+        ValueError for less than none.
         """
+        if copies < 0:
+            raise ValueError(f"there cannot be {copies} copies")
         async with self._one_change:
             surplus = list(self._running)[copies:]
             if surplus:

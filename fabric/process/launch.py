@@ -53,7 +53,6 @@ class Launched:
         """Wait for the end; returns the exit code, or minus the number of the signal. Leaves nothing of its group."""
         code = await self._process.wait()
         self._signal_group(signal.SIGKILL)
-        self._let_guard_go()
         return code
 
     def terminate(self) -> None:
@@ -69,16 +68,18 @@ class Launched:
         if self._process.returncode is None:
             self._signal_group(signal.SIGKILL)
 
-    def _signal_group(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS: "not permitted" for a group of zombies
-            os.killpg(self.pid, number)
-
-    def _let_guard_go(self) -> None:
+    def close(self) -> None:
+        """Make sure that it has ended, and let its guard go."""
+        self.kill()
         if self._release is not None:
             with suppress(BrokenPipeError):
                 os.write(self._release, guard.RELEASE)
             os.close(self._release)
             self._release = None
+
+    def _signal_group(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # macOS: "not permitted" for a group of zombies
+            os.killpg(self.pid, number)
 
 
 async def launch(spec: ProcessSpec, tether: Tether) -> Launched:

@@ -45,6 +45,7 @@ class Supervisor:
             on_event, restart or RestartPolicy(), health or HealthPolicy(), tether or Tether.of_platform()
         )
         self._layers: list[list[Child]] = []
+        self._dropping: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def __aenter__(self) -> Self:
@@ -107,6 +108,13 @@ class Supervisor:
         return tuple(child.status for layer in self._layers for child in layer)
 
     async def _drop(self, *children: Child) -> None:
+        # A caller that is cancelled while waiting must not leave stopped processes on the list.
+        dropping = asyncio.create_task(self._stop_and_forget(children))
+        self._dropping.add(dropping)
+        dropping.add_done_callback(self._dropping.discard)
+        await asyncio.shield(dropping)
+
+    async def _stop_and_forget(self, children: tuple[Child, ...]) -> None:
         await asyncio.gather(*(child.stop() for child in children))
         for layer in self._layers:
             layer[:] = [child for child in layer if child not in children]

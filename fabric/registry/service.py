@@ -11,19 +11,19 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+from pydantic import BaseModel, ValidationError
+
+from fabric.registry.store import Store, StoreUnavailable
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable, UnknownAgent
 from fabric_sdk.patterns.gather import gather
-from pydantic import BaseModel, ValidationError
-
-from fabric.registry.store import Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def build(redis_url: str | None = None) -> Agent:
     held: list[Registry] = []
 
     @asynccontextmanager
-    async def lifespan(fabric: Fabric) -> AsyncIterator[None]:
+    async def lifespan(fabric: Fabric) -> AsyncGenerator[None]:
         store = Store(url)
         registry = Registry(store, fabric)
         held.append(registry)

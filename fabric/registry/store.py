@@ -13,14 +13,14 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import orjson
-from fabric_sdk.contracts.description import Beat, Description
-from fabric_sdk.contracts.errors import FabricError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from fabric.registry import keys
+from fabric_sdk.contracts.description import Beat, Description
+from fabric_sdk.contracts.errors import FabricError
 
 LEASE: Final = 15.0
 """Seconds an instance counts as there after a heartbeat: three heartbeats, and longer than NATS needs to fail over."""
@@ -40,7 +40,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._where = urlsplit(url).netloc.rpartition("@")[2]
         # One attempt, soon given up: the service above has a better fallback than waiting.
-        self._redis: Any = Redis.from_url(
+        self._redis: Any = cast("Any", Redis).from_url(
             url, socket_timeout=2.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=False
         )
         source = files("fabric.registry").joinpath("lua/beat.lua").read_text()
@@ -85,7 +85,9 @@ class Store:
                 pipeline.zrangebyscore(keys.instances(name), time.time() * 1000, "+inf")
             answers: list[Any] = await pipeline.execute() if names else []
             leased = [instance.decode() for found in answers[1::2] for instance in found]
-            beats = await self._redis.mget([keys.lease(instance) for instance in leased]) if leased else []
+            beats: list[bytes | None] = (
+                await self._redis.mget([keys.lease(instance) for instance in leased]) if leased else []
+            )
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
         by_agent: dict[str, list[Beat]] = {}

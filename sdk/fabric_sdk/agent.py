@@ -5,7 +5,7 @@ Above: the worker, which serves it. Below: `authoring`. An agent holds no state 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, overload
 
@@ -26,7 +26,7 @@ Lifespan = Callable[[Fabric], AbstractAsyncContextManager[None]]
 
 
 @asynccontextmanager
-async def _no_lifespan(fabric: Fabric) -> AsyncIterator[None]:
+async def _no_lifespan(fabric: Fabric) -> AsyncGenerator[None]:
     yield
 
 
@@ -151,11 +151,9 @@ class Agent:
         if method is None:
             raise errors.UnknownMethod(f"agent {self.name!r} does not serve {request.method!r}")
         try:
-            params = request.params.value()
+            params = request.params.members()
         except ValueError as broken:
-            raise errors.InvalidParams(f"the body is not JSON: {broken}") from None
-        if not isinstance(params, dict):
-            raise errors.InvalidParams("params must be a JSON object")
+            raise errors.InvalidParams(f"params: {broken}") from None
         return await method(params, context)
 
     async def _call_tool(self, params: dict[str, Any], context: Context) -> Body:

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -43,9 +44,7 @@ class Load(NamedTuple):
 class Announcer:
     """Says that one instance is there until it is closed."""
 
-    def __init__(
-        self, transport: Transport, description: Description, instance: str, load: Callable[[], Load]
-    ) -> None:
+    def __init__(self, transport: Transport, description: Description, instance: str, load: Callable[[], Load]) -> None:
         self._transport = transport
         self._description = description
         self._instance = instance
@@ -102,10 +101,8 @@ class Announcer:
 
     async def _beat_on(self) -> None:
         while True:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._now.wait(), BEAT_INTERVAL)
-            except TimeoutError:
-                pass
             self._now.clear()
             await self._beat()
 
@@ -123,7 +120,7 @@ class Announcer:
     def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
         def receive(message: Message) -> None:
             if message.reply:
-                asyncio.get_running_loop().create_task(self._send(Message(message.reply, Body(answer()))))  # noqa: RUF006 - one publish, which ends by itself
+                asyncio.get_running_loop().create_task(self._send(Message(message.reply, Body(answer()))))
 
         return receive
 

@@ -6,7 +6,8 @@ Above: authors and the command line. Below: `patterns.call` over a transport. Re
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from fabric_sdk.transports.nats import NatsTransport
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds a call may take if its caller does not say."""
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 OnProgress = Callable[[float, float | None, str | None], None]
 """Hears progress: how far, of how much, in words."""
@@ -45,7 +48,7 @@ class Fabric:
 
     @staticmethod
     @asynccontextmanager
-    async def connect(url: str | None = None) -> AsyncIterator[Fabric]:
+    async def connect(url: str | None = None) -> AsyncGenerator[Fabric]:
         """Connect to the fabric at the NATS `url`, by default that of the environment's `FABRIC_NATS_URL`.
 
         Raises:
@@ -66,7 +69,7 @@ class Fabric:
 
     @staticmethod
     @asynccontextmanager
-    async def over(transport: Transport) -> AsyncIterator[Fabric]:
+    async def over(transport: Transport) -> AsyncGenerator[Fabric]:
         """A client over a transport that is open already, and stays open."""
         fabric = Fabric(transport)
         await fabric.caller.open()
@@ -127,7 +130,7 @@ class AgentClient:
             Body({"name": tool, "arguments": arguments or {}}),
             scope_for(timeout),
             safe=safe if key is None else True,
-            key=key,
+            key=None if key is None else _checked_key(key),
             on_frame=_progress_to(on_progress) if on_progress else None,
         )
         return _value_of(await self._caller.call(call))
@@ -150,6 +153,13 @@ class AgentClient:
         """Call a method that only reads."""
         call = Call(self.name, method, Body(params), scope_for(timeout), safe=True, instance=instance)
         return (await self._caller.call(call)).value()
+
+
+def _checked_key(key: str) -> str:
+    """`key`, if it can travel in a header."""
+    if _KEY.fullmatch(key) is None:
+        raise errors.InvalidParams("an idempotency key has 1 to 128 printable ASCII characters without spaces")
+    return key
 
 
 def _progress_to(listener: OnProgress) -> Callable[[str, Body], None]:

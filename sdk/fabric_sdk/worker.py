@@ -42,11 +42,11 @@ class Servable(Protocol):
         """Name and offer, asked once when the worker starts."""
         ...
 
-    async def handle(self, context: Context, request: Request) -> Body:
+    async def handle(self, context: Context, request: Request, /) -> Body:
         """Answer one request (`pipeline.Handler`)."""
         ...
 
-    def lifespan(self, fabric: Fabric) -> AbstractAsyncContextManager[None]:
+    def lifespan(self, fabric: Fabric, /) -> AbstractAsyncContextManager[None]:
         """Held open while the worker serves."""
         ...
 
@@ -183,8 +183,7 @@ class Worker:
         key, principal, trace = None, None, None
         if headers := message.headers:
             key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
-            if traceparent := headers.get(Header.TRACEPARENT):
-                trace = Trace(traceparent, headers.get(Header.TRACESTATE, ""))
+            trace = Trace.of(headers.get(Header.TRACEPARENT), headers.get(Header.TRACESTATE))
         method = self._methods.get(message.subject) or self._method(message.subject)
         context = Context(
             Scope(deadline, principal, trace),
@@ -284,10 +283,10 @@ class Worker:
 
     def _receive_control(self, message: Message) -> None:
         try:
-            order: Any = message.body.value()
+            cancelled = message.body.members().get("cancel")
         except ValueError:
             return
-        if isinstance(order, dict) and (job := self._hands.jobs.get(str(order.get("cancel")))) is not None:
+        if (job := self._hands.jobs.get(str(cancelled))) is not None:
             self._end(job, errors.CallCancelled())
 
     def _end(self, job: _Job, why: errors.FabricError) -> None:
@@ -330,14 +329,20 @@ class Worker:
 
     async def _publish_alive(self, subject: str, numbers: list[str]) -> None:
         try:
-            await self._transport.publish(Message(subject, Body(numbers)))
+            await self._transport.publish(Message(subject, Body({"calls": numbers})))
         except errors.TransportUnavailable:
             return  # the caller hears the next one, or sends the call elsewhere
 
     def _load(self) -> Load:
         hands = self._hands
         return Load(
-            self.limits.concurrency, hands.running, len(hands.queue), self.served, self.failed, self._spent, self._last_error
+            self.limits.concurrency,
+            hands.running,
+            len(hands.queue),
+            self.served,
+            self.failed,
+            self._spent,
+            self._last_error,
         )
 
 

@@ -6,7 +6,7 @@ strings and `{"role": …, "content": …}` objects.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -44,14 +44,18 @@ class Prompt:
         except ValidationError as wrong:
             raise InvalidParams(f"invalid arguments for prompt {self.name}:\n{explain(wrong)}") from None
         value = await self._signature.run(checked, context)
-        messages = [_message(item) for item in (value if isinstance(value, list) else [value])]
+        messages = [_message(item) for item in _listed(value)]
         result: dict[str, Any] = {"messages": messages}
         if "description" in self.described:
             result["description"] = self.described["description"]
         return result
 
 
+def _listed(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
 def _message(item: Any) -> dict[str, Any]:
     if isinstance(item, dict):
-        return item
+        return cast("dict[str, Any]", item)
     return {"role": "user", "content": {"type": "text", "text": str(item)}}

@@ -40,7 +40,7 @@ class Resource:
         names = [match[2] for match in _EXPRESSION.finditer(uri)]
         if sorted(names) != sorted(self._signature.parameters):
             raise ConfigurationError(
-                f"{uri!r} has {names or 'no'} variables, {self._signature.name} takes {list(self._signature.parameters)}",
+                f"{uri!r} names {names}, {self._signature.name} takes {list(self._signature.parameters)}",
                 fix="give each variable of the template a parameter of the same name",
             )
         self.is_template = bool(names)

@@ -11,11 +11,11 @@ import contextvars
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NotRequired, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -32,14 +32,18 @@ class Signature:
         try:
             self._hints = typing.get_type_hints(function, include_extras=True)
         except NameError as unknown:
-            raise ConfigurationError(f"{self.name}: {unknown}", fix="import the type where the function can see it") from None
+            raise ConfigurationError(
+                f"{self.name}: {unknown}", fix="import the type where the function can see it"
+            ) from None
         self.returns: Any = self._hints.pop("return", inspect.Signature.empty)
         self.context_parameter = next((name for name, hint in self._hints.items() if hint is Context), None)
         self._defaults: dict[str, Any] = {}
         self._is_async = inspect.iscoroutinefunction(function)
         self._function = function
         self._arguments: TypeAdapter[dict[str, Any]] = TypeAdapter(self._argument_type(function))
-        self.parameters = tuple(name for name in inspect.signature(function).parameters if name != self.context_parameter)
+        self.parameters = tuple(
+            name for name in inspect.signature(function).parameters if name != self.context_parameter
+        )
 
     def _argument_type(self, function: Function) -> Any:
         """The arguments as a TypedDict: no name of theirs can clash with a model's own attributes."""
@@ -57,7 +61,9 @@ class Signature:
                 hint = NotRequired[hint]
             fields[name] = hint
         arguments = TypedDict(f"{self.name}Arguments", fields)  # type: ignore[operator]
-        arguments.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+        arguments.__pydantic_config__ = ConfigDict(  # pyright: ignore[reportAttributeAccessIssue] - pydantic's own way
+            extra="forbid", arbitrary_types_allowed=True
+        )
         return arguments
 
     def input_schema(self) -> dict[str, Any]:

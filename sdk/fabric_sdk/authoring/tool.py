@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.signature import Function, Signature, explain
@@ -94,7 +95,9 @@ class Tool:
         result: dict[str, Any] = {}
         if self._returns is not None:
             plain = value if type(value) is str else self._plain(value)
-            result["content"] = [{"type": "text", "text": plain if type(plain) is str else orjson.dumps(plain).decode()}]
+            result["content"] = [
+                {"type": "text", "text": plain if type(plain) is str else orjson.dumps(plain).decode()}
+            ]
             result["structuredContent"] = {"result": plain} if self._wraps else plain
         else:
             result["content"] = _blocks(value)
@@ -140,8 +143,10 @@ def _blocks(value: Any) -> list[dict[str, Any]]:
         return []
     if isinstance(value, Block):
         return [value.block()]
-    if isinstance(value, (list, tuple)) and any(isinstance(item, Block) for item in value):
-        return [block for item in value for block in _blocks(item)]
+    if isinstance(value, (list, tuple)):
+        items = cast("Sequence[Any]", value)
+        if any(isinstance(item, Block) for item in items):
+            return [block for item in items for block in _blocks(item)]
     if isinstance(value, str):
         return [{"type": "text", "text": value}]
-    return [{"type": "text", "text": orjson.dumps(TypeAdapter(type(value)).dump_python(value, mode="json")).decode()}]
+    return [{"type": "text", "text": orjson.dumps(to_jsonable_python(value)).decode()}]

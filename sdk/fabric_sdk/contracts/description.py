@@ -27,10 +27,10 @@ class Description(BaseModel):
     instructions: str | None = None
     kind: Literal["agent", "platform"] = "agent"
     """`platform` agents are parts of the fabric itself; a gateway shows them to operators only."""
-    tools: list[Json] = Field(default_factory=list)
-    resources: list[Json] = Field(default_factory=list)
-    resource_templates: list[Json] = Field(default_factory=list)
-    prompts: list[Json] = Field(default_factory=list)
+    tools: list[Json] = Field(default_factory=list[Json])
+    resources: list[Json] = Field(default_factory=list[Json])
+    resource_templates: list[Json] = Field(default_factory=list[Json])
+    prompts: list[Json] = Field(default_factory=list[Json])
     completions: bool = False
 
     @cached_property

@@ -6,7 +6,7 @@ Above: transports, patterns, worker. Below: orjson. Knows no subjects, no broker
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -24,7 +24,7 @@ class Body:
 
     def __init__(self, value: Any = _ABSENT, *, encoded: bytes | None = None) -> None:
         self._value = value
-        self._encoded = encoded
+        self._encoded: bytes | None = encoded
 
     def value(self) -> Any:
         """The Python value.
@@ -35,6 +35,17 @@ class Body:
         if self._value is _ABSENT:
             self._value = orjson.loads(self._encoded or b"null")
         return self._value
+
+    def members(self) -> dict[str, Any]:
+        """The Python value of a JSON object.
+
+        Raises:
+            ValueError: it is not JSON, or not an object.
+        """
+        value = self.value()
+        if not isinstance(value, dict):
+            raise ValueError(f"not a JSON object but {type(value).__name__}")
+        return cast("dict[str, Any]", value)
 
     def encoded(self) -> bytes:
         """The JSON bytes.

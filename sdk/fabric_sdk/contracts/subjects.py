@@ -60,7 +60,9 @@ def checked_token(token: str) -> str:
         ConfigurationError: it is empty, or has white space, a dot or a wildcard.
     """
     if _TOKEN.fullmatch(token) is None:
-        raise ConfigurationError(f"{token!r} cannot stand in a subject", fix="use letters, digits, hyphens, underscores")
+        raise ConfigurationError(
+            f"{token!r} cannot stand in a subject", fix="use letters, digits, hyphens, underscores"
+        )
     return token
 
 

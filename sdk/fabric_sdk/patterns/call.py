@@ -12,6 +12,7 @@ message, is gone. Nothing is paid for calls that are quick.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -41,17 +42,27 @@ PATIENCE: Final = 10.0
 """Seconds for which a call waits for an instance to appear: a pool restarts well within it."""
 
 
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
+
+
 class Trace(NamedTuple):
     """W3C trace context, as it came with the call."""
 
     traceparent: str
     tracestate: str = ""
 
+    @staticmethod
+    def of(traceparent: str | None, tracestate: str | None = None) -> Trace | None:
+        """The context in two header values; `None` for a malformed one, which W3C wants ignored."""
+        if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
+            return None
+        return Trace(traceparent, tracestate if tracestate and _TRACESTATE.fullmatch(tracestate) else "")
+
     @property
     def trace_id(self) -> str:
-        """The 32 hexadecimal digits that all parts of one trace share; empty if the context is malformed."""
-        parts = self.traceparent.split("-")
-        return parts[1] if len(parts) == 4 else ""
+        """The 32 hexadecimal digits that all parts of one trace share."""
+        return self.traceparent[3:35]
 
 
 class Scope(NamedTuple):
@@ -237,10 +248,10 @@ class Caller:
         """A worker names the calls that it is working on."""
         now = asyncio.get_running_loop().time()
         try:
-            numbers: Any = body.value()
+            numbers: list[Any] = body.members().get("calls", [])
         except ValueError:
             return
-        for number in numbers if isinstance(numbers, list) else ():
+        for number in numbers:
             if (waiting := self._waiting.get(str(number))) is not None:
                 waiting.heard = now
 
@@ -318,5 +329,3 @@ def scope_for(timeout: float, *, principal: str | None = None, trace: Trace | No
     if outer is None:
         return Scope(deadline, principal, trace)
     return Scope(min(deadline, outer.deadline), principal or outer.principal, trace or outer.trace)
-
-

@@ -70,9 +70,8 @@ class _Interest:
         self._on_server: NatsSubscription | None = None
 
     async def renew(self, client: Client) -> None:
-        self._on_server = await client.subscribe(
-            self._subject, queue=self._queue, future=cast("asyncio.Future[Msg]", self._inlet)
-        )
+        untyped = cast("Any", client)  # nats-py types its futures only in part, and wants a whole one
+        self._on_server = await untyped.subscribe(self._subject, queue=self._queue, future=self._inlet)
 
     async def close(self) -> None:
         """Unsubscribe and hear out what the server had sent by then."""
@@ -233,7 +232,9 @@ class NatsTransport:
         where = ", ".join(_shown(server) for server in self._options["servers"])
         said = " ".join(str(each).lower() for each in (*failures, failure))
         if "authorization" in said or "authentication" in said:
-            return ConfigurationError(f"NATS at {where} refuses these credentials", fix="check user and password in the URL")
+            return ConfigurationError(
+                f"NATS at {where} refuses these credentials", fix="check user and password in the URL"
+            )
         reason = next((str(each) for each in reversed(failures) if str(each)), str(failure) or "no answer")
         return TransportUnavailable(
             f"no NATS server answers at {where}: {reason}", fix="start one with `fabric up`, or check FABRIC_NATS_URL"
