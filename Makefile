@@ -29,9 +29,11 @@ help: ## Show this list
 demo: $(DEPS) ## Run the review example; REPO=<path> reviews another repository
 	$(VENV)/bin/python examples/review/demo.py $(if $(REPO),--repo "$(REPO)")
 
+AGENT ?= examples/hello/agent.py
+
 .PHONY: up
-up: $(DEPS) ## Start the fabric on this machine
-	$(VENV)/bin/fabric up
+up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> starts it with yours
+	$(VENV)/bin/fabric up $(AGENT)
 
 .PHONY: test
 test: $(DEPS) node-deps ## Run the whole suite
