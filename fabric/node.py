@@ -95,7 +95,9 @@ async def _start(
     nats_url, redis_url = await _brokers(supervisor, folder, settings)
     token = None if settings.anonymous else _token(folder, settings)
     host, port = settings.host, int(listener.getsockname()[1])
-    shared = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": settings.log_level}
+    # What happens to processes is told by the supervisor; of the rest, warnings are enough unless asked for more.
+    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
+    shared = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": level}
     private = shared | {"FABRIC_REDIS_URL": redis_url}
     run = folder.inside("run")
 
@@ -176,7 +178,7 @@ def _as_text(value: object) -> str:
 async def _listed(agents: int, host: str, port: int) -> None:
     """Wait until the gateway shows so many agents: a client that connects now finds everything."""
     for _ in range(int(_LISTED_SECONDS / _POLL_SECONDS)):
-        if len((await _gateway_ready(host, port))["agents"]) >= agents:
+        if (await _gateway_ready(host, port))["agents"] >= agents:
             return
         await asyncio.sleep(_POLL_SECONDS)
     raise ConfigurationError(

@@ -44,7 +44,7 @@ def _url(data: Path | None) -> str:
 
 async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: Path | None, url: str) -> None:
     stop = stop_signal()
-    env = {"FABRIC_NATS_URL": url, "FABRIC_LOG_LEVEL": os.environ.get("FABRIC_LOG_LEVEL", "info")}
+    env = {"FABRIC_NATS_URL": url, "FABRIC_LOG_LEVEL": os.environ.get("FABRIC_LOG_LEVEL", "warning")}
     with tempfile.TemporaryDirectory(prefix="agent-fabric-run-") as run_folder:
         async with Supervisor(events.show) as supervisor:
             workers = Copies(supervisor, worker_specs(pool, run=Path(run_folder), env=env))

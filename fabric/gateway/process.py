@@ -16,6 +16,7 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
+from fabric import logs
 from fabric.gateway.app import Gateway
 from fabric.gateway.listen import bind, limited
 from fabric.settings import Settings, load_settings
@@ -79,10 +80,7 @@ async def _connect(url: str, stop: asyncio.Event) -> NatsTransport | None:
 
 def main(arguments: list[Any] | None = None) -> None:
     """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names a socket that listens already."""
-    logging.basicConfig(
-        level=os.environ.get("FABRIC_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure()
     try:
         settings = load_settings()
         if settings.nats_url is None:

@@ -73,9 +73,9 @@ class View:
         self.instructions = self._agents[root].instructions if root in self._agents else None
 
     @property
-    def agents(self) -> list[str]:
-        """The names of the agents in it."""
-        return sorted(self._agents)
+    def agents(self) -> int:
+        """How many agents are in it."""
+        return len(self._agents)
 
     def __repr__(self) -> str:
         return f"<View of {len(self._agents)} agents: {len(self.tools)} tools, {len(self.prompts)} prompts>"

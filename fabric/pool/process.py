@@ -12,11 +12,13 @@ import logging
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
+from fabric import logs
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import load
 from fabric_sdk.contracts.errors import FabricError, TransportUnavailable
@@ -36,6 +38,8 @@ async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None,
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    # Functions that are not coroutines run in threads, as many at once as calls are handled at once.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.concurrency))
     servable = load(target, name=name)
     transport = await _connect(nats_url, stop)
     if transport is None:
@@ -73,10 +77,7 @@ def main() -> None:
     parser.add_argument("--name")
     parser.add_argument("--ready-file", type=Path)
     options = parser.parse_args()
-    logging.basicConfig(
-        level=os.environ.get("FABRIC_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure()
     try:
         uvloop.run(
             serve(

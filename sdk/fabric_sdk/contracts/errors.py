@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 class FabricError(Exception):
     """The fabric failed."""
 
-    code: ClassVar[int] = -32603
+    code: int = -32603
     retryable: ClassVar[bool] = False
     started: ClassVar[bool] = True
 
@@ -155,7 +155,7 @@ _BY_CODE: dict[int, type[FabricError]] = {
 
 def to_wire(error: FabricError) -> dict[str, Any]:
     """The JSON-RPC error object of `error`: `code`, `message`, and `data` where there is any."""
-    wire: dict[str, Any] = {"code": getattr(error, "wire_code", error.code), "message": str(error)}
+    wire: dict[str, Any] = {"code": error.code, "message": str(error)}
     if error.data is not None:
         wire["data"] = error.data
     return wire
@@ -165,6 +165,5 @@ def from_wire(wire: dict[str, Any]) -> FabricError:
     """The error that a JSON-RPC error object stands for; an unknown code becomes `HandlerFailed` and keeps its code."""
     code = wire.get("code", HandlerFailed.code)
     error = _BY_CODE.get(code, HandlerFailed)(str(wire.get("message", "")), data=wire.get("data"))
-    if code != error.code:
-        error.wire_code = code  # type: ignore[attr-defined]
+    error.code = code  # a hosted server's own code passes through as it is
     return error

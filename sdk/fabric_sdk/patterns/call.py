@@ -12,6 +12,7 @@ message, is gone. Nothing is paid for calls that are quick.
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from tenacity import AsyncRetrying, retry_if_exception, stop_before_delay
+from tenacity import AsyncRetrying, stop_before_delay
+from tenacity.asyncio import retry_if_exception
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.routing.retry import BACKOFF, may_repeat
+from fabric_sdk.routing.retry import BACKOFF, FIRST_WAIT, may_repeat
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
 
 ALIVE_INTERVAL: Final = 1.0
@@ -138,11 +140,12 @@ class Caller:
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._replies: Subscription | None = None
+        self._stop_listening: Callable[[], None] | None = None
 
     async def open(self) -> None:
         """Start to hear answers."""
         self._replies = await self.transport.subscribe(subjects.replies(self.client), self._receive)
-        self.transport.listen(self._connection_changed)
+        self._stop_listening = self.transport.listen(self._connection_changed)
 
     async def close(self) -> None:
         """Hear no more; calls still waiting fail with `TransportUnavailable`."""
@@ -150,6 +153,8 @@ class Caller:
             self._ticker.cancel()
         for waiting in list(self._waiting.values()):
             self._fail(waiting, errors.TransportUnavailable("this client was closed"))
+        if self._stop_listening is not None:
+            self._stop_listening()
         if self._replies is not None:
             await self._replies.close()
 
@@ -168,29 +173,27 @@ class Caller:
             return await self._persist(call, failure)
 
     async def _persist(self, call: Call, failure: errors.FabricError) -> Body:
-        """Go on after a first failure that allows it."""
-        safe = call.safe is True
-        remaining = call.scope.deadline - time.time()
+        """Go on after a first failure that allows it; nothing of this is paid for by a call that succeeds at once."""
+        patience = call.scope.deadline - time.time()
         if isinstance(failure, errors.AgentUnavailable):
-            remaining = min(remaining, PATIENCE)
+            patience = min(patience, PATIENCE)
+        wait = random.uniform(0.0, FIRST_WAIT)
+        if wait >= patience:
+            raise failure
+        await asyncio.sleep(wait)
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: may_repeat(error, safe=safe)),
+            retry=retry_if_exception(lambda error: self._may_repeat(error, call)),
             wait=BACKOFF,
-            stop=stop_before_delay(max(remaining, 0.0)),
+            stop=stop_before_delay(patience),
             reraise=True,
         )
-        first = True
-        async for attempt in retrying:
-            with attempt:
-                if first:  # the failed first attempt, so that the schedule starts with a wait
-                    first = False
-                    raise failure
-                return await self._attempt(call)
-        raise AssertionError("tenacity ends with a result or an error")
+        return await retrying(self._attempt, call)
 
-    async def _may_repeat(self, failure: errors.FabricError, call: Call) -> bool:
-        if failure.retryable and failure.started and not isinstance(call.safe, bool):
-            call.safe = await call.safe()
+    async def _may_repeat(self, failure: BaseException, call: Call) -> bool:
+        """The rule of `routing.retry`; whether the call is safe is asked for only when the answer depends on it."""
+        unknown = not isinstance(call.safe, bool)
+        if unknown and isinstance(failure, errors.FabricError) and failure.retryable and failure.started:
+            await _settle(call)
         return may_repeat(failure, safe=call.safe is True)
 
     async def _attempt(self, call: Call) -> Body:
@@ -277,7 +280,7 @@ class Caller:
             self._fail(waiting, errors.WorkerLost())
         elif not isinstance(safe, bool) and not waiting.asking:
             waiting.asking = True
-            self._spawn(_settle(waiting.call, safe))
+            self._spawn(_settle(waiting.call))
 
     def _connection_changed(self, event: ConnectionEvent) -> None:
         """Nobody can be heard while the connection is away: silence counts from its return."""
@@ -306,11 +309,13 @@ class Caller:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _settle(call: Call, safe: Callable[[], Awaitable[bool]]) -> None:
-    try:
-        call.safe = await safe()
-    except errors.FabricError:
-        call.safe = False
+async def _settle(call: Call) -> None:
+    """Find out whether `call` is safe; what cannot be found out is not."""
+    if not isinstance(call.safe, bool):
+        try:
+            call.safe = await call.safe()
+        except errors.FabricError:
+            call.safe = False
 
 
 def _unavailable(call: Call) -> errors.AgentUnavailable:

@@ -12,8 +12,10 @@ from tenacity import wait_random_exponential
 
 from fabric_sdk.contracts.errors import FabricError
 
-BACKOFF: Final = wait_random_exponential(multiplier=0.05, max=2.0)
-"""Full jitter: a random wait below 50 ms, 100 ms, 200 ms … 2 s."""
+FIRST_WAIT: Final = 0.05
+"""Seconds that the first repetition waits at most."""
+BACKOFF: Final = wait_random_exponential(multiplier=2 * FIRST_WAIT, max=2.0)
+"""Those after it: full jitter, a random wait below 100 ms, 200 ms, 400 ms … 2 s."""
 
 
 def may_repeat(error: BaseException, *, safe: bool) -> bool:

@@ -68,8 +68,8 @@ class Transport(Protocol):
         """
         ...
 
-    def listen(self, listener: ConnectionListener) -> None:
-        """Tell `listener` of each loss and return of the connection."""
+    def listen(self, listener: ConnectionListener) -> Callable[[], None]:
+        """Tell `listener` of each loss and return of the connection, until what this returns is called."""
         ...
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ Everything that holds a `MemoryTransport` instance is on the same bus.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from fabric_sdk.contracts.envelope import Message
 from fabric_sdk.contracts.errors import TransportUnavailable
@@ -96,8 +97,9 @@ class MemoryTransport:
         if self._closed:
             raise TransportUnavailable("the in-process bus is closed")
 
-    def listen(self, listener: ConnectionListener) -> None:
+    def listen(self, listener: ConnectionListener) -> Callable[[], None]:
         """A bus within the process is never lost, so `listener` hears nothing."""
+        return lambda: None
 
     async def close(self) -> None:
         self._closed = True

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -174,8 +174,14 @@ class NatsTransport:
         except (nats.errors.Error, OSError, TimeoutError, AttributeError) as away:
             raise TransportUnavailable(f"NATS is away: {away or type(away).__name__}") from away
 
-    def listen(self, listener: ConnectionListener) -> None:
+    def listen(self, listener: ConnectionListener) -> Callable[[], None]:
         self._listeners.append(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
 
     async def close(self) -> None:
         self._closing = True
@@ -290,7 +296,7 @@ class NatsTransport:
 
     def _tell(self, event: ConnectionEvent) -> None:
         if not self._closing:
-            for listener in self._listeners:
+            for listener in list(self._listeners):
                 listener(event)
 
 

@@ -1,0 +1,17 @@
+"""The agent that benchmarks call: it does nothing, so that all that is measured is the way to it and back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fabric_sdk import Agent
+
+TEXT: Final = "the quick brown fox jumps over the lazy dog"
+
+agent = Agent("echo", version="1.0.0", description="Says things back.")
+
+
+@agent.tool(annotations={"readOnlyHint": True})
+async def echo(text: str) -> str:
+    """Say it back."""
+    return text

@@ -1,0 +1,41 @@
+"""A worker with nats-py alone: `python -m fabric.bench.floors.worker READY SIZE`. Says back what it gets.
+
+Above: `ground`. Below: nats-py. Its answers are padded to at least SIZE bytes, so that they weigh what the product's do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import nats  # noqa: TID251 - the floor is the bare library
+import uvloop
+from nats.aio.msg import Msg  # noqa: TID251
+
+from fabric.pool.ready import ReadyFile
+
+SUBJECT: Final = "floor.echo"
+
+
+async def serve(ready: Path, size: int) -> None:
+    """Answer until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    client = await nats.connect(os.environ["FABRIC_NATS_URL"])
+
+    async def answer(message: Msg) -> None:
+        await message.respond(message.data.ljust(size))
+
+    await client.subscribe(SUBJECT, queue="pool", cb=answer)
+    await client.flush()
+    with ReadyFile.of(ready):
+        await stop.wait()
+    await client.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,36 @@
+"""`gateway.*`: a tools/call over HTTP through the gateway and NATS to a worker, beside the bare libraries and the SDK.
+
+Above: `suite`. Below: `ground`, `load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fabric.bench.comparison import Benchmark, Sides
+from fabric.bench.ground import Ground
+from fabric.bench.load import load
+
+
+@asynccontextmanager
+async def _beside_bare_forwarding() -> AsyncGenerator[Sides]:
+    async with Ground.open() as ground:
+        await ground.start_worker()
+        gateway = await ground.start_gateway()
+        await ground.start_floor_worker(0)
+        floor = await ground.start_floor_server("forward")
+        yield Sides(load(gateway.url, tool="echo_echo", token=gateway.token), load(floor, tool="echo"))
+
+
+@asynccontextmanager
+async def _beside_the_sdk() -> AsyncGenerator[Sides]:
+    async with Ground.open() as ground:
+        await ground.start_worker()
+        gateway = await ground.start_gateway()
+        floor = await ground.start_floor_server("sdk")
+        yield Sides(load(gateway.url, tool="echo_echo", token=gateway.token), load(floor, tool="echo"))
+
+
+TOOLS_CALL = Benchmark(name="gateway.tools_call", unit="calls/s", sides=_beside_bare_forwarding, needs_wrk=True)
+VS_SDK = Benchmark(name="gateway.vs_sdk", unit="calls/s", sides=_beside_the_sdk, needs_wrk=True)

@@ -1,0 +1,117 @@
+"""What a benchmark runs on: private servers, and the processes of both sides, all started as `fabric up` starts them.
+
+Above: `nats_calls`, `gateway`. Below: `fabric.embedded`, `fabric.process`, `fabric.pool`, `fabric.gateway`. Everything is
+under one supervisor: gone when the block ends, and when this process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from fabric.bench.echo import agent
+from fabric.embedded import DataFolder, ephemeral_data_folder, start_nats, start_valkey
+from fabric.embedded.wire import http_status
+from fabric.gateway.listen import bind
+from fabric.pool.ready import ReadyFile
+from fabric.pool.specs import PoolSpec, worker_specs
+from fabric.process import ProcessSpec, Supervisor
+
+_HOST: Final = "127.0.0.1"
+_BACKLOG: Final = 2048
+_ECHO: Final = PoolSpec(target="fabric.bench.echo:agent")
+_REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that shows the echo agent."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+class Ground:
+    """A NATS server, and whatever is started on it."""
+
+    def __init__(self, supervisor: Supervisor, folder: DataFolder, nats_url: str, sockets: ExitStack) -> None:
+        self.nats_url = nats_url
+        self._supervisor = supervisor
+        self._folder = folder
+        self._run = folder.inside("run")
+        self._sockets = sockets
+        self._env = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": "warning"}
+
+    @staticmethod
+    @asynccontextmanager
+    async def open() -> AsyncGenerator[Ground]:
+        """A private nats-server in a folder that is removed at the end."""
+        async with ephemeral_data_folder() as folder:
+            with ExitStack() as sockets:
+                async with Supervisor() as supervisor:
+                    yield Ground(supervisor, folder, (await start_nats(supervisor, folder)).url, sockets)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each process, by name."""
+        return {each.name: each.pid for each in self._supervisor.statistics() if each.pid is not None}
+
+    async def start_worker(self) -> None:
+        """One worker process that serves the echo agent."""
+        await self._supervisor.start(worker_specs(_ECHO, run=self._run, env=self._env)(1))
+
+    async def start_gateway(self) -> Gateway:
+        """Registry and gateway; returns once the gateway lists the echo agent."""
+        valkey = await start_valkey(self._supervisor, self._folder)
+        env = self._env | {"FABRIC_REDIS_URL": valkey.url}
+        await self._supervisor.start(worker_specs(_REGISTRY, run=self._run, env=env)(1))
+        listener = self._listen()
+        port: int = listener.getsockname()[1]
+        token = secrets.token_urlsafe(32)
+
+        async def probe() -> None:
+            status, body = await http_status(_HOST, port, "/readyz")
+            if status != 200 or agent.name not in json.loads(body)["agents"]:
+                raise RuntimeError(f"/readyz says {status}: {body.strip()[:200]}")
+
+        spec = ProcessSpec(
+            name="gateway",
+            argv=(sys.executable, "-m", "fabric.gateway.process"),
+            env=self._env | {"FABRIC_TOKEN": token, "FABRIC_LISTEN_FD": str(listener.fileno())},
+            probe=probe,
+            descriptors=(listener.fileno(),),
+        )
+        await self._supervisor.start(spec)
+        return Gateway(f"http://{_HOST}:{port}/mcp", token)
+
+    async def start_floor_worker(self, size: int) -> None:
+        """A process that answers with nats-py alone, in bodies of at least `size` bytes."""
+        await self._supervisor.start(self._floor("worker", str(size)))
+
+    async def start_floor_server(self, name: str) -> str:
+        """The HTTP server in `floors` of this name; returns the URL of its endpoint."""
+        listener = self._listen()
+        await self._supervisor.start(self._floor(name, str(listener.fileno()), descriptors=(listener.fileno(),)))
+        return f"http://{_HOST}:{listener.getsockname()[1]}/mcp"
+
+    def _floor(self, name: str, *arguments: str, descriptors: tuple[int, ...] = ()) -> ProcessSpec:
+        ready = self._run / f"floor-{name}.ready"
+        return ProcessSpec(
+            name=f"floor-{name}",
+            argv=(sys.executable, "-m", f"fabric.bench.floors.{name}", str(ready), *arguments),
+            env=self._env,
+            probe=ReadyFile(ready).probe,
+            descriptors=descriptors,
+        )
+
+    def _listen(self) -> socket.socket:
+        """A listening socket on a free port, held open until the end."""
+        listener = self._sockets.enter_context(bind(_HOST, 0))
+        listener.listen(_BACKLOG)
+        return listener

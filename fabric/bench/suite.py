@@ -1,0 +1,54 @@
+"""All benchmarks by name, and the file that keeps the results of the last run.
+
+Above: `fabric bench`. Below: the benchmarks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from fabric.bench import gateway, memory, nats_calls
+from fabric.bench.comparison import Benchmark, Result
+from fabric.bench.load import require_wrk
+from fabric_sdk.contracts.errors import ConfigurationError
+
+BENCHMARKS: Final = {
+    benchmark.name: benchmark
+    for benchmark in (
+        memory.MEMORY,
+        nats_calls.THROUGHPUT,
+        nats_calls.LATENCY,
+        gateway.TOOLS_CALL,
+        gateway.VS_SDK,
+    )
+}
+
+_RESULTS: Final = Path("loadtests", "results", "latest.json")
+
+
+def chosen(names: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of these names, in that order; all of them for none.
+
+    Raises:
+        ConfigurationError: there is no benchmark of a name, or a program that one needs is missing.
+    """
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        raise ConfigurationError(f"there is no benchmark {unknown[0]!r}", fix=f"there are {', '.join(BENCHMARKS)}")
+    benchmarks = [BENCHMARKS[name] for name in names or BENCHMARKS]
+    if any(benchmark.needs_wrk for benchmark in benchmarks):
+        require_wrk()
+    return benchmarks
+
+
+def write(results: Sequence[Result]) -> Path:
+    """Write the results into the project around the current folder, or into the current folder if there is none."""
+    here = Path.cwd()
+    project = next((folder for folder in (here, *here.parents) if (folder / "pyproject.toml").is_file()), here)
+    path = project / _RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    return path
