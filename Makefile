@@ -19,7 +19,8 @@ export UV_HTTP_RETRIES ?= 6
 # Stamps: a target re-runs only when a file it was made from is newer.
 UV := $(VENV)/.stamp-uv
 DEPS := $(VENV)/.stamp-deps
-NODE_DEPS := $(patsubst %/package-lock.json,%/node_modules/.stamp,$(wildcard $(CLIENTS)/package-lock.json $(CLIENTS)/*/package-lock.json))
+NODE_DEPS := $(CLIENTS)/node_modules/.stamp
+INSPECTOR := $(CLIENTS)/inspector/node_modules/.stamp # its own, as it weighs more than all the rest
 
 .PHONY: help
 help: ## Show this list
@@ -42,6 +43,10 @@ test: $(DEPS) node-deps ## Run the whole suite
 .PHONY: conformance
 conformance: $(DEPS) node-deps ## Run only the MCP conformance suite
 	$(VENV)/bin/pytest tests/conformance -q
+
+.PHONY: inspector
+inspector: $(DEPS) $(INSPECTOR) ## List and call through the MCP Inspector in both eras: URL=<mcp url> TOKEN=<token>
+	cd tests && $(CURDIR)/$(VENV)/bin/python -m clients.run_inspector $(URL) $(TOKEN)
 
 .PHONY: check
 check: $(DEPS) ## Formatting, lint, types and architecture
