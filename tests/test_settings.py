@@ -1,4 +1,4 @@
-"""Settings from the environment. Proves: OP-1 (validated; a mistake is told in one line that names the variable), SE-7."""
+"""Settings from the environment. Proves: OP-1 (validated; a mistake is told with its variable in one line), SE-7."""
 
 from __future__ import annotations
 
@@ -131,9 +131,7 @@ def test_anonymous_is_allowed_on_this_machine(host: str) -> None:
     assert load_settings(host=host, anonymous=True).anonymous
 
 
-@pytest.mark.parametrize(
-    "host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "localhost.example.com", "127.0.0.1.nip.io"]
-)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "localhost.example.com", "127.1"])
 def test_anonymous_is_refused_wherever_others_could_reach_it(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     (line,) = refused(monkeypatch, FABRIC_ANONYMOUS="true", FABRIC_HOST=host)
     assert line.startswith("FABRIC_ANONYMOUS: ")
@@ -142,5 +140,5 @@ def test_anonymous_is_refused_wherever_others_could_reach_it(monkeypatch: pytest
 
 
 def test_a_setting_that_there_is_not_is_told() -> None:
-    with pytest.raises(SettingsError, match="FABRIC_PROT: there is no such setting; there are .*port"):
+    with pytest.raises(SettingsError, match=r"FABRIC_PROT: there is no such setting; there are .*port"):
         load_settings(prot=1)

@@ -64,7 +64,7 @@ class Child:
 
     async def ready(self) -> None:
         """Wait until it is ready for the first time. Raises ProcessStartError if its first run fails before that."""
-        await asyncio.shield(self._first_ready)
+        await self._first_ready
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after the grace; returns when it is gone. Again and again: no harm."""
@@ -114,10 +114,10 @@ class Child:
         """Start it and stay with it until it has ended."""
         try:
             launched = self._launched = await launch(self.spec, self._conduct.tether)
-        except OSError as error:
-            # For example no room for one more process. It may pass, so it is restarted like any other failure.
-            what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-            return self._report(Exited(self.spec.name, None, None, None, 0.0, f"could not be started: {what}"), None)
+        except Exception as error:
+            # For example no room for one more process. It may pass, so it is tried again like after any other failure.
+            reason = f"could not be started: {_words(error)}"
+            return self._report(Exited(self.spec.name, None, None, None, 0.0, reason), None)
         try:
             self._emit(Started(self.spec.name, launched.pid))
             code = await self._attend(launched)
@@ -220,6 +220,13 @@ async def _failure_of(probe: Probe | None, seconds: float) -> str | None:
     except Exception as error:  # a probe may raise anything to say no
         return str(error) or type(error).__name__
     return None
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without numbers and quotes."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
 
 
 def _signal_name(number: int) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from process.helpers import Events
 
 from fabric.embedded import DataFolder, open_data_folder
 from fabric.process import RestartPolicy, Supervisor
-from tests.process.helpers import Events
 
 
 @pytest.fixture
@@ -65,16 +65,20 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
 
 
 @pytest.fixture
-def read_only(tmp_path: Path) -> Generator[Path]:
-    """A folder that nothing can be written to: read-only for root too, or, for others, without the right to write."""
+def unwritable(tmp_path: Path) -> Generator[list[Path]]:
+    """Folders that cannot be used because nothing can be written there: one to be made, and one that is there."""
     path = tmp_path / "read-only"
     path.mkdir()
     with _mounted(path, "ro,size=1m") as mounted:
-        if not mounted:
-            assert os.getuid() != 0, "root may neither mount nor be kept from writing here"
+        if mounted:
+            yield [path / "data", path]
+        elif os.getuid() == 0:
+            # Root in a container that may not mount: rights do not bind it, but nobody can make a folder here.
+            yield [Path("/sys/agent-fabric")]
+        else:
             path.chmod(0o500)
-        yield path
-        path.chmod(0o700) if not mounted else None
+            yield [path / "data"]  # the folder itself is ours: it would be given the right again
+            path.chmod(0o700)
 
 
 @pytest.fixture

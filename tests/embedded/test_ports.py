@@ -79,13 +79,12 @@ async def test_a_port_is_not_one_that_the_system_gives_to_outgoing_connections(
     with socket.create_server((ports.HOST, 0)) as server, socket.create_connection(server.getsockname()) as client:
         outgoing = client.getsockname()[1]
     chosen = await ports.start_on_ports(supervisor, folder, tuple("abcdefgh"), running)
-    assert all(abs(port - outgoing) > 0 for port in chosen)
     first, last = ports._ephemeral_range()  # pyright: ignore[reportPrivateUsage]
     assert first <= outgoing <= last
     assert not any(first <= port <= last for port in chosen)
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"a": "x"}'])
+@pytest.mark.parametrize("damaged", ["", "{", "[]", '{"a": "x"}', '{"a": 99999}'])
 async def test_a_damaged_memory_of_ports_only_costs_new_ones(
     folder: DataFolder, supervisor: Supervisor, damaged: str
 ) -> None:

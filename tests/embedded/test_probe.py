@@ -92,8 +92,9 @@ async def test_our_own_servers_are_usable(supervisor: Supervisor, folder: DataFo
 
 
 async def test_each_server_named_in_place_of_the_other_is_recognised(
-    supervisor: Supervisor, folder: DataFolder
+    supervisor: Supervisor, folder: DataFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fabric.embedded.probe._SILENCE", 0.2)
     nats, valkey = await start_nats(supervisor, folder), await start_valkey(supervisor, folder)
     with pytest.raises(WrongProtocol, match="is a Redis server, not NATS"):
         await probe_nats("nats://" + valkey.url.rsplit("@")[1].removesuffix("/0"))
@@ -110,7 +111,7 @@ async def test_a_password_that_is_missing_or_wrong_is_told_and_never_shown(
     supervisor: Supervisor, folder: DataFolder
 ) -> None:
     address = (await start_valkey(supervisor, folder)).url.rsplit("@")[1]
-    with pytest.raises(AccessDenied, match="wants a password .*redis://:PASSWORD@"):
+    with pytest.raises(AccessDenied, match=r"wants a password .*redis://:PASSWORD@"):
         await probe_redis(f"redis://{address}")
     for login in (":s3cret", "somebody:s3cret"):
         with pytest.raises(AccessDenied, match="does not take this user and password") as raised:
@@ -219,7 +220,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for_for_ever(monkeypatch
             await probe_nats(f"nats://{address}")
 
 
-async def test_tls_with_who_speaks_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_with_who_speaks_none_is_told() -> None:
     async with answering(b"-ERR what is this\r\n") as address:
         with pytest.raises(ServerUnusable, match=f"no TLS connection to rediss://{address}"):
             await probe_redis(f"rediss://{address}")

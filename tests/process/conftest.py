@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.process.helpers import Events, Programs
+from process.helpers import Events, Programs
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -22,5 +25,10 @@ def events() -> Events:
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> Programs:
-    return Programs(tmp_path)
+def programs(tmp_path: Path) -> Generator[Programs]:
+    """A test that fails leaves no process behind either."""
+    programs = Programs(tmp_path)
+    yield programs
+    for pid in programs.running:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -1,10 +1,9 @@
-"""What the tests of processes and of the private servers share: the one way to wait, programs to supervise."""
+"""What the tests of processes and of the private servers share: events to wait for, programs to supervise."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -34,13 +33,6 @@ class Events:
                 event = await self._queue.get()
                 if isinstance(event, kind):
                     return event
-
-
-async def eventually(condition: Callable[[], object], within: float = 5.0) -> None:
-    """Wait until the condition holds: the one place where tests poll, for what tells nobody when it happens."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - nobody sets an event here when another process ends
-            await asyncio.sleep(0.01)
 
 
 def running(mark: str) -> set[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from process.helpers import Events, Programs
 
 from fabric.process import Copies, ProcessSpec, ProcessStartError, Ready, Stopped, Supervisor
-from tests.process.helpers import Events, Programs
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,8 @@ async def test_copies_are_started_and_stopped_until_there_are_as_many_as_asked_f
         assert copies.names == ("worker-1", "worker-2")
         await copies.scale(0)
         assert supervisor.statistics() == ()
+        with pytest.raises(ValueError, match="-1"):
+            await copies.scale(-1)
 
 
 async def test_a_roll_renews_every_copy_and_never_has_fewer_than_before(

@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from process.helpers import Events, Programs
+from support.waiting import eventually
 
 from fabric.process import (
     Exited,
@@ -23,9 +25,9 @@ from fabric.process import (
     Stopped,
     Supervisor,
     SupervisorStopped,
+    Tether,
     Unhealthy,
 )
-from tests.process.helpers import Events, Programs, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +87,18 @@ async def test_a_missing_program_is_reported_by_name() -> None:
     async with Supervisor() as supervisor:
         with pytest.raises(ProcessStartError, match="could not be started: No such file or directory: no-such-program"):
             await supervisor.start(ProcessSpec(name="typo", argv=("no-such-program",)))
+
+
+async def test_whatever_keeps_a_process_from_being_started_is_reported(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def racing(*_: object, **__: object) -> None:
+        raise RuntimeError("Racing with another loop to spawn a process.")  # as uvloop does
+
+    monkeypatch.setattr("asyncio.create_subprocess_exec", racing)
+    async with Supervisor() as supervisor:
+        with pytest.raises(ProcessStartError, match="could not be started: Racing with another loop"):
+            await supervisor.start(programs.patient("one"))
 
 
 async def test_a_file_that_is_no_program_is_reported_with_what_the_system_says(tmp_path: Path) -> None:
@@ -295,6 +309,19 @@ async def test_a_removed_process_is_stopped_and_forgotten(programs: Programs) ->
             await supervisor.remove("one")
 
 
+async def test_a_process_whose_removal_nobody_waits_for_any_more_is_forgotten_when_it_has_ended(
+    programs: Programs, events: Events
+) -> None:
+    async with Supervisor(events) as supervisor:
+        await supervisor.start(programs.stubborn("one", probe=programs.is_up("one"), grace=0.1))
+        removal = asyncio.create_task(supervisor.remove("one"))
+        await asyncio.sleep(0)
+        removal.cancel()
+        await events.next(Stopped)
+        await eventually(lambda: supervisor.statistics() == ())
+        await supervisor.start(programs.patient("one", probe=programs.is_up("one")))
+
+
 async def test_a_receiver_of_events_that_fails_does_not_end_supervision(programs: Programs, events: Events) -> None:
     def failing(event: ProcessEvent) -> None:
         events(event)
@@ -337,17 +364,20 @@ async def test_a_log_that_grows_too_long_is_moved_aside_while_its_process_runs(
     script = "trap 'exit 0' TERM; while :; do echo a line of some length; sleep 0.0005; done"
     async with Supervisor(health=WATCHFUL) as supervisor:
         await supervisor.start(programs.shell("chatty", script, log=log))
-        await eventually(aside.exists, within=10)
+        await eventually(aside.exists, seconds=10)
         await eventually(lambda: 0 < log.stat().st_size < 10_000)
     assert aside.stat().st_size > 10_000
     assert aside.stat().st_mode & 0o777 == 0o600
 
 
-async def test_restarts_do_not_pile_up_descriptors(programs: Programs, tmp_path: Path, events: Events) -> None:
+@pytest.mark.parametrize("tether", list(Tether))
+async def test_restarts_do_not_pile_up_descriptors(
+    tether: Tether, programs: Programs, tmp_path: Path, events: Events
+) -> None:
     def opened() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    async with Supervisor(events, restart=RestartPolicy(first=0.001, longest=0.001)) as supervisor:
+    async with Supervisor(events, restart=RestartPolicy(first=0.001, longest=0.001), tether=tether) as supervisor:
         await supervisor.start(programs.shell("dying", "exit 1", log=tmp_path / "log"))
         await events.next(Restarting)
         before = opened()

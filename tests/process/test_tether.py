@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from process.helpers import Events, Programs
+from support.waiting import eventually
 
 from fabric.process import Exited, ProcessSpec, Supervisor, Tether, guard
-from tests.process.helpers import Events, Programs, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -30,14 +32,14 @@ def test_the_whole_family_is_gone_soon_after_its_head_is_killed(
     with said.open("w") as output:
         head = subprocess.Popen([sys.executable, family, programs.mark, tether, loop, "2"], stdout=output)
     try:
-        asyncio.run(eventually(lambda: said.read_text().count("\n") == 3, within=20.0))
+        asyncio.run(eventually(lambda: said.read_text().count("\n") == 3, seconds=20.0))
         members = {int(line) for line in said.read_text().splitlines()}
         assert head.pid in members
         assert members <= programs.running
     finally:
         head.kill()
         head.wait()
-    asyncio.run(eventually(lambda: not programs.running, within=5.0))
+    asyncio.run(eventually(lambda: not programs.running, seconds=5.0))
 
 
 @both_tethers
@@ -123,7 +125,8 @@ def test_a_guard_holds_nothing_that_the_child_inherited(tmp_path: Path) -> None:
     os.close(other_end)
     os.close(reads)
     assert child.wait(timeout=5) == 0
-    assert os.read(held, 1) == b""  # end of file: nobody has the other end, though the guard still waits
+    readable, _, _ = select.select([held], [], [], 5)
+    assert readable, "end of file: nobody has the other end, though the guard still waits"
     os.write(writes, guard.RELEASE)
     os.close(writes)
     os.close(held)
