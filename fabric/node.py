@@ -24,7 +24,7 @@ from fabric.embedded.nats_server import start_nats
 from fabric.embedded.valkey_server import start_valkey
 from fabric.embedded.wire import http_status
 from fabric.gateway.listen import bind
-from fabric.pool.specs import PoolSpec, worker_specs
+from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, ProcessSpec, Supervisor
 from fabric.settings import Settings
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -74,7 +74,7 @@ async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> Asy
         listener = bind(settings.host, settings.port)
         listener.listen(_BACKLOG)  # here, so that clients wait rather than fail while a gateway is restarted
         try:
-            async with Supervisor(on_event) as supervisor:
+            async with Supervisor(with_mistakes(on_event, folder.inside("run"))) as supervisor:
                 connection = await _start(supervisor, folder, settings, plan, listener)
                 folder.write(CONNECTION_FILE, json.dumps(asdict(connection)))
                 try:
@@ -104,12 +104,14 @@ async def _start(
     registry = Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private))
     await registry.scale(1)
     await supervisor.start(_gateway_spec(settings, shared, token, listener.fileno(), host, port))
-    pools = [Copies(supervisor, worker_specs(pool, run=run, env=shared)) for pool in plan.pools]
-    await asyncio.gather(*(pool.scale(plan.processes) for pool in pools))
+    pools = zip(plan.pools, labels((_REGISTRY, *plan.pools))[1:], strict=True)
+    copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
+    with mistakes_told(run):
+        await asyncio.gather(*(each.scale(plan.processes) for each in copies))
     await _listed(len(plan.pools), host, port)
 
     return Connection(
-        mcp_url=f"http://{host}:{port}/mcp",
+        mcp_url=f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp",
         nats_url=nats_url,
         redis_url=redis_url,
         token=token,

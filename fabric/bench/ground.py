@@ -1,6 +1,6 @@
 """What a benchmark runs on: private servers, and the processes of both sides, all started as `fabric up` starts them.
 
-Above: `nats_calls`, `gateway`. Below: `fabric.embedded`, `fabric.process`, `fabric.pool`, `fabric.gateway`. Everything is
+Above: `nats_calls`, `gateway`. Below: `fabric.embedded`, `process`, `pool` and `gateway`. All of it is
 under one supervisor: gone when the block ends, and when this process is killed.
 """
 
@@ -15,7 +15,6 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from fabric.bench.echo import agent
 from fabric.embedded import DataFolder, ephemeral_data_folder, start_nats, start_valkey
 from fabric.embedded.wire import http_status
 from fabric.gateway.listen import bind
@@ -77,7 +76,7 @@ class Ground:
 
         async def probe() -> None:
             status, body = await http_status(_HOST, port, "/readyz")
-            if status != 200 or agent.name not in json.loads(body)["agents"]:
+            if status != 200 or json.loads(body)["agents"] < 1:
                 raise RuntimeError(f"/readyz says {status}: {body.strip()[:200]}")
 
         spec = ProcessSpec(

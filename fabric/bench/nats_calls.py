@@ -10,12 +10,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
-import nats  # noqa: TID251 - the floor is the bare library
-
 from fabric.bench.comparison import Benchmark, Sides
 from fabric.bench.drive import Call, latency, throughput
 from fabric.bench.echo import TEXT, agent
-from fabric.bench.floors.worker import SUBJECT
+from fabric.bench.floors.worker import SUBJECT, connected
 from fabric.bench.ground import Ground
 from fabric_sdk import Context, Fabric
 from fabric_sdk.contracts.envelope import Body
@@ -38,7 +36,7 @@ async def _calls() -> AsyncGenerator[_Calls]:
         await ground.start_worker()
         await ground.start_floor_worker(size)
         async with Fabric.connect(ground.nats_url) as fabric:
-            bare = await nats.connect(ground.nats_url)
+            bare = await connected(ground.nats_url)
             try:
                 client = fabric.agent(agent.name)
 

@@ -63,6 +63,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         fail(failure)
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(130) from None
+    except OSError as failure:  # a file or folder that a person named
+        what = failure.strerror or str(failure) or type(failure).__name__
+        fail(errors.FabricError(f"{failure.filename}: {what}" if failure.filename else what))
 
 
 def fail(failure: errors.FabricError) -> NoReturn:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fabric.gateway import process
-
 
 def gateway() -> None:
     """Serve MCP for the fabric that FABRIC_NATS_URL names; configured by the environment alone."""
+    from fabric.gateway import process  # with the MCP SDK: a second that no other command shall pay
+
     process.main()

@@ -1,4 +1,4 @@
-"""Waits for the signal that ends a long-running command."""
+"""Ends a long-running command at a signal: at once while it starts, in order once it waits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ import asyncio
 import signal
 
 
-def stop_signal() -> asyncio.Event:
-    """Set by SIGINT, SIGTERM or SIGHUP."""
-    stop = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    return stop
+class Stop:
+    """Hears SIGINT, SIGTERM and SIGHUP for the task that makes it. Until that task waits, a signal cancels it."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self._starting = asyncio.current_task()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(signum, self._hear)
+
+    async def wait(self) -> None:
+        """Return when a signal came."""
+        self._starting = None
+        await self.told.wait()
+
+    def _hear(self) -> None:
+        if self._starting is not None and not self.told.is_set():
+            self._starting.cancel()
+        self.told.set()

@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fabric.cli import events
 from fabric.cli.console import fail, out, run
+from fabric.cli.events import Shown
 from fabric.cli.options import DataOption
-from fabric.cli.stopping import stop_signal
+from fabric.cli.stopping import Stop
 from fabric.node import Connection, NodePlan, run_node
 from fabric.pool.specs import PoolSpec
-from fabric.settings import Settings, SettingsError, load_settings
+from fabric.settings import Settings, load_settings
+from fabric_sdk.contracts.errors import ConfigurationError
 
 
 def up(
@@ -39,9 +40,9 @@ def up(
     """Start a fabric: NATS, Redis, registry, gateway, and pools. Ctrl-C stops it."""
     try:
         settings = load_settings(data=data, host=host, port=port, anonymous=anonymous or None, root=root)
-    except SettingsError as mistake:
+        pools = [_pool(target, concurrency) for target in targets or ()]
+    except ConfigurationError as mistake:
         fail(mistake)
-    pools = [_pool(target, concurrency) for target in targets or ()]
     run(_up(settings, NodePlan(pools=pools, processes=processes, ephemeral=ephemeral), ready_file))
 
 
@@ -51,8 +52,8 @@ def _pool(argument: str, concurrency: int) -> PoolSpec:
 
 
 async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> None:
-    stop = stop_signal()
-    async with run_node(settings, plan, events.show) as connection:
+    stop = Stop()
+    async with run_node(settings, plan, Shown()) as connection:
         with _announced(ready_file, connection):
             _greet(connection, plan)
             await stop.wait()

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - its filters are untyped
 
-from fabric.cli import events
 from fabric.cli.connection import nats_url
-from fabric.cli.console import err, run
+from fabric.cli.console import err, fail, run
+from fabric.cli.events import Shown
 from fabric.cli.options import DataOption
-from fabric.cli.stopping import stop_signal
+from fabric.cli.stopping import Stop
 from fabric.pool.ready import ReadyFile
-from fabric.pool.specs import PoolSpec, worker_specs
+from fabric.pool.specs import PoolSpec, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, ProcessStartError, Supervisor
+from fabric_sdk.contracts.errors import ConfigurationError
 
 
 def worker(
@@ -31,7 +33,10 @@ def worker(
     data: DataOption = None,
 ) -> None:
     """Serve an agent, or an MCP server object, from a pool of processes. SIGTERM drains it."""
-    pool = PoolSpec(target=target, name=name, concurrency=concurrency)
+    try:
+        pool = PoolSpec(target=target, name=name, concurrency=concurrency)
+    except ConfigurationError as mistake:
+        fail(mistake)
     run(_worker(pool, processes, reload=reload, ready_file=ready_file, url=_url(data)))
 
 
@@ -43,24 +48,34 @@ def _url(data: Path | None) -> str:
 
 
 async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: Path | None, url: str) -> None:
-    stop = stop_signal()
+    stop = Stop()
     env = {"FABRIC_NATS_URL": url, "FABRIC_LOG_LEVEL": os.environ.get("FABRIC_LOG_LEVEL", "warning")}
     with tempfile.TemporaryDirectory(prefix="agent-fabric-run-") as run_folder:
-        async with Supervisor(events.show) as supervisor:
-            workers = Copies(supervisor, worker_specs(pool, run=Path(run_folder), env=env))
-            await workers.scale(processes)
+        run = Path(run_folder)
+        async with Supervisor(with_mistakes(Shown(), run)) as supervisor:
+            workers = Copies(supervisor, worker_specs(pool, run=run, env=env))
+            with mistakes_told(run):
+                await workers.scale(processes)
             with ReadyFile.of(ready_file):
-                watching = asyncio.create_task(_reload(workers, stop)) if reload else None
+                watching = asyncio.create_task(_reload(workers, pool, run)) if reload else None
                 await stop.wait()
                 if watching is not None:
                     watching.cancel()
 
 
-async def _reload(workers: Copies, stop: asyncio.Event) -> None:
-    """Replace the workers one by one when a Python file under this folder changes; a broken change changes nothing."""
-    async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stop):
-        err.print(f"[cyan]changed[/]  {', '.join(sorted({Path(path).name for _, path in changes}))}")
+async def _reload(workers: Copies, pool: PoolSpec, run: Path) -> None:
+    """Replace the workers one by one when a Python file changes; a broken change changes nothing."""
+    async for changes in awatch(*_watched(pool), watch_filter=PythonFilter()):
+        err.print(f"[cyan]changed[/]  {escape(', '.join(sorted({Path(path).name for _, path in changes})))}")
         try:
-            await workers.roll()
-        except ProcessStartError as broken:
-            err.print(f"[red]kept[/]     the workers as they were: {broken.message}")
+            with mistakes_told(run):
+                await workers.roll()
+        except (ConfigurationError, ProcessStartError) as broken:
+            err.print(f"[red]kept[/]     the workers as they were: {escape(str(broken))}", soft_wrap=True)
+
+
+def _watched(pool: PoolSpec) -> set[Path]:
+    """This folder, and that of the file that is served, if it is elsewhere."""
+    here, where = Path.cwd(), pool.target.partition(":")[0]
+    served = Path(where).resolve().parent if where.endswith(".py") else here
+    return {here} if served.is_relative_to(here) else {here, served}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import anyio
+from mcp.server import MCPServer
 from mcp.server.connection import Connection
 from mcp.server.lowlevel import Server
 from mcp.server.runner import modern_error_data, serve_one
@@ -24,6 +25,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from fabric_sdk import Context, Fabric
+from fabric_sdk.client import WRAPPED
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description, Json
 from fabric_sdk.contracts.envelope import Body
@@ -42,6 +44,8 @@ class HostedServer:
 
     def __init__(self, server: Any, *, name: str | None = None) -> None:
         self._server = _low_level(server)
+        tools = getattr(server, "_tool_manager", None)
+        self._tools = tools if isinstance(server, MCPServer) else None
         self._name = checked_agent_name(name or _agent_name(self._server.name))
         self._state: Any = None
 
@@ -75,7 +79,15 @@ class HostedServer:
             params = request.params.members()
         except ValueError as broken:
             raise errors.InvalidParams(f"params: {broken}") from None
-        return Body(await self._serve(request.method, params, context))
+        result = await self._serve(request.method, params, context)
+        if "structuredContent" in result and self._wraps(params.get("name")):
+            result["_meta"] = {**(result.get("_meta") or {}), WRAPPED: True}
+        return Body(result)
+
+    def _wraps(self, tool: Any) -> bool:
+        """Whether the `mcp` SDK puts what this tool returns into `{"result": …}`; fastmcp marks such results itself."""
+        found = self._tools.get_tool(tool) if self._tools is not None else None
+        return found is not None and found.fn_metadata.wrap_output
 
     async def _serve(self, method: str, params: Json, context: Context) -> Json:
         """One request through the SDK's kernel."""

@@ -41,9 +41,13 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
     headers = Headers()
     for name, value in raw:
         if name in _WANTED:
-            if name in headers and name in ROUTING:
-                headers.twice = name
-            headers[name] = value.strip(_SPACE)
+            stripped = value.strip(_SPACE)
+            if name in headers:
+                if name in ROUTING:
+                    headers.twice = name
+                elif name == b"accept":  # the one list among them, which may come in several lines
+                    stripped = headers[name] + b", " + stripped
+            headers[name] = stripped
     return headers
 
 
@@ -68,7 +72,7 @@ class Admission:
 
     def __init__(self, settings: Settings) -> None:
         self._token = None if settings.anonymous else _fingerprint(_secret(settings))
-        self._hosts = _LOOPBACK | {settings.host} | set(settings.allowed_hosts)
+        self._hosts = _LOOPBACK | {_as_in_url(host) for host in (settings.host, *settings.allowed_hosts)}
         self._origins = set(settings.allowed_origins)
         self._anonymous = Admitted("anonymous")
         self._holder = Admitted("operator")
@@ -95,6 +99,11 @@ class Admission:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdecimal() else host).lower()
+
+
+def _as_in_url(host: str) -> str:
+    """A host as a client names it: an IPv6 address in brackets."""
+    return (f"[{host}]" if ":" in host and not host.startswith("[") else host).lower()
 
 
 def _secret(settings: Settings) -> bytes:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 PATH: Final = "/mcp"
 _MODERN_MARK: Final = rpc.VERSION_KEY.encode()
 _RETRY: Final = ((b"retry-after", b"1"),)
+_CATALOGUE_SECONDS: Final = 10.0
+"""How long a request waits for a gateway's first catalogue: the registry restarts well within it."""
 
 
 class Gateway:
@@ -87,6 +89,8 @@ class Gateway:
         admitted = self._admission.decide(headers)
         if isinstance(admitted, Denied):
             await _refuse(send, admitted.status, admitted.message, admitted.headers)
+        elif scope["method"] == "GET":  # a session's open stream waits and costs next to nothing: it is not counted
+            await self._serve(scope, receive, send, headers, admitted.principal)
         elif self._serving >= self._max_concurrent:
             await _refuse(send, 503, f"the gateway serves {self._max_concurrent} requests already", _RETRY)
         else:
@@ -104,30 +108,40 @@ class Gateway:
             else:
                 await respond(send, 405, headers=((b"allow", b"POST"),))
             return
-        if not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+        if headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower() != b"application/json":
             await _refuse(send, 415, "the body must be application/json")
             return
-        accept = headers.get(b"accept", b"")
+        accept = headers.get(b"accept", b"").lower()
         if accept and b"json" not in accept and b"*/*" not in accept and b"application/*" not in accept:
             await _refuse(send, 406, "the client must accept application/json")
             return
         try:
             body = await read_body(receive, limit=self._max_body, stated=headers.get(b"content-length"))
         except BodyTooLarge:
-            await _refuse(send, 413, f"the body has more than {self._max_body} bytes", ((b"connection", b"close"),))
+            await _refuse(send, 413, f"the body has more than {self._max_body} bytes")
             return
         except ClientLeft:
             return
-        if _is_legacy(headers, body):
+        if not self.catalogue.ready.is_set() and not await self._catalogue_comes():
+            await _refuse(send, 503, "the gateway does not know the agents yet", _RETRY)
+        elif _is_legacy(headers, body):
             await self._legacy(scope, _replay(body, receive), send, principal)
         else:
             await self._modern(body, headers, scope["headers"], principal, receive, send)
 
+    async def _catalogue_comes(self) -> bool:
+        """A gateway that has just begun knows no names yet: who comes early waits, and is not told there are none."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.catalogue.ready.wait(), _CATALOGUE_SECONDS)
+        return self.catalogue.ready.is_set()
+
 
 def _is_legacy(headers: Headers, body: bytes) -> bool:
-    """The version header says the era; without one, only a body that carries the new envelope is not of the old."""
+    """The version header says the era; without one, only what carries the new envelope, and no session, is new."""
     stated = headers.get(b"mcp-protocol-version")
-    return stated in LEGACY_VERSIONS if stated is not None else _MODERN_MARK not in body
+    if stated is None:
+        return b"mcp-session-id" in headers or _MODERN_MARK not in body
+    return stated in LEGACY_VERSIONS
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

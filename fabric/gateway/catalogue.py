@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 10.0
+_DESCRIBE_SECONDS: Final = 0.5
+"""How long one agent that does not describe itself may keep the others from being listed."""
 
 
 class CatalogueKeeper:
@@ -37,8 +39,8 @@ class CatalogueKeeper:
         """Whether the last refresh failed."""
         self._root = root
         self._fabric = fabric
-        self._descriptions: dict[str, Description] = {}  # by digest
-        self._shown: tuple[str, ...] = ()
+        self._descriptions: dict[str, Description] = {}  # by the agent's name
+        self._asking: dict[str, asyncio.Task[Description]] = {}  # by digest
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -56,9 +58,10 @@ class CatalogueKeeper:
     async def _refresh(self) -> None:
         try:
             await self._load()
-        except (FabricError, ValidationError) as failure:
+        except Exception as failure:  # whatever it is: what is served from must not stop to be kept
             if not self.stale:
-                log.warning("the catalogue is as old as its last refresh: %s", failure)
+                expected = isinstance(failure, (FabricError, ValidationError))
+                log.warning("the catalogue is as old as its last refresh: %s", failure, exc_info=not expected)
             self.stale = True
         else:
             if self.stale:
@@ -67,33 +70,45 @@ class CatalogueKeeper:
             self.ready.set()
 
     async def _load(self) -> None:
-        registry = self._fabric.agent("registry")
-        catalogue: dict[str, Any] = await registry.call("catalogue", timeout=_CALL_SECONDS)
-        agents: list[dict[str, Any]] = catalogue["agents"]
-        described: dict[str, Description] = {}
-        for entry in agents:
-            digest = entry["digest"]
-            if (known := self._descriptions.get(digest)) is None:
-                try:
-                    answer = await registry.call(
-                        "description", {"agent": entry["name"], "digest": digest}, timeout=_CALL_SECONDS
-                    )
-                    known = Description.model_validate(answer)
-                except FabricError as failure:  # one bad agent must not spoil the list
-                    log.warning("agent %s is not listed yet: %s", entry["name"], failure)
-                    self._wake_later()
-                    continue
-            described[digest] = known
-        if catalogue["revision"] == 0:  # gathered from the bus: who was slow to answer may well be there
-            described = self._descriptions | described
-        shown = tuple(described)
-        if shown != self._shown:
+        catalogue: dict[str, Any] = await self._fabric.agent("registry").call("catalogue", timeout=_CALL_SECONDS)
+        digests: dict[str, str] = {entry["name"]: entry["digest"] for entry in catalogue["agents"]}
+        fetched = await self._fetch({name: digest for name, digest in digests.items() if self._lacks(name, digest)})
+        known = self._descriptions | fetched
+        # Gathered from the bus, the catalogue lacks who was slow to answer, who may well be there.
+        described = known if catalogue["revision"] == 0 else {name: known[name] for name in digests if name in known}
+        if described != self._descriptions:
+            self._descriptions = described
             self.view = View(described.values(), root=self._root)
             log.info("now serving %r", self.view)
-        self._descriptions, self._shown = described, shown
 
-    def _wake_later(self) -> None:
-        asyncio.get_running_loop().call_later(0.5, self._wake.set)
+    def _lacks(self, name: str, digest: str) -> bool:
+        return name not in self._descriptions or self._descriptions[name].digest != digest
+
+    async def _fetch(self, wanted: dict[str, str]) -> dict[str, Description]:
+        """The descriptions of these agents, but for those that do not come soon; they are there at a later refresh."""
+        for digest in self._asking.keys() - set(wanted.values()):
+            self._asking.pop(digest).cancel()
+        for name, digest in wanted.items():
+            if digest not in self._asking:
+                self._asking[digest] = asyncio.create_task(self._describe(name, digest))
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=_DESCRIBE_SECONDS)
+        fetched: dict[str, Description] = {}
+        for name, digest in wanted.items():
+            if not self._asking[digest].done():
+                continue
+            try:
+                fetched[name] = self._asking.pop(digest).result()
+            except (FabricError, ValidationError) as failure:  # one bad agent must not spoil the list
+                log.warning("agent %s is not listed as it is now: %s", name, failure)
+        if len(fetched) < len(wanted):
+            asyncio.get_running_loop().call_later(_DESCRIBE_SECONDS, self._wake.set)
+        return fetched
+
+    async def _describe(self, name: str, digest: str) -> Description:
+        registry = self._fabric.agent("registry")
+        asked = {"agent": name, "digest": digest}
+        return Description.model_validate(await registry.call("description", asked, timeout=_CALL_SECONDS))
 
     def _changed(self, message: Message) -> None:
         self._wake.set()

@@ -6,6 +6,7 @@ Above: `modern`, `app`. Below: any ASGI server. It knows no JSON-RPC.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ WATCH_AFTER: Final = 0.05
 """Seconds after which a request that is still being worked on is watched; quick ones never pay for it."""
 PING_SECONDS: Final = 15.0
 """Between two signs of life on a silent stream, for the proxies on the way."""
+
+MOST_WAITING: Final = 1024
+"""Events that wait for a client that reads slowly; beyond it, the oldest is dropped."""
 
 _JSON: Final = (b"content-type", b"application/json")
 _SSE: Final = [
@@ -91,12 +95,12 @@ class Exchange:
         self._may_stream = may_stream
         self._streaming = False
         self._finishing = False
-        self._events: list[bytes] = []
+        self._events: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._stir: asyncio.Event | None = None
-        self._work = asyncio.current_task()
         self._leaving: asyncio.Task[None] | None = None
         self._pumping: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+        self._work = asyncio.current_task(self._loop)
         self._later = self._loop.call_later(WATCH_AFTER, self._watch)
         self.left = False
         """Whether the client is gone."""
@@ -155,5 +159,6 @@ class Exchange:
             if not self._streaming:
                 self._streaming = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": _SSE})
-            waiting, self._events = self._events, []
-            await self._send({"type": "http.response.body", "body": b"".join(waiting), "more_body": True})
+            waiting = b"".join(self._events)
+            self._events.clear()
+            await self._send({"type": "http.response.body", "body": waiting, "more_body": True})

@@ -7,6 +7,7 @@ speaks the wire; every request that an agent or the catalogue answers is taken f
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
 from collections import deque
 from contextlib import AbstractAsyncContextManager
@@ -25,7 +26,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from fabric.gateway import rpc
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.http import Receive, Scope, Send
+from fabric.gateway.http import MOST_WAITING, Receive, Scope, Send
 from fabric.gateway.rpc import Refusal
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.envelope import Body
@@ -66,21 +67,27 @@ class Legacy:
         params = dict(ctx.params or {})
         try:
             if ctx.method in _LISTS:
-                return self._catalogue.view.page(ctx.method, params.get("cursor"))
+                return self._list(ctx.method, params.get("cursor"))
             if ctx.method in NAMED:
                 return await self._forward(ctx, params)
         except Refusal as refusal:
             raise MCPError(code=refusal.code, message=refusal.message, data=refusal.data) from None
         return await call_next(ctx)
 
+    def _list(self, method: str, cursor: Any) -> dict[str, Any]:
+        if not (cursor is None or isinstance(cursor, str)):
+            raise Refusal(rpc.INVALID_PARAMS, "params.cursor must be a string")
+        return self._catalogue.view.page(method, cursor)
+
     async def _forward(self, ctx: ServerRequestContext[Any, Any], params: dict[str, Any]) -> dict[str, Any]:
         named = params.get(NAMED[ctx.method])
         is_resource = ctx.method == "resources/read"
         try:
             route = self._forwarder.route(ctx.method, named if isinstance(named, str) else None)
-            frames = _Frames(ctx)
+            level = _state(ctx).get(_LOG_LEVEL, rpc.LOG_LEVELS[0])
+            frames = _Frames(ctx, rpc.levels_from(level))
             asker = Asker(_principal(ctx), on_frame=frames.hear)
-            result = await self._forwarder.forward(ctx.method, str(named), route, _encoded(params), asker)
+            result = await self._forwarder.forward(ctx.method, str(named), route, _encoded(params, level), asker)
             await frames.all_passed_on()
         except Refusal as refusal:
             code = rpc.RESOURCE_NOT_FOUND if is_resource and isinstance(named, str) else refusal.code
@@ -109,6 +116,7 @@ def _server(about: dict[str, Any]) -> Server[Any]:
         return ListPromptsResult(prompts=[])
 
     async def set_level(ctx: Any, params: Any) -> EmptyResult:
+        _state(ctx)[_LOG_LEVEL] = params.level
         return EmptyResult()
 
     with warnings.catch_warnings():  # logging is deprecated in the current revision, which this is not for
@@ -124,10 +132,19 @@ def _server(about: dict[str, Any]) -> Server[Any]:
         )
 
 
-def _encoded(params: dict[str, Any]) -> bytes:
-    """The params as an agent wants them; these revisions show a client all log entries, so all are asked for."""
+def _encoded(params: dict[str, Any], level: str) -> bytes:
+    """The params as an agent wants them: these revisions name a log level once, and show all until then."""
     meta: dict[str, Any] = params.get("_meta") or {}
-    return orjson.dumps({**params, "_meta": {_LOG_LEVEL: "debug", **meta}})
+    wanted = {**params, "_meta": {_LOG_LEVEL: level, **meta}}
+    try:
+        return orjson.dumps(wanted)
+    except TypeError:  # an integer of more than 64 bits
+        return json.dumps(wanted).encode()
+
+
+def _state(ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    """What is known of the session, for as long as it lasts; the SDK has it, and shows it to no handler so far."""
+    return ctx.session._connection.state  # pyright: ignore[reportPrivateUsage]
 
 
 def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
@@ -138,9 +155,10 @@ def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
 class _Frames:
     """Passes progress and log entries on to the client, in order, and all of them before the answer."""
 
-    def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
+    def __init__(self, ctx: ServerRequestContext[Any, Any], levels: tuple[str, ...]) -> None:
         self._ctx = ctx
-        self._waiting: deque[tuple[str, Body]] = deque()
+        self._levels = levels
+        self._waiting: deque[tuple[str, Body]] = deque(maxlen=MOST_WAITING)
         self._passing: asyncio.Task[None] | None = None
 
     def hear(self, kind: str, frame: Body) -> None:
@@ -159,7 +177,7 @@ class _Frames:
             said: dict[str, Any] = frame.value()
             if kind == "progress":
                 await session.report_progress(said["progress"], said.get("total"), said.get("message"))
-            elif kind == "log":
+            elif kind == "log" and said["level"] in self._levels:
                 await session.send_log_message(  # pyright: ignore[reportDeprecated] - not in these revisions
                     said["level"], said["data"], said.get("logger"), self._ctx.request_id
                 )

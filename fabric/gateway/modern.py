@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import orjson
 from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
 from msgspec import UNSET
 
@@ -33,7 +35,6 @@ _VERSION_JSON: Final = b'"2026-07-28"'
 _VERSION_BYTES: Final = b"2026-07-28"
 
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
-_LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 
 class Modern:
@@ -70,10 +71,14 @@ class Modern:
             route = self._forwarder.route(call.method, None if named is UNSET else named)
             if route.schema is not None:
                 self._check_param_headers(route.schema, params, raw_headers)
+            meta = cast("Meta", params.meta)
+            wishes = _wishes(meta)
         except Refusal as refusal:
             await respond(send, refusal.status, rpc.error(request, refusal.code, refusal.message, refusal.data))
             return
-        await self._forward(request, call, params, str(named), route, headers, principal, receive, send)
+        exchange = Exchange(receive, send, may_stream=b"text/event-stream" in headers.get(b"accept", b"").lower())
+        asker = Asker(principal, _trace(meta, headers), _frames(wishes, exchange))
+        await self._forward(request, call, str(named), route, asker, exchange)
 
     # the ladder
 
@@ -91,7 +96,7 @@ class Modern:
             missing = rpc.VERSION_KEY if meta.version is UNSET else rpc.CAPABILITIES_KEY
             raise Refusal(rpc.INVALID_PARAMS, f"params._meta lacks {missing!r}")
         if bytes(meta.version) != _VERSION_JSON or headers.get(b"mcp-protocol-version") != _VERSION_BYTES:
-            _refuse_version(meta, headers)
+            _check_version(meta, headers)
         if headers.get(b"mcp-method", b"").decode("latin-1") != call.method:
             raise Refusal(rpc.HEADER_MISMATCH, "the Mcp-Method header is not the method in the body")
         if (member := NAMED.get(call.method)) is not None:
@@ -135,20 +140,8 @@ class Modern:
         return complete(result, self._server, self._cache_scope)
 
     async def _forward(
-        self,
-        request: bytes,
-        call: Rpc,
-        params: Params,
-        named: str,
-        route: Route,
-        headers: Headers,
-        principal: str,
-        receive: Receive,
-        send: Send,
+        self, request: bytes, call: Rpc, named: str, route: Route, asker: Asker, exchange: Exchange
     ) -> None:
-        meta = cast("Meta", params.meta)
-        exchange = Exchange(receive, send, may_stream=b"text/event-stream" in headers.get(b"accept", b""))
-        asker = Asker(principal, _trace(meta, headers), _frames(meta, exchange))
         try:
             result = await self._forwarder.forward(call.method, named, route, bytes(cast("Any", call.params)), asker)
             status, answer = 200, rpc.answer(request, result.encoded())
@@ -175,13 +168,15 @@ class _Folded(dict[str, str]):
         return self._lines
 
 
-def _refuse_version(meta: Meta, headers: Headers) -> None:
+def _check_version(meta: Meta, headers: Headers) -> None:
+    """The slow way, for what is not byte for byte as usual."""
     version = rpc.value_of(meta.version)
     if not isinstance(version, str):
         raise Refusal(rpc.INVALID_PARAMS, f"{rpc.VERSION_KEY!r} must be a string")
     if headers.get(b"mcp-protocol-version", b"").decode("latin-1") != version:
         raise Refusal(rpc.HEADER_MISMATCH, "the MCP-Protocol-Version header is not the version in the body")
-    raise _unsupported(version)
+    if version != VERSION:
+        raise _unsupported(version)
 
 
 def _unsupported(version: str) -> Refusal:
@@ -198,19 +193,39 @@ def _trace(meta: Meta, headers: Headers) -> Trace | None:
     return None
 
 
-def _frames(meta: Meta, exchange: Exchange) -> OnFrame | None:
-    """Turns what comes ahead of the answer into notifications, if the client asked for any."""
-    token = rpc.value_of(meta.progress_token)
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What a client wants to hear ahead of the answer."""
+
+    token: bytes | None
+    """Of progress, as it was written."""
+    levels: tuple[str, ...]
+    """Of log entries."""
+
+
+def _wishes(meta: Meta) -> _Wishes:
+    token = None if meta.progress_token is UNSET else bytes(meta.progress_token)
+    if token == rpc.NULL:
+        token = None
+    if token is not None and not rpc.is_identifier(token):
+        raise Refusal(rpc.INVALID_PARAMS, "params._meta.progressToken must be a string or an integer")
     level = rpc.value_of(meta.log_level)
-    if token is None and level is None:
+    if level is not None and level not in rpc.LOG_LEVELS:
+        raise Refusal(rpc.INVALID_PARAMS, f"params._meta: the log level must be one of {', '.join(rpc.LOG_LEVELS)}")
+    return _Wishes(token, () if level is None else rpc.levels_from(level))
+
+
+def _frames(wishes: _Wishes, exchange: Exchange) -> OnFrame | None:
+    """Turns what comes ahead of the answer into notifications, if the client asked for any."""
+    if wishes.token is None and not wishes.levels:
         return None
-    floor = _LOG_LEVELS.index(level) if level in _LOG_LEVELS else len(_LOG_LEVELS)
+    token = None if wishes.token is None else orjson.Fragment(wishes.token)
 
     def hear(kind: str, frame: Body) -> None:
         said: dict[str, Any] = frame.value()
         if kind == "progress" and token is not None:
             exchange.push(rpc.notification("notifications/progress", {"progressToken": token, **said}))
-        elif kind == "log" and said.get("level") in _LOG_LEVELS[floor:]:
+        elif kind == "log" and said.get("level") in wishes.levels:
             exchange.push(rpc.notification("notifications/message", said))
 
     return hear

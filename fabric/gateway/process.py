@@ -6,6 +6,7 @@ Above: `fabric up`, `fabric gateway`, containers. Below: uvicorn with uvloop and
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         async with Fabric.over(transport) as fabric:
             gateway = Gateway(fabric, settings)
             async with gateway.run():
+                gc.collect()
+                gc.freeze()  # what is there now stays: no collection looks at it again
                 await _serve_http(gateway, settings, listener)
     finally:
         await transport.close()
@@ -53,6 +56,7 @@ async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.soc
         gateway,
         http=limited(int(settings.max_header)),
         ws="none",
+        proxy_headers=False,  # nothing here depends on the client's address
         lifespan="off",
         log_config=None,
         access_log=False,

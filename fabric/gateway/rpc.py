@@ -36,6 +36,8 @@ STATUS: Final = {
 }
 """HTTP status of a JSON-RPC error code; 200 for all others."""
 
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
 _INTEGER: Final = re.compile(rb"-?(?:0|[1-9]\d*)")
 
 
@@ -81,6 +83,7 @@ class Rpc(Struct, frozen=True):
 _read_rpc: Final = msgspec.json.Decoder(Rpc).decode
 _read_params: Final = msgspec.json.Decoder(Params).decode
 _read_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_write_members: Final = msgspec.json.Encoder().encode
 _read_any: Final = msgspec.json.Decoder().decode
 
 NULL: Final = b"null"
@@ -93,6 +96,8 @@ def read_rpc(body: bytes) -> Rpc:
         Refusal: it is not JSON, or not one JSON-RPC 2.0 request or notification.
     """
     try:
+        if not body.isascii():
+            body.decode()  # the decoder below looks into a string only when it has to make one of it
         rpc = _read_rpc(body)
     except msgspec.ValidationError:
         raise Refusal(INVALID_REQUEST, "the body must be one JSON-RPC request or notification object") from None
@@ -109,10 +114,14 @@ def request_id(rpc: Rpc) -> bytes:
     Raises:
         Refusal: it is neither a string nor an integer.
     """
-    raw = b"" if rpc.id is UNSET else bytes(rpc.id)
-    if raw[:1] == b'"' or _INTEGER.fullmatch(raw):
-        return raw
-    raise Refusal(INVALID_REQUEST, "the id must be a string or an integer")
+    if rpc.id is UNSET or not is_identifier(bytes(rpc.id)):
+        raise Refusal(INVALID_REQUEST, "the id must be a string or an integer")
+    return bytes(rpc.id)
+
+
+def is_identifier(raw: bytes) -> bool:
+    """Whether a part left as bytes is a string or an integer."""
+    return raw[:1] == b'"' or _INTEGER.fullmatch(raw) is not None
 
 
 def read_params(rpc: Rpc) -> Params:
@@ -143,11 +152,14 @@ def value_of(raw: Raw | UnsetType) -> Any:
         raise Refusal(INVALID_PARAMS, f"params: {wrong}") from None
 
 
+def levels_from(lowest: str) -> tuple[str, ...]:
+    """The log levels that are no lower than `lowest`."""
+    return LOG_LEVELS[LOG_LEVELS.index(lowest) :]
+
+
 def with_member(params: bytes, member: str, value: str) -> bytes:
     """The params object with one member changed; the others keep their bytes."""
-    members = _read_members(params)
-    members[member] = Raw(orjson.dumps(value))
-    return b"{%b}" % b",".join(b"%b:%b" % (orjson.dumps(key), bytes(raw)) for key, raw in members.items())
+    return _write_members(_read_members(params) | {member: value})
 
 
 def answer(request: bytes, result: bytes) -> bytes:
@@ -172,5 +184,5 @@ def notification(method: str, params: dict[str, Any]) -> bytes:
 
 
 def event(message: bytes) -> bytes:
-    """A JSON-RPC message as one server-sent event."""
-    return b"event: message\r\ndata: %b\r\n\r\n" % message
+    """A JSON-RPC message as one server-sent event; line breaks, which an agent's result may have, would end it."""
+    return b"event: message\r\ndata: %b\r\n\r\n" % b" ".join(message.splitlines())

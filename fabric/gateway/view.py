@@ -62,13 +62,13 @@ class View:
         self.prompts: dict[str, Route] = {}
         self._root = root
         self._agents: dict[str, Description] = {}
-        lists: dict[str, list[_Entry]] = {method: [] for method in _LISTS}
-        for described in descriptions:
+        lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
+        for described in sorted(descriptions, key=lambda each: (each.name != root, each.name)):
             if described.kind == "platform" and described.name != root:
                 continue
             self._agents[described.name] = described
             self._add(described, lists)
-        self._lists = {method: sorted(entries, key=lambda entry: entry.key) for method, entries in lists.items()}
+        self._lists = {method: [_Entry(*item) for item in sorted(shown.items())] for method, shown in lists.items()}
         self._pages: dict[tuple[str, str], Json] = {}
         self.instructions = self._agents[root].instructions if root in self._agents else None
 
@@ -80,25 +80,26 @@ class View:
     def __repr__(self) -> str:
         return f"<View of {len(self._agents)} agents: {len(self.tools)} tools, {len(self.prompts)} prompts>"
 
-    def _add(self, described: Description, lists: dict[str, list[_Entry]]) -> None:
+    def _add(self, described: Description, lists: dict[str, dict[str, Json]]) -> None:
+        """Show what an agent offers; where the root has the same name already, the root's stays."""
         agent = described.name
         for tool in described.tools:
             name = self._shown_name(agent, tool["name"])
             schema: Json = tool.get("inputSchema") or {}
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
-            self.tools[name] = Route(agent, tool["name"], safe, schema if asks else None)
-            lists["tools/list"].append(_Entry(name, {**tool, "name": name}))
+            self.tools.setdefault(name, Route(agent, tool["name"], safe, schema if asks else None))
+            lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:
             name = self._shown_name(agent, prompt["name"])
-            self.prompts[name] = Route(agent, prompt["name"])
-            lists["prompts/list"].append(_Entry(name, {**prompt, "name": name}))
+            self.prompts.setdefault(name, Route(agent, prompt["name"]))
+            lists["prompts/list"].setdefault(name, {**prompt, "name": name})
         for resource in described.resources:
             uri = self.shown_uri(agent, resource["uri"])
-            lists["resources/list"].append(_Entry(uri, {**resource, "uri": uri}))
+            lists["resources/list"].setdefault(uri, {**resource, "uri": uri})
         for template in described.resource_templates:
             uri = self.shown_uri(agent, template["uriTemplate"])
-            lists["resources/templates/list"].append(_Entry(uri, {**template, "uriTemplate": uri}))
+            lists["resources/templates/list"].setdefault(uri, {**template, "uriTemplate": uri})
 
     def _shown_name(self, agent: str, name: str) -> str:
         return name if agent == self._root else f"{agent}_{name}"
@@ -108,7 +109,7 @@ class View:
         if agent == self._root:
             return uri
         scheme, mark, rest = uri.partition("://")
-        return f"{scheme}://{agent}/{rest}" if mark else f"fabric://{agent}/{uri}"
+        return f"{scheme}://{agent}/{rest}" if mark and scheme != "fabric" else f"fabric://{agent}/{uri}"
 
     def route_uri(self, uri: str) -> Route:
         """Where a URI leads.

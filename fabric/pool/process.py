@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -19,9 +20,9 @@ from typing import Final
 import uvloop
 
 from fabric import logs
-from fabric.pool.ready import ReadyFile
-from fabric.pool.target import load
-from fabric_sdk.contracts.errors import FabricError, TransportUnavailable
+from fabric.pool.ready import BAD_USAGE, ReadyFile
+from fabric.pool.target import described, load
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Limits, Worker
 
@@ -29,24 +30,24 @@ log = logging.getLogger("fabric.worker")
 
 _DRAIN_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 2.0
-BAD_USAGE: Final = 2
-"""Exit code of a mistake that a restart does not mend."""
 
 
 async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None, ready: Path | None) -> None:
     """Serve `target` until SIGTERM or SIGINT, then drain."""
+    servable = load(target, name=name)  # before signals are heard: an import that hangs is ended by them at once
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     # Functions that are not coroutines run in threads, as many at once as calls are handled at once.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.concurrency))
-    servable = load(target, name=name)
     transport = await _connect(nats_url, stop)
     if transport is None:
         return
     worker = Worker(transport, servable, limits=limits)
     try:
         await worker.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection looks at it again
         with ReadyFile.of(ready):
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             await stop.wait()
@@ -78,6 +79,9 @@ def main() -> None:
     parser.add_argument("--ready-file", type=Path)
     options = parser.parse_args()
     logs.configure()
+    ready = ReadyFile(options.ready_file) if options.ready_file else None
+    if ready is not None:
+        ready.forget_refusal()
     try:
         uvloop.run(
             serve(
@@ -88,9 +92,19 @@ def main() -> None:
                 ready=options.ready_file,
             )
         )
-    except FabricError as mistake:
-        sys.stderr.write(f"error: {mistake}\n")
+    except ConfigurationError as mistake:
+        if ready is not None:
+            ready.refuse(mistake)  # the supervisor says it, once for all of the pool
+        else:
+            sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)
+    except FabricError as failure:
+        sys.stderr.write(f"error: {failure}\n")
+        sys.exit(1)
+    except Exception as failure:  # the author's code failed as it started to serve
+        log.debug("%s failed", options.target, exc_info=True)
+        sys.stderr.write(f"error: {options.target} cannot be served: {described(failure)}\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

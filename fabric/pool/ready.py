@@ -1,23 +1,31 @@
-"""A file that exists while a process is ready, so that whoever waits needs no sleep and no port.
+"""Files by which a process tells that it is ready, or why it never will be; whoever waits needs no sleep and no port.
 
-Above: worker processes, which hold one, and supervisors, which look. Below: the file system.
+Above: worker processes, which write them, and supervisors, which look. Below: the file system.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import psutil
 
+from fabric_sdk.contracts.errors import ConfigurationError
+
+BAD_USAGE: Final = 2
+"""Exit code of a process that cannot work for a mistake that no restart mends."""
+
 
 class ReadyFile:
-    """Holds the process id of a process that is ready."""
+    """Holds the process id of a process that is ready; beside it is what one said that cannot work."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._refusal = path.with_suffix(".refusal")
 
     @staticmethod
     @contextmanager
@@ -44,3 +52,18 @@ class ReadyFile:
             raise RuntimeError("it has not said that it is ready") from None
         if not psutil.pid_exists(pid):
             raise RuntimeError(f"process {pid} is gone")
+
+    def refuse(self, mistake: ConfigurationError) -> None:
+        """Leave word of why this process cannot work."""
+        self._refusal.write_text(json.dumps({"message": mistake.message, "fix": mistake.fix}))
+
+    def forget_refusal(self) -> None:
+        """Take back what an earlier process said here."""
+        self._refusal.unlink(missing_ok=True)
+
+    def refusal(self) -> ConfigurationError | None:
+        """Why the process cannot work, if it said so."""
+        try:
+            return ConfigurationError(**json.loads(self._refusal.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None

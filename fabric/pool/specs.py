@@ -7,12 +7,14 @@ breaks its worker, which says why, and not the supervisor.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fabric.pool.ready import ReadyFile
-from fabric.process import ProcessSpec
+from fabric.pool.ready import BAD_USAGE, ReadyFile
+from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError
+from fabric_sdk.contracts.subjects import checked_agent_name
 
 _DRAIN_SECONDS = 35.0
 """SIGTERM to SIGKILL: a little longer than a worker gives its calls."""
@@ -29,25 +31,42 @@ class PoolSpec:
     concurrency: int = 64
     """Calls each process handles at once."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a name that no agent can have."""
+        if self.name is not None:
+            checked_agent_name(self.name)
+
     @property
     def label(self) -> str:
-        """What its processes are called."""
+        """What its processes are called, if no other pool's are."""
         module = self.target.partition(":")[0].removesuffix(".py")
-        return self.name or module.rpartition("/")[2].rpartition(".")[2]
+        return self.name or module.rpartition("/")[2].rpartition(".")[2] or "worker"
 
 
-def worker_specs(pool: PoolSpec, *, run: Path, env: Mapping[str, str]) -> Callable[[int], ProcessSpec]:
+def labels(pools: Iterable[PoolSpec]) -> list[str]:
+    """A label for each pool: servers in folders of their own are often called the same."""
+    given: list[str] = []
+    for pool in pools:
+        before = sum(label.partition("~")[0] == pool.label for label in given)
+        given.append(f"{pool.label}~{before + 1}" if before else pool.label)
+    return given
+
+
+def worker_specs(
+    pool: PoolSpec, *, run: Path, env: Mapping[str, str], label: str | None = None
+) -> Callable[[int], ProcessSpec]:
     """Describes the process of a number.
 
     Args:
         pool: what it serves.
         run: folder for the files that say who is ready.
         env: where NATS is, and whatever else the workers need.
+        label: what its processes are called; by default the pool's own.
     """
 
     def spec(number: int) -> ProcessSpec:
-        name = f"{pool.label}-{number}"
-        ready = run / f"{name}.ready"
+        name = f"{label or pool.label}-{number}"
+        ready = _ready_file(run, name)
         argv = [sys.executable, "-m", "fabric.pool.process", pool.target, "--concurrency", str(pool.concurrency)]
         argv += ["--ready-file", str(ready)]
         if pool.name is not None:
@@ -57,3 +76,33 @@ def worker_specs(pool: PoolSpec, *, run: Path, env: Mapping[str, str]) -> Callab
         )
 
     return spec
+
+
+@contextmanager
+def mistakes_told(run: Path) -> Generator[None]:
+    """A worker that did not start for a mistake of its author's fails as that mistake, told once for the whole pool.
+
+    Raises:
+        ConfigurationError: the mistake.
+        ProcessStartError: a worker did not start for any other reason.
+    """
+    try:
+        yield
+    except ProcessStartError as failed:
+        raise ReadyFile(_ready_file(run, failed.name)).refusal() or failed from None
+
+
+def with_mistakes(on_event: OnEvent, run: Path) -> OnEvent:
+    """Tells events with what workers said of their mistakes."""
+
+    def tell(event: ProcessEvent) -> None:
+        if isinstance(event, Exited) and event.code == BAD_USAGE:
+            mistake = ReadyFile(_ready_file(run, event.name)).refusal()
+            event = replace(event, reason=f"{event.reason}: {mistake}") if mistake else event
+        on_event(event)
+
+    return tell
+
+
+def _ready_file(run: Path, name: str) -> Path:
+    return run / f"{name}.ready"

@@ -86,11 +86,14 @@ def _guarded(work: Any, where: str) -> Any:
     except BaseException as failure:
         if isinstance(failure, (KeyboardInterrupt, GeneratorExit)):
             raise
-        frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if "importlib" not in frame.filename]
-        place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else where
-        raise ConfigurationError(
-            f"{where} cannot be imported: {type(failure).__name__}: {failure} ({place})"
-        ) from failure
+        raise ConfigurationError(f"{where} cannot be imported: {described(failure)}") from failure
+
+
+def described(failure: BaseException) -> str:
+    """What went wrong in foreign code, and where, in one line."""
+    frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if "importlib" not in frame.filename]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(failure).__name__}: {' '.join(str(failure).split())}{place}"
 
 
 def _find(module: ModuleType, attribute: str, target: str) -> Any:

@@ -8,7 +8,7 @@ AGENTS: Final = "fab:agents"
 """Sorted set: agent name → Unix milliseconds of its last heartbeat."""
 
 REVISION: Final = "fab:revision"
-"""Counter: grows whenever an agent, an instance or a description comes or goes."""
+"""Counter: grows whenever an agent, an instance or a digest comes or goes. Where it is missing, so is the catalogue."""
 
 
 def instances(agent: str) -> str:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _FLUSH_SECONDS: Final = 0.2
 _SWEEP_SECONDS: Final = 1.0
 _ASK_BUS_SECONDS: Final = 0.5
+_REBUILD_SECONDS: Final = 1.0
+"""The same before all that Redis holds is written anew: whoever is missed then is missed until its next heartbeat."""
 
 
 class AgentEntry(BaseModel):
@@ -44,7 +46,7 @@ class Catalogue(BaseModel):
     """Who is there."""
 
     revision: int
-    """Grows with each change; 0 when it was gathered from the bus because Redis is away."""
+    """Grows with each change; 0 when it was gathered from the bus because Redis is away or empty."""
     agents: list[AgentEntry]
 
 
@@ -56,6 +58,7 @@ class Registry:
         self._fabric = fabric
         self._heard: dict[str, Beat] = {}  # the newest of each instance, until written
         self._wake = asyncio.Event()
+        self._away = False  # Redis, at the last look; a question does not wait to find out anew
         self._described: dict[str, Description] = {}  # by digest; immutable, so never stale
 
     def hear(self, message: Message) -> None:
@@ -71,7 +74,6 @@ class Registry:
     async def keep(self) -> None:
         """Write what was heard, again and again; an absent Redis delays it and loses nothing."""
         await self._ask_who_was_here_first()
-        away = False
         while True:
             try:
                 await asyncio.wait_for(self._wake.wait(), _SWEEP_SECONDS)
@@ -82,17 +84,23 @@ class Registry:
             batch, self._heard = self._heard, {}
             try:
                 await self._write(list(batch.values()))
-                if away:
+                if self._away:
                     log.warning("Redis is back; leases are rebuilt from heartbeats")
-                away = False
+                self._away = False
             except StoreUnavailable as lost:
                 self._heard = batch | self._heard
-                if not away:
+                if not self._away:
                     log.warning("%s; the fabric goes on without it", lost)
-                away = True
+                self._away = True
+            except TransportUnavailable:  # nobody could be asked or told; the next round makes up for it
+                self._heard = batch | self._heard
 
     async def _write(self, beats: list[Beat]) -> None:
-        changed, missing = await self._store.beat(beats)
+        written = await self._store.beat(beats)
+        if written is None:
+            beats = await self._everybody(beats)
+            written = await self._store.beat(beats, everybody=True)
+        changed, missing = written or (False, set())
         for digest in missing:
             beat = next(each for each in beats if each.digest == digest)
             try:
@@ -107,10 +115,12 @@ class Registry:
             await self._fabric.transport.publish(Message(subjects.CATALOGUE_CHANGED, Body({"at": time.time()})))
 
     async def catalogue(self) -> Catalogue:
-        """Who is there, from Redis, or from the bus while Redis is away."""
-        try:
-            revision, agents = await self._store.agents()
-        except StoreUnavailable:
+        """Who is there, from Redis, or from the bus while Redis is away or empty."""
+        revision, agents = 0, []
+        if not self._away:
+            with suppress(StoreUnavailable):
+                revision, agents = await self._store.agents()
+        if revision == 0:
             return await self._catalogue_from_bus()
         return Catalogue(
             revision=revision,
@@ -138,6 +148,11 @@ class Registry:
                 self._heard.setdefault(beat.instance, beat)
         self._wake.set()
 
+    async def _everybody(self, heard: list[Beat]) -> list[Beat]:
+        """The beats of all there are, to fill an empty Redis."""
+        beats = {beat.instance: beat for beat in await self._ask_bus(_REBUILD_SECONDS)}
+        return list((beats | {beat.instance: beat for beat in heard}).values())
+
     async def _catalogue_from_bus(self) -> Catalogue:
         entries: dict[str, AgentEntry] = {}
         for beat in await self._ask_bus():
@@ -145,9 +160,9 @@ class Registry:
             entry.instances.append(beat)
         return Catalogue(revision=0, agents=sorted(entries.values(), key=lambda entry: entry.name))
 
-    async def _ask_bus(self) -> list[Beat]:
+    async def _ask_bus(self, seconds: float = _ASK_BUS_SECONDS) -> list[Beat]:
         """Everybody who answers `$SRV.STATS` within a moment."""
-        answers = await gather(self._fabric.transport, subjects.service("STATS"), seconds=_ASK_BUS_SECONDS)
+        answers = await gather(self._fabric.transport, subjects.service("STATS"), seconds=seconds)
         return [beat for beat in map(_beat_of, answers) if beat is not None]
 
 

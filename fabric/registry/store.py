@@ -46,21 +46,22 @@ class Store:
         source = files("fabric.registry").joinpath("lua/beat.lua").read_text()
         self._beat_script = self._redis.register_script(source)
 
-    async def beat(self, beats: Iterable[Beat]) -> tuple[bool, set[str]]:
+    async def beat(self, beats: Iterable[Beat], *, everybody: bool = False) -> tuple[bool, set[str]] | None:
         """Renew the leases of `beats` and end those that ran out.
 
         Returns:
-            Whether the catalogue changed, and the digests whose descriptions are wanted.
+            Whether the catalogue changed, and the digests whose descriptions are wanted; `None` if Redis is empty,
+            which only the beats of `everybody` can change: a part of the catalogue would pass for the whole.
         """
-        arguments: list[Any] = [int(time.time() * 1000), int(LEASE * 1000), int(GRACE * 1000)]
+        arguments: list[Any] = [int(time.time() * 1000), int(LEASE * 1000), int(GRACE * 1000), int(everybody)]
         for each in beats:
             arguments += [each.agent, each.instance, each.digest, each.state, int(each.started * 1000)]
             arguments.append(orjson.dumps(each.model_dump()))
         try:
-            changed, *missing = cast("list[Any]", await self._beat_script(args=arguments))
+            answer = cast("list[Any]", await self._beat_script(args=arguments))
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
-        return bool(changed), {digest.decode() for digest in missing}
+        return (bool(answer[0]), {digest.decode() for digest in answer[1:]}) if answer else None
 
     async def describe(self, description: Description) -> None:
         """Keep a description for as long as heartbeats mention it."""
@@ -70,12 +71,11 @@ class Store:
                 orjson.dumps(description.model_dump(mode="json")),
                 px=int((GRACE + LEASE) * 1000),
             )
-            await self._redis.incr(keys.REVISION)
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
 
     async def agents(self) -> tuple[int, list[tuple[str, str, list[Beat]]]]:
-        """The catalogue's revision; then for each agent its name, digest, and the instances with a lease."""
+        """The catalogue's revision, 0 if there is none; then each agent's name, digest, and instances with a lease."""
         try:
             revision = int(await self._redis.get(keys.REVISION) or 0)
             names = [name.decode() for name in await self._redis.zrange(keys.AGENTS, 0, -1)]

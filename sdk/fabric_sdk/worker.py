@@ -60,6 +60,8 @@ class _Job:
     context: Context
     taken: float
     task: asyncio.Task[None] | None = None
+    begun: bool = False
+    """Whether the task has taken its first step; one that is cancelled before that never runs at all."""
     ended: errors.FabricError | None = None
     """Why it was ended from outside, if it was."""
 
@@ -216,8 +218,11 @@ class Worker:
     # handle → reply
 
     async def _run(self, job: _Job) -> None:
+        job.begun = True
         current_scope.set(job.context.scope)
         try:
+            if job.ended is not None:
+                raise job.ended
             await self._reply(job.message, await self._handler(job.context, job.request))
             self.served += 1
         except asyncio.CancelledError:
@@ -296,7 +301,8 @@ class Worker:
         job.ended = why
         job.context.cancelled = True
         if job.task is not None:
-            job.task.cancel()
+            if job.begun:  # else it sees by itself, in its first step, that it was ended
+                job.task.cancel()
         else:
             self._let_go(job)
             self._refuse(job.message, why)

@@ -11,13 +11,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import nats  # noqa: TID251 - the floor is the bare library
 import orjson
 import uvloop
-from nats.aio.client import Client  # noqa: TID251
+from nats.aio.client import Client  # noqa: TID251 - the floor is the bare library
 
 from fabric.bench.floors import http
-from fabric.bench.floors.worker import SUBJECT
+from fabric.bench.floors.worker import SUBJECT, connected
 
 _TIMEOUT: Final = 30.0
 
@@ -47,7 +46,7 @@ class Forward:
 
 async def main(ready: Path, descriptor: int) -> None:
     """Connect and serve."""
-    client = await nats.connect(os.environ["FABRIC_NATS_URL"])
+    client = await connected(os.environ["FABRIC_NATS_URL"])
     try:
         await http.serve(Forward(client), ready=ready, descriptor=descriptor)
     finally:

@@ -1,13 +1,18 @@
 -- Turns a batch of heartbeats into leases, and ends the leases that have run out.
 -- Works on Redis 6.2 and later: no field expiry, no functions.
 --
--- ARGV: now, lease, grace (milliseconds), then for each heartbeat: agent, instance, digest, state, started, JSON
--- Returns: 1 if the catalogue changed, then the digests whose description is not stored.
+-- ARGV: now, lease, grace (milliseconds), 1 if the heartbeats are everybody's and 0 if not, then for each heartbeat:
+-- agent, instance, digest, state, started, JSON
+-- Returns: 1 if the catalogue changed and 0 if not, then the digests whose description is not stored;
+-- nothing, with nothing written, if there is no catalogue yet and the heartbeats are not everybody's.
 
-local now, lease, grace = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local changed, missing, asked = 0, {}, {}
+local now, lease, grace, everybody = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local changed, missing, asked = everybody, {}, {}
 
-for at = 4, #ARGV, 6 do
+-- A Redis that is new, or has lost everything, is filled in one go: the first few would pass for all there are.
+if everybody == 0 and redis.call('EXISTS', 'fab:revision') == 0 then return {} end
+
+for at = 5, #ARGV, 6 do
   local agent, instance, digest, state = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local instances, leased = 'fab:instances:' .. agent, 'fab:lease:' .. instance
   if state == 'gone' then

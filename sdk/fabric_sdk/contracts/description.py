@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Json = dict[str, Any]
+
+
+def _with(member: str) -> AfterValidator:
+    """An offer without what it is asked for by is none."""
+
+    def check(offer: Json) -> Json:
+        if not isinstance(offer.get(member), str):
+            raise ValueError(f"{member} must be a string")
+        return offer
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+"""What every JSON library carries exactly."""
 
 
 class Description(BaseModel):
@@ -27,10 +42,10 @@ class Description(BaseModel):
     instructions: str | None = None
     kind: Literal["agent", "platform"] = "agent"
     """`platform` agents are parts of the fabric itself; a gateway shows them to operators only."""
-    tools: list[Json] = Field(default_factory=list[Json])
-    resources: list[Json] = Field(default_factory=list[Json])
-    resource_templates: list[Json] = Field(default_factory=list[Json])
-    prompts: list[Json] = Field(default_factory=list[Json])
+    tools: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
+    resources: list[Annotated[Json, _with("uri")]] = Field(default_factory=list[Json])
+    resource_templates: list[Annotated[Json, _with("uriTemplate")]] = Field(default_factory=list[Json])
+    prompts: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
     completions: bool = False
 
     @cached_property
@@ -54,13 +69,13 @@ class Beat(BaseModel):
     version: str
     digest: str
     host: str
-    pid: int
-    started: float
+    pid: Count
+    started: float = Field(ge=0, lt=1e11)
     """Unix time in seconds."""
-    capacity: int
+    capacity: Count
     """Calls handled at once."""
-    running: int = 0
-    waiting: int = 0
-    served: int = 0
-    failed: int = 0
+    running: Count = 0
+    waiting: Count = 0
+    served: Count = 0
+    failed: Count = 0
     state: Literal["ready", "draining", "gone"] = "ready"

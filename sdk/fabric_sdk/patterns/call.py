@@ -144,6 +144,7 @@ class Caller:
 
     async def open(self) -> None:
         """Start to hear answers."""
+        self._loop = asyncio.get_running_loop()
         self._replies = await self.transport.subscribe(subjects.replies(self.client), self._receive)
         self._stop_listening = self.transport.listen(self._connection_changed)
 
@@ -200,7 +201,7 @@ class Caller:
         remaining = call.scope.deadline - time.time()
         if remaining <= 0:
             raise errors.DeadlineExceeded
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         self._sent += 1
         number, reply = str(self._sent), subjects.reply(self.client, call.scope.deadline, self._sent)
         waiting = _Waiting(call, loop.create_future(), loop.time())
@@ -232,7 +233,7 @@ class Caller:
             self._receive_marked(waiting, message)
 
     def _receive_marked(self, waiting: _Waiting, message: Message) -> None:
-        waiting.heard = asyncio.get_running_loop().time()
+        waiting.heard = self._loop.time()
         if (kind := message.header(Header.FRAME)) is not None:
             if waiting.call.on_frame is not None and not waiting.answer.done():
                 waiting.call.on_frame(kind, message.body)
@@ -249,7 +250,7 @@ class Caller:
 
     def _hear_alive(self, body: Body) -> None:
         """A worker names the calls that it is working on."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         try:
             numbers: list[Any] = body.members().get("calls", [])
         except ValueError:
@@ -263,14 +264,13 @@ class Caller:
         self._ticker = None
         if not self._waiting:
             return
-        loop = asyncio.get_running_loop()
-        now, wall, connected = loop.time(), time.time(), self.transport.connected
+        now, wall, connected = self._loop.time(), time.time(), self.transport.connected
         for waiting in self._waiting.values():
             if waiting.call.scope.deadline <= wall:
                 self._expire(waiting)
             elif connected:
                 self._judge_silence(waiting, now - waiting.heard)
-        self._ticker = loop.call_later(_TICK, self._tick)
+        self._ticker = self._loop.call_later(_TICK, self._tick)
 
     def _judge_silence(self, waiting: _Waiting, silence: float) -> None:
         if silence < SILENCE:
@@ -285,7 +285,7 @@ class Caller:
     def _connection_changed(self, event: ConnectionEvent) -> None:
         """Nobody can be heard while the connection is away: silence counts from its return."""
         if event == "connected":
-            now = asyncio.get_running_loop().time()
+            now = self._loop.time()
             for waiting in self._waiting.values():
                 waiting.heard = now
 
@@ -304,7 +304,7 @@ class Caller:
             return  # the deadline ends the work instead
 
     def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

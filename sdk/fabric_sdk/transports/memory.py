@@ -6,6 +6,7 @@ Everything that holds a `MemoryTransport` instance is on the same bus.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from fabric_sdk.contracts.envelope import Message
 from fabric_sdk.contracts.errors import TransportUnavailable
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.transports.base import ConnectionListener, Receiver
+
+log = logging.getLogger(__name__)
 
 _NOBODY = {Header.STATUS: "503"}
 
@@ -53,6 +56,12 @@ class _Interest:
         if self.prefix is not None:
             return subject.startswith(self.prefix) and (self.depth is None or subject.count(".") == self.depth)
         return self.subject == subject or matches(self.subject, subject)
+
+    def take(self, message: Message) -> None:
+        try:
+            self.receiver(message)
+        except Exception:  # neither the publisher nor the other receivers have anything to do with it
+            log.exception("receiving %s failed", message.subject)
 
     async def close(self) -> None:
         self.bus.forget(self)
@@ -109,17 +118,17 @@ class MemoryTransport:
         """Give `message` to all who hear its subject; tell whether anybody did."""
         subject = message.subject
         heard = False
-        groups: dict[tuple[str, str], list[_Interest]] = {}
+        groups: dict[str, list[_Interest]] = {}
         for shelf in (_shelf(subject), None):
             for interest in self._shelves.get(shelf, ()):
                 if not interest.hears(subject):
                     continue
                 heard = True
                 if interest.queue:
-                    groups.setdefault((interest.subject, interest.queue), []).append(interest)
+                    groups.setdefault(interest.queue, []).append(interest)
                 else:
-                    interest.receiver(message)
+                    interest.take(message)
         for members in groups.values():
             chosen = members[0] if len(members) == 1 else random.choice(members)
-            chosen.receiver(message)
+            chosen.take(message)
         return heard

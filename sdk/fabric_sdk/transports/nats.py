@@ -10,10 +10,14 @@ for each message: no queue, no task and no lost "slow consumer" in between. Rece
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import random
+import re
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -34,9 +38,64 @@ _PINGS_UNANSWERED: Final = 2
 _CONNECT_SECONDS: Final = 2
 _PROBE_SECONDS: Final = 5.0
 _PROBES_UNANSWERED: Final = 3
+_FLUSH_SECONDS: Final = 5
+_CLOSE_SECONDS: Final = 3
 _BUFFER_BYTES: Final = 8 * 1024 * 1024
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
+_WEBSOCKETS: Final = frozenset(("ws", "wss"))
+_SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
+
+
+class _Client(Client):
+    """nats-py's client, mended where its own faults would become ours."""
+
+    async def flush(self, timeout: int = 10) -> None:
+        # nats-py reports success when it cannot even ask.
+        reading = cast("Any", self)._reading_task
+        if not self.is_connected or reading is None or reading.done():
+            raise nats.errors.ConnectionReconnectingError
+        await super().flush(timeout)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        # nats-py writes a PING at once, ahead of what waits for its flusher: the answer would say nothing of that, and
+        # neither `flush` nor the end of a subscription could be relied on.
+        mine = cast("Any", self)
+        if self.is_connected and mine._pending:
+            mine._transport.writelines(mine._pending)
+            mine._pending, mine._pending_data_size = [], 0
+        await cast("Any", super())._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        # A flush that ran out of time leaves its future in the line, cancelled; nats-py ends its read loop over it.
+        mine = cast("Any", self)
+        if mine._pongs and mine._pongs[0].done():
+            mine._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # An attempt to reconnect that failed half-way leaves its socket open.
+        if socket := cast("Any", self)._transport:
+            socket.close()
+        await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        # What speaks another protocol makes nats-py stumble in many ways; it tries again after its own errors alone.
+        try:
+            await super()._process_connect_init()
+        except (OSError, nats.errors.Error, TimeoutError):
+            raise
+        except Exception as stumbled:
+            raise nats.errors.Error(f"nats: {stumbled}") from stumbled
+
+    async def end(self) -> None:
+        """Close in any case and in time: nats-py waits for ever for a server that takes nothing more."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.close()
+        except (OSError, nats.errors.Error, TimeoutError):
+            if writer := getattr(cast("Any", self)._transport, "_io_writer", None):
+                writer.transport.abort()
 
 
 class _Inlet:
@@ -67,21 +126,32 @@ class _Interest:
         self._subject = subject
         self._queue = queue
         self._inlet = _Inlet(receiver)
+        self._client: Client | None = None
         self._on_server: NatsSubscription | None = None
+        self._closed = False
 
     async def renew(self, client: Client) -> None:
+        if self._closed:
+            return
         untyped = cast("Any", client)  # nats-py types its futures only in part, and wants a whole one
         self._on_server = await untyped.subscribe(self._subject, queue=self._queue, future=self._inlet)
+        self._client = client
 
     async def close(self) -> None:
         """Unsubscribe and hear out what the server had sent by then."""
+        if self._closed:
+            return
+        self._closed = True
         self._transport.forget(self)
-        if self._on_server is None:
+        if self._client is None or self._on_server is None:
             return
         try:
-            await self._on_server.drain()
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._on_server.drain()
         except (nats.errors.Error, OSError, TimeoutError):
             log.debug("%s was closed while the connection was away", self._subject)
+            # Or nats-py would renew it when it reconnects.
+            cast("Any", self._client)._remove_sub(cast("Any", self._on_server)._id)
 
 
 class NatsTransport:
@@ -89,10 +159,11 @@ class NatsTransport:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)
-        self._client = Client()
+        self._client = _Client()
         self._interests: list[_Interest] = []
         self._listeners: list[ConnectionListener] = []
         self._closing = False
+        self._told: ConnectionEvent = "connected"
         self._lost = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -112,15 +183,11 @@ class NatsTransport:
             ConfigurationError: the URL is malformed, or the server refuses these credentials.
             TransportUnavailable: no NATS server answers there.
         """
-        servers = [part.strip() for part in url.split(",") if part.strip()]
-        for server in servers:
-            if urlsplit(server).scheme not in ("nats", "tls", "ws", "wss"):
-                raise ConfigurationError(f"{_shown(server)!r} is no NATS URL", fix="write nats://host:port")
-        options: dict[str, Any] = {"servers": servers, "name": name}
-        options |= {"user_credentials": credentials} if credentials else {}
+        options: dict[str, Any] = {"servers": _servers(url), "name": name}
+        options |= {"user_credentials": _checked_credentials(credentials)} if credentials else {}
         options |= {"tls": tls} if tls else {}
         transport = NatsTransport(options)
-        await transport._open(patient=False)
+        await transport._open()
         transport._supervisor = asyncio.create_task(transport._supervise())
         return transport
 
@@ -137,29 +204,31 @@ class NatsTransport:
         return self._client.max_payload
 
     async def publish(self, message: Message) -> None:
-        headers = message.headers
+        body, headers = message.body.encoded(), message.headers
+        # nats-py looks at the body alone. The server counts headers too, and closes the connection over one byte more.
+        if len(body) > self.max_message or (headers and len(body) + _size(headers) > self.max_message):
+            raise MessageTooLarge(
+                f"the message has {len(body) + _size(headers or {})} bytes, NATS takes {self.max_message}",
+                fix="send less, or raise max_payload in the server's configuration",
+            )
         try:
             await self._client.publish(
-                message.subject,
-                message.body.encoded(),
-                reply=message.reply,
-                headers=cast("dict[str, str] | None", headers),
+                message.subject, body, reply=message.reply, headers=cast("dict[str, str] | None", headers)
             )
-        except nats.errors.MaxPayloadError:
-            raise MessageTooLarge(
-                f"the message has {len(message.body.encoded())} bytes, NATS takes {self.max_message}",
-                fix="send less, or raise max_payload in the server's configuration",
-            ) from None
         except (nats.errors.Error, OSError) as away:
             raise TransportUnavailable(f"NATS is away: {away or type(away).__name__}") from away
 
     async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> _Interest:
+        if self._closing:
+            raise TransportUnavailable("this connection to NATS is closed")
         interest = _Interest(self, subject, receiver, queue)
         self._interests.append(interest)
         if not self._client.is_closed:
             try:
                 await interest.renew(self._client)
-            except nats.errors.ConnectionClosedError:
+                if self.connected:
+                    await self.flush()
+            except (nats.errors.ConnectionClosedError, TransportUnavailable):
                 log.debug("%s will be heard on the next connection", subject)
         return interest
 
@@ -170,7 +239,7 @@ class NatsTransport:
 
     async def flush(self) -> None:
         try:
-            await self._client.flush(timeout=int(_PROBE_SECONDS))
+            await self._client.flush(timeout=_FLUSH_SECONDS)
         except (nats.errors.Error, OSError, TimeoutError, AttributeError) as away:
             raise TransportUnavailable(f"NATS is away: {away or type(away).__name__}") from away
 
@@ -187,17 +256,21 @@ class NatsTransport:
         self._closing = True
         if self._supervisor is not None:
             self._supervisor.cancel()
-        try:
-            await asyncio.wait_for(self._client.flush(timeout=2), 3)
-        except (nats.errors.Error, OSError, TimeoutError, AttributeError):
-            log.debug("closed without a last flush: the server is away")
-        await self._client.close()
+            await asyncio.wait([self._supervisor])
+        with suppress(TransportUnavailable):
+            await self.flush()
+        await self._client.end()
+        self._interests.clear()
 
     # supervision
 
-    async def _open(self, *, patient: bool) -> None:
-        """Connect a new client and renew every interest on it."""
-        client = Client()
+    async def _open(self) -> None:
+        """Connect a new client and renew every interest on it.
+
+        Raises:
+            ConfigurationError, TransportUnavailable: as `connect`; nothing is left of the attempt.
+        """
+        client = _Client()
         failures: list[Exception] = []
 
         async def on_error(error: Exception) -> None:
@@ -205,33 +278,45 @@ class NatsTransport:
             del failures[:-8]
             log.debug("nats: %s", error)
 
+        async def on_disconnected() -> None:
+            if client is self._client:
+                self._tell("disconnected")
+
+        async def on_reconnected() -> None:
+            self._tell("connected")
+
+        async def on_closed() -> None:
+            self._lost.set()
+
         try:
-            async with asyncio.timeout(None if patient else _CONNECT_SECONDS * 3):
+            async with asyncio.timeout(_CONNECT_SECONDS * 3):
                 await client.connect(
                     **self._options,
                     error_cb=on_error,
-                    closed_cb=self._on_closed,
-                    disconnected_cb=self._on_disconnected,
-                    reconnected_cb=self._on_connected,
+                    closed_cb=on_closed,
+                    disconnected_cb=on_disconnected,
+                    reconnected_cb=on_reconnected,
                     connect_timeout=_CONNECT_SECONDS,
-                    max_reconnect_attempts=-1 if patient else 1,
+                    max_reconnect_attempts=1,
                     reconnect_time_wait=0,
-                    reconnect_to_server_handler=_choose if patient else None,
                     ping_interval=_PING_SECONDS,
                     max_outstanding_pings=_PINGS_UNANSWERED,
                     pending_size=_BUFFER_BYTES,
+                    flush_timeout=_CONNECT_SECONDS,  # who publishes into a full buffer waits no longer
                     # every subject comes from the catalogue in `contracts.subjects`, which checks what goes into it
                     skip_subject_validation=True,
                 )
-        except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as failure:
-            await client.close()
-            raise self._refusal(failure, failures) from failure
-        client.options["max_reconnect_attempts"] = -1
-        client._reconnect_to_server_handler = _choose  # pyright: ignore[reportPrivateUsage]
-        self._client = client
-        for interest in list(self._interests):
-            await interest.renew(client)
-        await client.flush(timeout=_CONNECT_SECONDS)
+                client.options["max_reconnect_attempts"] = -1
+                cast("Any", client)._reconnect_to_server_handler = _choose
+                self._client = client  # from here on, new interests go to it
+                for interest in list(self._interests):
+                    await interest.renew(client)
+                await client.flush(timeout=_CONNECT_SECONDS)
+        except BaseException as failure:
+            await client.end()
+            if isinstance(failure, (nats.errors.Error, OSError, TimeoutError)):
+                raise self._refusal(failure, failures) from failure
+            raise
         self._tell("connected")
 
     def _refusal(self, failure: Exception, failures: list[Exception]) -> Exception:
@@ -249,16 +334,16 @@ class NatsTransport:
     async def _supervise(self) -> None:
         """Probe the connection; replace a client that closed itself or no longer answers."""
         unanswered = 0
-        while not self._closing:
-            try:
+        while True:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._lost.wait(), _PROBE_SECONDS)
-            except TimeoutError:
+            self._lost.clear()
+            if not self._client.is_closed:
                 unanswered = 0 if await self._answers() else unanswered + 1
                 if unanswered < _PROBES_UNANSWERED:
                     continue
                 log.warning("the NATS client does not answer; it is replaced")
             unanswered = 0
-            self._lost.clear()
             await self._replace()
 
     async def _answers(self) -> bool:
@@ -271,33 +356,31 @@ class NatsTransport:
         return True
 
     async def _replace(self) -> None:
-        old, wait = self._client, _FIRST_WAIT
-        if not old.is_closed:
-            await old.close()
-        self._lost.clear()  # closing the old one says so too
-        while not self._closing:
+        await self._client.end()
+        wait = _FIRST_WAIT
+        while True:
             try:
-                await self._open(patient=False)
+                await self._open()
                 return
-            except (TransportUnavailable, ConfigurationError, nats.errors.Error, TimeoutError) as failure:
+            except (TransportUnavailable, ConfigurationError) as failure:
                 log.warning("%s", failure)
             await asyncio.sleep(random.uniform(wait / 2, wait))
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    async def _on_closed(self) -> None:
-        if not self._closing:
-            self._lost.set()
-
-    async def _on_disconnected(self) -> None:
-        self._tell("disconnected")
-
-    async def _on_connected(self) -> None:
-        self._tell("connected")
-
     def _tell(self, event: ConnectionEvent) -> None:
-        if not self._closing:
-            for listener in list(self._listeners):
-                listener(event)
+        """Tell the listeners, once for each loss and each return."""
+        if self._closing or event == self._told:
+            return
+        self._told = event
+        for listener in list(self._listeners):
+            listener(event)
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    """Bytes that NATS counts for these headers."""
+    if not headers:
+        return 0
+    return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
 
 
 def _choose(servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
@@ -307,7 +390,44 @@ def _choose(servers: list[Server], info: dict[str, Any]) -> tuple[Server | None,
     return server, random.uniform(wait / 2, wait)
 
 
+def _servers(url: str) -> list[str]:
+    """The servers in `url`.
+
+    Raises:
+        ConfigurationError: there is none, or one that no server can have.
+    """
+    servers = [part.strip() for part in url.split(",") if part.strip()]
+    schemes: set[str] = set()
+    for server in servers:
+        try:
+            parts = urlsplit(server)
+            schemes.add(parts.scheme)
+            usable = parts.scheme in _SCHEMES and bool(re.fullmatch(r"\S+", parts.hostname or "")) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigurationError(f"{_shown(server)!r} is no NATS URL", fix="write nats://host:port")
+    if not servers:
+        raise ConfigurationError("the NATS URL is empty", fix="write nats://host:port")
+    if schemes & _WEBSOCKETS and schemes - _WEBSOCKETS:
+        raise ConfigurationError("the NATS URL mixes ws:// and nats://", fix="use one of them for all servers")
+    return servers
+
+
+def _checked_credentials(path: str) -> str:
+    """`path`, if it is a NATS `.creds` file: nats-py would look for its parts for ever."""
+    fix = "name the .creds file of a NATS user"
+    try:
+        content = Path(path).read_bytes()
+    except OSError as unreadable:
+        raise ConfigurationError(f"{path} cannot be read: {unreadable.strerror}", fix=fix) from None
+    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
+        raise ConfigurationError(f"{path} holds no NATS credentials", fix=fix)
+    if importlib.util.find_spec("nkeys") is None:
+        raise ConfigurationError("a .creds file needs the package nkeys", fix="pip install 'nats-py[nkeys]'")
+    return path
+
+
 def _shown(url: str) -> str:
-    """A URL without its password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """A URL, or what was meant to be one, without its password."""
+    return re.sub(r"^([a-z]+://)?.*@", r"\1", url)

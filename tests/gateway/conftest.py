@@ -1,0 +1,62 @@
+"""Fixtures of the gateway's tests: a client of the shared fabric, and an agent that shows what arrived at a worker."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+from support.running import Running, running_fabric
+from support.waiting import eventually
+
+from gateway.client import Client, tools
+from gateway.probe import Probe, serving
+
+HERE = Path(__file__).parent
+
+MAX_CONCURRENT = 4
+MAX_BODY = 64 * 1024
+MAX_HEADER = 8 * 1024
+CALL_TIMEOUT = 17
+"""Seconds: a little more than it takes to notice that a worker is lost."""
+
+
+@pytest.fixture(scope="session")
+def strict_fabric() -> Generator[Running]:
+    """A fabric with small limits, on IPv6 where there is any, whose agent `victim` may be treated badly."""
+    env = {
+        "FABRIC_MAX_CONCURRENT": str(MAX_CONCURRENT),
+        "FABRIC_MAX_BODY": str(MAX_BODY),
+        "FABRIC_MAX_HEADER": str(MAX_HEADER),
+        "FABRIC_CALL_TIMEOUT": str(CALL_TIMEOUT),
+        "FABRIC_ALLOWED_HOSTS": "gateway.example",
+        "FABRIC_ALLOWED_ORIGINS": "https://app.example",
+    }
+    pools = [str(HERE.parent / "agents" / "hello.py"), str(HERE / "victim.py")]
+    with running_fabric(*pools, "--processes", "2", "--host", _loopback(), env=env) as running:
+        yield running
+
+
+def _loopback() -> str:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return "127.0.0.1"
+    return "::1"
+
+
+@pytest.fixture(scope="module")
+async def mcp(mcp_url: str, mcp_token: str) -> AsyncGenerator[Client]:
+    """A client of the shared fabric."""
+    async with Client.to(mcp_url, mcp_token) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def probe(hello_fabric: Running) -> AsyncGenerator[Probe]:
+    """An agent of the shared fabric that lives in this process."""
+    probe = Probe()
+    async with serving(hello_fabric.nats_url, probe):
+        await eventually(lambda: "probe_raw" in tools(hello_fabric), what="the probe in the list of tools")
+        yield probe

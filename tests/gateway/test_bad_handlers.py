@@ -1,0 +1,169 @@
+"""Handlers that end badly: the caller gets a clear answer, the worker goes on, and the next call works.
+
+Proves: PT-1, RT-6, CM-2
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.running import FABRIC, Running
+from support.waiting import eventually
+
+from gateway.client import Client, Json, tools
+from gateway.conftest import CALL_TIMEOUT
+
+
+@pytest.fixture(scope="module")
+async def strict(strict_fabric: Running) -> AsyncGenerator[Client]:
+    async with Client.to(strict_fabric.mcp_url, strict_fabric.token) as client:
+        yield client
+
+
+async def answer(client: Client, tool: str, **arguments: Any) -> Json:
+    """The whole answer to a call: its result, or its error with the HTTP status."""
+    response = await client.ask("tools/call", {"name": tool, "arguments": arguments})
+    body: Json = response.json()
+    return body["result"] if "result" in body else {**body["error"], "status": response.status_code}
+
+
+async def worker(client: Client) -> int:
+    """The process of a worker of the victim's pool: it still works."""
+    return (await client.call("victim_ok"))["structuredContent"]["result"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ("raise_group", "ExceptionGroup: two"),
+        ("raise_with_bytes", "RuntimeError: line one"),
+    ],
+)
+async def test_what_a_handler_raises_is_told_in_a_result(strict: Client, tool: str, said: str) -> None:
+    result = await answer(strict, f"victim_{tool}")
+    assert result["isError"] is True
+    assert said in result["content"][0]["text"]
+    await worker(strict)
+
+
+@pytest.mark.parametrize("tool", ["wrong_type", "unencodable", "huge_integer", "broken_text", "endless"])
+async def test_what_cannot_be_encoded_is_an_error_that_says_so(strict: Client, tool: str) -> None:
+    error = await answer(strict, f"victim_{tool}")
+    assert (error["code"], error["status"]) == (-32603, 200)
+    assert error["message"]
+    await worker(strict)
+
+
+async def test_a_number_that_json_has_not_becomes_null_or_an_error(strict: Client) -> None:
+    found = await answer(strict, "victim_not_a_number")
+    assert found.get("code") == -32603 or found["structuredContent"] == {"value": None}
+
+
+async def test_an_answer_that_the_broker_does_not_take_is_an_error_that_says_so(strict: Client) -> None:
+    error = await answer(strict, "victim_too_large")
+    assert (error["code"], error["status"]) == (4130, 200)
+    assert "bytes" in error["message"]
+    await worker(strict)
+
+
+@pytest.mark.parametrize("tool", ["leave", "cancel"])
+async def test_a_handler_that_ends_more_than_itself_is_answered(strict: Client, tool: str) -> None:
+    started = time.monotonic()
+    found = await answer(strict, f"victim_{tool}")
+    assert found.get("isError") or found["code"] in (-32603, 4990, 5020)
+    assert time.monotonic() - started < CALL_TIMEOUT
+    await worker(strict)
+
+
+async def test_the_second_worker_does_what_killed_the_first_if_that_does_no_harm(
+    strict: Client, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    result = await answer(strict, "victim_die_once", mark=str(mark))
+    assert mark.exists()
+    assert isinstance(result["structuredContent"]["result"], int)
+
+
+async def test_calls_that_hang_or_kill_end_with_an_error_and_the_pools_go_on(
+    strict: Client, strict_fabric: Running
+) -> None:
+    async def timed(tool: str) -> tuple[Json, float]:
+        started = time.monotonic()
+        return await answer(strict, tool), time.monotonic() - started
+
+    hung, died = await asyncio.gather(timed("hello_hang"), timed("victim_die"))
+    error, seconds = hung
+    assert (error["code"], error["status"]) == (5040, 200)
+    assert "deadline" in error["message"]
+    assert CALL_TIMEOUT - 1 < seconds < CALL_TIMEOUT + 3
+    error, seconds = died
+    assert (error["code"], error["status"]) == (5020, 200)
+    assert "worker" in error["message"]
+    assert seconds < CALL_TIMEOUT
+    alive = {await worker(strict) for _ in range(20)}
+    assert all(_is_running(pid) for pid in alive)
+
+
+async def test_a_handler_that_cannot_be_cancelled_holds_up_nobody_else(strict: Client) -> None:
+    """Two workers, four calls in threads that nothing can end: other calls go on, and the calls end in time."""
+    waiting = [asyncio.create_task(strict.ask("tools/call", {"name": "victim_stubborn"})) for _ in range(3)]
+    for _ in range(20):
+        await worker(strict)
+    for call in waiting:
+        call.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_an_agent_without_workers_is_unavailable_and_back_with_the_first(
+    strict: Client, strict_fabric: Running, tmp_path: Path
+) -> None:
+    module = tmp_path / "loner.py"
+    module.write_text("from fabric_sdk import Agent\nagent = Agent('loner')\n@agent.tool\nasync def ok() -> int:\n    return 1\n")
+    log = tmp_path / "log"
+
+    async def pool() -> asyncio.subprocess.Process:
+        with log.open("wb") as output:
+            started = await asyncio.create_subprocess_exec(
+                FABRIC, "worker", module, env=strict_fabric.env, stdout=output, stderr=output
+            )
+        await eventually(lambda: "loner_ok" in tools(strict_fabric), seconds=30, what=log.read_text())
+        return started
+
+    first = await pool()
+    assert (await answer(strict, "loner_ok"))["structuredContent"] == {"result": 1}
+    first.send_signal(signal.SIGTERM)
+    assert await first.wait() == 0, log.read_text()
+    # its tools stay listed: a restart must not empty a client's list
+    assert "loner_ok" in tools(strict_fabric)
+    waiting = asyncio.create_task(answer(strict, "loner_ok"))
+    second = await pool()
+    assert (await waiting)["structuredContent"] == {"result": 1}, "a call waits for a pool that restarts"
+    second.send_signal(signal.SIGTERM)
+    assert await second.wait() == 0, log.read_text()
+    error = await answer(strict, "loner_ok")
+    assert (error["code"], error["status"]) == (5030, 200)
+    assert "loner" in error["message"]
+    assert "fabric worker" in error["message"]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_what_ends_badly_leaves_the_rest_of_the_platform_as_it_was(strict_fabric: Running) -> None:
+    for name in ("gateway", "registry-1", "nats-server", "valkey-server"):
+        assert _is_running(strict_fabric.pids[name]), name
+    names = tools(strict_fabric)
+    assert json.dumps(sorted(names)) == json.dumps(names)

@@ -1,0 +1,411 @@
+"""The supervised NATS connection, while its server is killed, frozen, reconfigured, replaced. Proves: PT-1, CM-2."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from typing import Any, cast
+
+import pytest
+from support.listener import listener
+from support.nats_server import HOST, PrivateNats, private_nats
+from support.waiting import Ear, eventually
+
+from fabric_sdk import Agent, Fabric
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.worker import Worker
+
+pytestmark = pytest.mark.anyio
+
+_numbers = count()
+
+Connect = Callable[[], Awaitable[NatsTransport]]
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Both loops: workers and gateways run on uvloop, whose sockets behave a little differently when they break."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same behaviour as in the product, sooner."""
+    monkeypatch.setattr("fabric_sdk.transports.nats._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("fabric_sdk.transports.nats._PROBE_SECONDS", 0.5)
+    monkeypatch.setattr("fabric_sdk.transports.nats._FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr("fabric_sdk.transports.nats._CLOSE_SECONDS", 0.5)
+
+
+@pytest.fixture
+def server() -> Generator[PrivateNats]:
+    with private_nats() as server:
+        yield server
+
+
+@pytest.fixture
+async def exit_stack() -> AsyncGenerator[AsyncExitStack]:
+    async with AsyncExitStack() as exit_stack:
+        yield exit_stack
+
+
+@pytest.fixture
+def connect(server: PrivateNats, exit_stack: AsyncExitStack) -> Connect:
+    async def connect() -> NatsTransport:
+        transport = await NatsTransport.connect(server.url)
+        exit_stack.push_async_callback(transport.close)
+        return transport
+
+    return connect
+
+
+class Events:
+    """What a connection told its listeners."""
+
+    def __init__(self, transport: NatsTransport) -> None:
+        self.seen: list[str] = []
+        self.stop = transport.listen(self.seen.append)
+
+
+async def works(publisher: NatsTransport, ear: Ear, subject: str) -> None:
+    """Return when a message on `subject` is heard, which may get lost while a connection comes back."""
+    nonce = next(_numbers)
+
+    async def try_it() -> None:
+        while nonce not in ear.values:
+            try:
+                await publisher.publish(Message(subject, Body(nonce)))
+                await publisher.flush()
+            except TransportUnavailable:
+                pass
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(10):
+        await try_it()
+
+
+# The server goes and comes back
+
+
+async def test_after_the_server_was_killed_everything_works_again_by_itself(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    plain, shared = Ear(), Ear()
+    await subscriber.subscribe("plain", plain)
+    await subscriber.subscribe("shared.*", shared, queue="pool")
+    events = Events(subscriber)
+    for _ in range(2):
+        server.kill()
+        await eventually(lambda: not (subscriber.connected or publisher.connected), what="the loss of the connection")
+        server.start()
+        await works(publisher, plain, "plain")
+        await works(publisher, shared, "shared.a")
+    assert events.seen == ["disconnected", "connected"] * 2
+
+
+async def test_calls_go_on_after_the_server_was_killed(
+    server: PrivateNats, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric_sdk.patterns.call.SILENCE", 0.5)
+    agent, executed = Agent("adder"), list[int]()
+
+    @agent.tool
+    async def add(left: int, right: int) -> int:
+        executed.append(left)
+        return left + right
+
+    worker_side, client_side = await connect(), await connect()
+    worker = Worker(worker_side, agent)
+    await worker.start()
+    async with Fabric.over(client_side) as fabric:
+        adder = fabric.agent("adder")
+        assert await adder.call("add", {"left": 1, "right": 2}, timeout=10) == 3
+        server.kill()
+        await eventually(lambda: not (worker_side.connected or client_side.connected))
+        call = asyncio.create_task(adder.call("add", {"left": 2, "right": 3}, timeout=10, key="twice-is-fine"))
+        server.start()
+        assert await call == 5
+        await eventually(lambda: worker_side.connected)
+        assert await adder.call("add", {"left": 3, "right": 4}, timeout=10) == 7
+    await worker.drain()
+    assert executed == [1, 2, 3]
+
+
+async def test_an_answer_that_is_ready_while_the_server_is_away_arrives_when_it_is_back(
+    server: PrivateNats, connect: Connect
+) -> None:
+    agent, begun, go_on = Agent("slow"), asyncio.Event(), asyncio.Event()
+
+    @agent.tool
+    async def work() -> str:
+        begun.set()
+        await go_on.wait()
+        return "done"
+
+    transports = [await connect(), await connect()]
+    worker = Worker(transports[0], agent)
+    await worker.start()
+    async with Fabric.over(transports[1]) as fabric:
+        call = asyncio.create_task(fabric.agent("slow").call("work", timeout=20))
+        await begun.wait()
+        server.kill()
+        await eventually(lambda: not any(transport.connected for transport in transports))
+        server.start()
+        await eventually(lambda: all(transport.connected for transport in transports))
+        for transport in transports:
+            await transport.flush()
+        go_on.set()
+        assert await call == "done"
+    await worker.drain()
+
+
+async def test_what_is_subscribed_and_closed_while_the_server_is_away_is_so_when_it_is_back(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    old, new = Ear(), Ear()
+    closed = await subscriber.subscribe("old", old)
+    server.kill()
+    await eventually(lambda: not (subscriber.connected or publisher.connected))
+    await subscriber.subscribe("new", new)
+    await closed.close()
+    server.start()
+    await works(publisher, new, "new")
+    await publisher.publish(Message("old"))
+    await works(publisher, new, "new")
+    assert old.heard == []
+
+
+async def test_messages_wait_for_the_server_up_to_a_limit_and_are_refused_beyond_it(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await subscriber.subscribe("kept", ear)
+    server.kill()
+    await eventually(lambda: not (subscriber.connected or publisher.connected))
+    for _ in range(8):
+        await publisher.publish(Message("kept", Body("x" * 1_000_000)))
+    with pytest.raises(TransportUnavailable, match="NATS is away"):
+        await publisher.publish(Message("kept", Body("x" * 1_000_000)))
+    await publisher.publish(Message("other"))  # there is room for something small
+    server.start()
+    await eventually(lambda: publisher.connected and subscriber.connected)
+
+
+# The server freezes
+
+
+async def test_a_server_that_freezes_for_a_moment_costs_nobody_the_connection(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await subscriber.subscribe("moment", ear)
+    events = Events(subscriber)
+    server.freeze()
+    for _ in range(2):
+        with pytest.raises(TransportUnavailable):
+            await subscriber.flush()
+    server.thaw()
+    await works(publisher, ear, "moment")
+    await subscriber.flush()
+    await works(publisher, ear, "moment")
+    assert events.seen == []
+
+
+async def test_after_a_long_freeze_everything_works_again_by_itself(
+    server: PrivateNats, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric_sdk.transports.nats._PING_SECONDS", 0.3)
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await subscriber.subscribe("long", ear)
+    server.freeze()
+    await eventually(lambda: not subscriber.connected, what="the notice that nobody answers")
+    server.thaw()
+    await works(publisher, ear, "long")
+
+
+async def test_a_subscription_closed_while_the_server_is_frozen_stays_closed(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    closed, other = Ear(), Ear()
+    subscription = await subscriber.subscribe("closed", closed)
+    await subscriber.subscribe("other", other)
+    server.freeze()
+    async with asyncio.timeout(5):
+        await subscription.close()
+    server.kill()  # what was written to it is lost with it
+    server.start()
+    await works(publisher, other, "other")
+    await publisher.publish(Message("closed"))
+    await works(publisher, other, "other")
+    assert closed.heard == []
+
+
+async def test_a_full_buffer_does_not_hold_a_publisher_for_ever(
+    server: PrivateNats, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fabric_sdk.transports.nats._BUFFER_BYTES", 1_000_000)
+    publisher = await connect()
+    server.freeze()
+    async with asyncio.timeout(20):
+        for _ in range(8):  # more than the sockets hold
+            await publisher.publish(Message("flood", Body("x" * 900_000)))
+        await publisher.close()
+
+
+# The server closes the client
+
+
+def raw(transport: NatsTransport) -> Any:
+    """The socket's writer."""
+    return cast("Any", transport)._client._transport
+
+
+async def test_a_client_that_the_server_closed_for_a_protocol_error_is_rebuilt(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await subscriber.subscribe("error", ear)
+    raw(subscriber).write(b"NONSENSE\r\n")
+    await raw(subscriber).drain()
+    await eventually(lambda: "Unknown Protocol" in server.log or "parse" in server.log.lower())
+    await works(publisher, ear, "error")
+    await works(subscriber, ear, "error")
+
+
+async def test_a_subject_that_the_server_will_not_take_costs_a_moment_and_not_the_connection(
+    server: PrivateNats, connect: Connect
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await publisher.subscribe("here", ear)
+    await publisher.publish(Message("x" * 10_000))
+    await works(subscriber, ear, "here")
+    await works(publisher, ear, "here")
+
+
+TWO_USERS = 'authorization { users: [ {user: "a", password: "one"}, {user: "b", password: "two"} ] }\n'
+ONE_USER = 'authorization { users: [ {user: "b", password: "two"} ] }\n'
+
+
+async def test_a_user_who_is_taken_away_and_given_back_finds_everything_as_it_was() -> None:
+    with private_nats(TWO_USERS) as users:
+        await take_away_and_give_back(users)
+
+
+async def take_away_and_give_back(users: PrivateNats) -> None:
+    async with logged_in(users, "a:one") as subscriber, logged_in(users, "b:two") as publisher:
+        ear, events = Ear(), Events(subscriber)
+        await subscriber.subscribe("user", ear)
+        users.configure(ONE_USER)
+        await eventually(lambda: events.seen == ["disconnected"])
+        with pytest.raises(TransportUnavailable):
+            await subscriber.flush()
+        users.configure(TWO_USERS)
+        await works(publisher, ear, "user")
+        assert subscriber.connected
+
+
+async def test_a_client_is_replaced_once_however_often_that_failed_before(
+    server: PrivateNats, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear, events = Ear(), Events(subscriber)
+    await subscriber.subscribe("once", ear)
+    await close_by_server_and_freeze(subscriber, server)
+    await eventually(lambda: caplog.text.count("no NATS server answers") >= 2)
+    server.thaw()
+    await works(publisher, ear, "once")
+    for _ in range(10):
+        await subscriber.flush()
+    assert events.seen == ["disconnected", "connected"]
+
+
+async def close_by_server_and_freeze(transport: NatsTransport, server: PrivateNats) -> None:
+    """Have the server close the client for an error, and freeze before another can connect."""
+
+    def freeze(event: str) -> None:
+        if event == "disconnected":
+            server.freeze()
+            stop()
+
+    stop = transport.listen(freeze)
+    raw(transport).write(b"NONSENSE\r\n")
+    await raw(transport).drain()
+
+
+@asynccontextmanager
+async def logged_in(server: PrivateNats, login: str) -> AsyncGenerator[NatsTransport]:
+    transport = await NatsTransport.connect(f"nats://{login}@{HOST}:{server.port}")
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+@pytest.mark.parametrize("greeting", [b"x" * 1_000_000, b"INFORMATION\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
+async def test_whatever_stands_in_for_the_server_for_a_while_it_is_found_again(
+    server: PrivateNats, connect: Connect, greeting: bytes
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await subscriber.subscribe("again", ear)
+    server.kill()
+    async with listener(greeting, port=server.port) as stand_in:
+        await eventually(lambda: stand_in.greeted >= 6, what="some attempts of both")
+        assert not subscriber.connected
+        assert not publisher.connected
+    server.start()
+    await works(publisher, ear, "again")
+
+
+# The end
+
+
+async def test_closing_while_the_server_is_away_leaves_nothing_behind(server: PrivateNats) -> None:
+    before = asyncio.all_tasks()
+    for break_it in (server.kill, server.freeze):
+        if break_it == server.freeze:
+            server.start()
+        transport = await NatsTransport.connect(server.url)
+        await transport.subscribe("end", Ear())
+        break_it()
+        async with asyncio.timeout(10):
+            await transport.close()
+        await eventually(lambda: asyncio.all_tasks() <= before, what="the end of every task of it")
+
+
+async def test_closing_while_the_client_is_being_replaced_leaves_nothing_behind(
+    server: PrivateNats, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = asyncio.all_tasks()
+    transport = await NatsTransport.connect(server.url)
+    await close_by_server_and_freeze(transport, server)
+    await eventually(lambda: "no NATS server answers" in caplog.text)
+    async with asyncio.timeout(10):
+        await transport.close()
+    await eventually(lambda: asyncio.all_tasks() <= before, what="the end of every task of it")
+    assert repr(transport) == "<NatsTransport closed, 0 interests>"
+
+
+async def test_who_stops_listening_is_told_nothing_more(server: PrivateNats, connect: Connect) -> None:
+    transport = await connect()
+    staying, leaving = Events(transport), Events(transport)
+    leaving.stop()
+    leaving.stop()
+    server.kill()
+    await eventually(lambda: staying.seen == ["disconnected"])
+    assert leaving.seen == []
+    server.start()
+    await eventually(lambda: staying.seen == ["disconnected", "connected"])
+    assert leaving.seen == []
