@@ -74,8 +74,10 @@ async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> Asy
         listener = bind(settings.host, settings.port)
         listener.listen(_BACKLOG)  # here, so that clients wait rather than fail while a gateway is restarted
         try:
-            async with Supervisor(with_mistakes(on_event, folder.inside("run"))) as supervisor:
-                connection = await _start(supervisor, folder, settings, plan, listener)
+            run = folder.inside("run")
+            async with Supervisor(with_mistakes(on_event, run)) as supervisor:
+                with mistakes_told(run):
+                    connection = await _start(supervisor, folder, settings, plan, listener)
                 folder.write(CONNECTION_FILE, json.dumps(asdict(connection)))
                 try:
                     yield connection
@@ -101,13 +103,11 @@ async def _start(
     private = shared | {"FABRIC_REDIS_URL": redis_url}
     run = folder.inside("run")
 
-    registry = Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private))
-    await registry.scale(1)
+    await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
     await supervisor.start(_gateway_spec(settings, shared, token, listener.fileno(), host, port))
     pools = zip(plan.pools, labels((_REGISTRY, *plan.pools))[1:], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
-    with mistakes_told(run):
-        await asyncio.gather(*(each.scale(plan.processes) for each in copies))
+    await asyncio.gather(*(each.scale(plan.processes) for each in copies))
     await _listed(len(plan.pools), host, port)
 
     return Connection(

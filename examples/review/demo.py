@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from driver import Unusable, connected, review
-from report import Kill, console, show
+from report import Kill, complaints, console, show
 from rich.markup import escape
 from tree import Tree
 
@@ -158,6 +158,7 @@ class Killer:
 async def demo(tree: Tree) -> int:
     """The whole of it; returns the exit code."""
     console.print(f"[bold]Reviewing the {len(tree.sources()):,} Python files of {escape(str(tree.root))}[/]")
+    console.print(f"[dim]with a fabric of its own: 1 reader, 1 metrics, {LINTERS} linters[/]")
     async with fabric(tree) as running, connected(running.mcp_url, running.token) as client:
         killer = Killer(running.linters[0])
         complete = show(await review(client, half_way=killer), killer.kill)
@@ -171,7 +172,11 @@ def chosen(repo: str | None) -> Tree:
     Raises:
         ValueError: there is nothing to review.
     """
-    tree = Tree(Path(repo).resolve()) if repo else Tree(Path(sysconfig.get_path("stdlib")).resolve(), NOT_REVIEWED)
+    tree = (
+        Tree(Path(repo).expanduser().resolve())
+        if repo
+        else Tree(Path(sysconfig.get_path("stdlib")).resolve(), NOT_REVIEWED)
+    )
     if not tree.root.is_dir():
         raise ValueError(f"there is no folder {repo}")
     if not tree.sources():
@@ -200,7 +205,7 @@ def main() -> int:
     try:
         tree = chosen(parser.parse_args().repo)
     except ValueError as nothing:
-        console.print(f"[red]error:[/] {escape(str(nothing))}", soft_wrap=True)
+        complaints.print(f"[red]error:[/] {escape(str(nothing))}", soft_wrap=True)
         return USAGE
     try:
         return asyncio.run(_until_told(tree))
@@ -208,7 +213,7 @@ def main() -> int:
         console.print("[yellow]stopped before the end[/]")
         return INTERRUPTED
     except (Broken, Unusable) as broken:
-        console.print(f"[red]error:[/] {escape(str(broken))}", soft_wrap=True)
+        complaints.print(f"[red]error:[/] {escape(str(broken))}", soft_wrap=True)
         return MISSING
 
 

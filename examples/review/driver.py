@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from report import Answer, Review, console, show
+from report import Answer, Review, complaints, console, show
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -157,7 +157,7 @@ def main() -> int:
     try:
         return 0 if asyncio.run(_main(parser.parse_args().url)) else 1
     except Unusable as unusable:
-        console.print(f"[red]error:[/] {escape(str(unusable))}", soft_wrap=True)
+        complaints.print(f"[red]error:[/] {escape(str(unusable))}", soft_wrap=True)
         return 1
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from tree import Tree
 
-from fabric_sdk import Agent
-from fabric_sdk.contracts.errors import UnknownName
+from fabric_sdk import Agent, UnknownName
 
 agent = Agent("reader", version="1.0.0", description="Lists and reads the Python sources of one tree.")
 tree = Tree.from_environment()
@@ -41,3 +40,5 @@ def source(path: str) -> str:
         raise UnknownName(f"there is no Python source {path!r} in this tree") from None
     except (SyntaxError, UnicodeDecodeError) as broken:
         raise UnknownName(f"{path} is not text in the encoding it declares: {broken}") from None
+    except OSError as closed:
+        raise UnknownName(f"{path} cannot be read: {closed.strerror}") from None

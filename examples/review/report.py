@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(highlight=False)
+complaints = Console(highlight=False, stderr=True)
 
 LINT: Final = "linter_lint"
 MEASURE: Final = "metrics_measure"
@@ -259,11 +261,15 @@ def _show_verdict(review: Review, kill: Kill | None) -> bool:
 def _loss(answers: list[Answer], kill: Kill) -> str:
     """What became of the calls that were under way when the worker was killed."""
     under_way = [a for a in answers if a.tool == LINT and a.began < kill.at < a.began + a.seconds]
+    if not under_way:
+        return f"When linter {kill.pid} was killed, no lint call was under way."
     answered = sum(answer.value is not None for answer in under_way)
-    longest = max((answer.began + answer.seconds - kill.at for answer in under_way), default=0.0)
+    longest = max(answer.began + answer.seconds - kill.at for answer in under_way)
+    all_or_some = "all" if answered == len(under_way) else f"only {answered}"
     return (
-        f"Linter {kill.pid} was killed with {len(under_way)} lint calls under way. {answered} of them were answered, "
-        f"the last {longest:.1f} s later: what it had in hand went to another worker."
+        f"When linter {kill.pid} was killed, {len(under_way)} lint calls were under way: {all_or_some} were answered, "
+        f"the last {longest:.1f} s later.\n"
+        "[dim]What a dead worker had in hand goes to another one, once it has been silent for long enough.[/]"
     )
 
 
@@ -278,7 +284,7 @@ def _percentile(ordered: list[float], share: float) -> float:
     """The smallest value that at least `share` of all values do not exceed."""
     if not ordered:
         return 0.0
-    return ordered[max(0, min(len(ordered), -int(-share * len(ordered) // 1)) - 1)]
+    return ordered[ceil(share * len(ordered)) - 1]
 
 
 def _duration(seconds: float) -> str:

@@ -28,6 +28,5 @@ class Reviewer:
 
 async def source_of(path: str, ctx: Context) -> str:
     """The text of a source, read from the agent `reader`: a call between agents, under the deadline of this one."""
-    assert ctx.fabric is not None, "only outside a worker there is no fabric"
     contents = await ctx.fabric.agent("reader").read(f"source://{quote(path)}")
     return contents[0]["text"]

@@ -65,7 +65,7 @@ class Tree:
     def _wanted(self, folder: Path) -> bool:
         if folder.name.startswith(".") or folder.name in _NEVER or folder.name in self.skip:
             return False
-        return not (folder / "pyvenv.cfg").exists()
+        return os.access(folder, os.R_OK | os.X_OK) and not (folder / "pyvenv.cfg").exists()
 
     def _inside(self, file: Path) -> bool:
         """Whether `file` is a file inside the root once every `..` and every link is resolved."""

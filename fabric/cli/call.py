@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from fabric.cli.connection import connected
+from fabric.cli.connection import catalogue, connected
 from fabric.cli.console import err, out, print_json, run
 from fabric.cli.options import DataOption, JsonOption, TimeoutOption
 from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
@@ -38,8 +38,7 @@ async def _call(
         err.print(f"[dim]{done:g}{'' if total is None else f' of {total:g}'} {message or ''}[/]")
 
     async with connected(data) as fabric:
-        catalogue: dict[str, Any] = await fabric.agent("registry").call("catalogue", timeout=min(timeout, 10.0))
-        names = [entry["name"] for entry in catalogue["agents"]]
+        names = [entry["name"] for entry in (await catalogue(fabric, timeout=min(timeout, 5.0)))["agents"]]
         if agent not in names and agent != "registry":
             raise UnknownAgent(f"there is no agent {agent!r}", fix=f"there are: {', '.join(names) or 'none'}")
         value = await fabric.agent(agent).call(tool, arguments, timeout=timeout, key=key, on_progress=progress)

@@ -10,12 +10,15 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import psutil
 
 from fabric.node import Connection, connection_file
 from fabric_sdk import Fabric
-from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
+
+_CATALOGUE_SECONDS: Final = 5.0
 
 
 def running(data: Path | None) -> Connection | None:
@@ -31,13 +34,13 @@ def nats_url(data: Path | None) -> str:
     """Where the bus is.
 
     Raises:
-        ConfigurationError: neither the environment nor a running fabric says.
+        TransportUnavailable: neither the environment nor a running fabric says.
     """
     if data is None and (named := os.environ.get("FABRIC_NATS_URL")):
         return named
     if (connection := running(data)) is not None:
         return connection.nats_url
-    raise ConfigurationError("no fabric is running here", fix="start one with `fabric up`, or set FABRIC_NATS_URL")
+    raise TransportUnavailable("no fabric is running here", fix="start one with `fabric up`, or set FABRIC_NATS_URL")
 
 
 @asynccontextmanager
@@ -45,3 +48,17 @@ async def connected(data: Path | None) -> AsyncGenerator[Fabric]:
     """A client of that fabric."""
     async with Fabric.connect(nats_url(data)) as fabric:
         yield fabric
+
+
+async def catalogue(fabric: Fabric, *, timeout: float = _CATALOGUE_SECONDS) -> dict[str, Any]:
+    """Who is there, as the registry tells it.
+
+    Raises:
+        AgentUnavailable: there is NATS, but no fabric on it.
+    """
+    try:
+        return await fabric.agent("registry").call("catalogue", timeout=timeout)
+    except AgentUnavailable:
+        raise AgentUnavailable(
+            "NATS is there, but no registry answers", fix="start the fabric with `fabric up`"
+        ) from None

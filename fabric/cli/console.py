@@ -33,11 +33,11 @@ class Exit(IntEnum):
     FAILED = 1
     """What was asked for did not work."""
     USAGE = 2
-    """The question was wrong: options, configuration, names, arguments."""
+    """The question was wrong: options, configuration, names."""
     UNAVAILABLE = 3
     """The fabric, an agent or a broker is not there."""
     TOOL_ERROR = 4
-    """The tool ran and reported an error."""
+    """The tool reported an error, or that the arguments do not suit it."""
     DEADLINE = 5
     """No answer came in time."""
 

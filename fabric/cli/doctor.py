@@ -6,13 +6,13 @@ import platform
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
 
-from fabric.cli.connection import connected, nats_url, running
+from fabric.cli.connection import catalogue, connected, nats_url, running
 from fabric.cli.console import Exit, out, print_json, run
 from fabric.cli.options import DataOption, JsonOption
 from fabric.embedded import probe_nats, probe_redis
@@ -106,13 +106,13 @@ async def _redis(data: Path | None) -> str:
 
 async def _registry(data: Path | None) -> str:
     async with connected(data) as fabric:
-        catalogue: dict[str, Any] = await fabric.agent("registry").call("catalogue", timeout=5.0)
-    instances = sum(len(agent["instances"]) for agent in catalogue["agents"])
-    if catalogue["revision"] == 0:
+        found = await catalogue(fabric)
+    instances = sum(len(agent["instances"]) for agent in found["agents"])
+    if found["revision"] == 0:
         raise FabricError(
             "the registry answers from the bus: its Redis is away", fix="start Redis; leases return by themselves"
         )
-    return f"{len(catalogue['agents'])} agents, {instances} instances"
+    return f"{len(found['agents'])} agents, {instances} instances"
 
 
 async def _gateway(data: Path | None) -> str:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fabric.cli.connection import connected
+from fabric.cli.connection import catalogue, connected
 from fabric.cli.console import out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption
-from fabric_sdk import Fabric
 from fabric_sdk.contracts.description import Beat
 
 
@@ -30,18 +29,14 @@ def tools(
     run(_tools(agent, everything=everything or agent is not None, json_output=json_output, data=data))
 
 
-async def _catalogue(fabric: Fabric) -> dict[str, Any]:
-    return await fabric.agent("registry").call("catalogue", timeout=10.0)
-
-
 async def _ps(*, json_output: bool, data: Path | None) -> None:
     async with connected(data) as fabric:
-        catalogue = await _catalogue(fabric)
+        found = await catalogue(fabric)
     if json_output:
-        print_json(catalogue)
+        print_json(found)
         return
     rows: list[tuple[object, ...]] = []
-    for agent in catalogue["agents"]:
+    for agent in found["agents"]:
         beats = sorted((Beat.model_validate(raw) for raw in agent["instances"]), key=lambda beat: beat.started)
         rows += [_row(beat) for beat in beats]
         if not beats:
@@ -60,7 +55,7 @@ async def _tools(agent: str | None, *, everything: bool, json_output: bool, data
     found: list[dict[str, Any]] = []
     async with connected(data) as fabric:
         registry = fabric.agent("registry")
-        for entry in (await _catalogue(fabric))["agents"] if agent is None else [{"name": agent}]:
+        for entry in (await catalogue(fabric))["agents"] if agent is None else [{"name": agent}]:
             described = await registry.call("description", {"agent": entry["name"]}, timeout=10.0)
             if everything or described["kind"] == "agent":
                 found += [{"agent": entry["name"], **tool} for tool in described["tools"]]

@@ -95,8 +95,8 @@ class Modern:
         if meta.version is UNSET or meta.capabilities is UNSET:
             missing = rpc.VERSION_KEY if meta.version is UNSET else rpc.CAPABILITIES_KEY
             raise Refusal(rpc.INVALID_PARAMS, f"params._meta lacks {missing!r}")
-        if bytes(meta.version) != _VERSION_JSON or headers.get(b"mcp-protocol-version") != _VERSION_BYTES:
-            _check_version(meta, headers)
+        usual = bytes(meta.version) == _VERSION_JSON and headers.get(b"mcp-protocol-version") == _VERSION_BYTES
+        version = VERSION if usual else _stated_version(meta, headers)
         if headers.get(b"mcp-method", b"").decode("latin-1") != call.method:
             raise Refusal(rpc.HEADER_MISMATCH, "the Mcp-Method header is not the method in the body")
         if (member := NAMED.get(call.method)) is not None:
@@ -104,6 +104,8 @@ class Modern:
             value = params.uri if member == "uri" else params.name
             if value is not UNSET and (stated is None or decode_header_value(stated.decode("latin-1")) != value):
                 raise Refusal(rpc.HEADER_MISMATCH, f"the Mcp-Name header is not params.{member} in the body")
+        if version != VERSION:
+            raise _unsupported(version)
         return params
 
     def _check_param_headers(
@@ -168,15 +170,12 @@ class _Folded(dict[str, str]):
         return self._lines
 
 
-def _check_version(meta: Meta, headers: Headers) -> None:
-    """The slow way, for what is not byte for byte as usual."""
-    version = rpc.value_of(meta.version)
-    if not isinstance(version, str):
-        raise Refusal(rpc.INVALID_PARAMS, f"{rpc.VERSION_KEY!r} must be a string")
-    if headers.get(b"mcp-protocol-version", b"").decode("latin-1") != version:
+def _stated_version(meta: Meta, headers: Headers) -> str:
+    """The version that header and body agree on, where they are not byte for byte as usual."""
+    stated = headers.get(b"mcp-protocol-version")
+    if stated is None or stated.decode("latin-1") != rpc.value_of(meta.version):
         raise Refusal(rpc.HEADER_MISMATCH, "the MCP-Protocol-Version header is not the version in the body")
-    if version != VERSION:
-        raise _unsupported(version)
+    return stated.decode("latin-1")
 
 
 def _unsupported(version: str) -> Refusal:

@@ -4,6 +4,6 @@ from fabric_sdk.agent import Agent
 from fabric_sdk.authoring.content import Audio, Image, ResourceLink
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
-from fabric_sdk.contracts.errors import FabricError, ToolError
+from fabric_sdk.contracts.errors import FabricError, ToolError, UnknownName
 
-__all__ = ["Agent", "Audio", "Context", "Fabric", "FabricError", "Image", "ResourceLink", "ToolError"]
+__all__ = ["Agent", "Audio", "Context", "Fabric", "FabricError", "Image", "ResourceLink", "ToolError", "UnknownName"]

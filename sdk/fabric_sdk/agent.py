@@ -22,6 +22,7 @@ from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.pipeline import Request
 
 F = TypeVar("F", bound=Function)
+T = TypeVar("T")
 Lifespan = Callable[[Fabric], AbstractAsyncContextManager[None]]
 
 
@@ -157,10 +158,10 @@ class Agent:
         return await method(params, context)
 
     async def _call_tool(self, params: dict[str, Any], context: Context) -> Body:
-        tool = self._tools.get(params.get("name", ""))
+        tool = _named(self._tools, params)
         if tool is None:
             raise errors.UnknownName(f"agent {self.name!r} has no tool {params.get('name')!r}")
-        return await tool.call(params.get("arguments") or {}, context)
+        return await tool.call(_arguments(params), context)
 
     async def _read_resource(self, params: dict[str, Any], context: Context) -> Body:
         uri = params.get("uri")
@@ -173,16 +174,26 @@ class Agent:
         raise errors.UnknownName(f"agent {self.name!r} has no resource {uri!r}", data={"uri": uri})
 
     async def _get_prompt(self, params: dict[str, Any], context: Context) -> Body:
-        prompt = self._prompts.get(params.get("name", ""))
+        prompt = _named(self._prompts, params)
         if prompt is None:
             raise errors.UnknownName(f"agent {self.name!r} has no prompt {params.get('name')!r}")
-        return self._complete(await prompt.get(params.get("arguments") or {}, context))
+        return self._complete(await prompt.get(_arguments(params), context))
 
     async def _describe(self, params: dict[str, Any], context: Context) -> Body:
         return Body((await self.describe()).model_dump(mode="json"))
 
     def _complete(self, result: dict[str, Any]) -> Body:
         return Body({**result, "resultType": "complete", "_meta": self._stamp})
+
+
+def _named(offers: dict[str, T], params: dict[str, Any]) -> T | None:
+    name = params.get("name")
+    return offers.get(name) if isinstance(name, str) else None
+
+
+def _arguments(params: dict[str, Any]) -> Any:
+    arguments = params.get("arguments")
+    return {} if arguments is None else arguments
 
 
 def _add(offers: dict[str, Any], name: str, offer: Any, what: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from fabric_sdk.client import Fabric
+from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.patterns.call import Scope, Trace
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
@@ -26,7 +27,7 @@ async def _nowhere(reply: str, kind: str, frame: dict[str, Any]) -> None:
 class Context:
     """One call, from inside its handler. Annotate a parameter of a tool with `Context` to receive it."""
 
-    __slots__ = ("_emit", "_progress", "_reply", "agent", "cancelled", "fabric", "instance", "key", "scope")
+    __slots__ = ("_emit", "_fabric", "_progress", "_reply", "agent", "cancelled", "instance", "key", "scope")
 
     def __init__(
         self,
@@ -45,13 +46,23 @@ class Context:
         self.instance = instance
         self.key = key
         """The caller's idempotency key: the same for every attempt of the same call."""
-        self.fabric = fabric
-        """For calls to other agents; `None` outside a worker."""
+        self._fabric = fabric
         self.cancelled = False
         """Set when the caller gave up. Coroutines are cancelled as well; a function in a thread looks here."""
         self._reply = reply
         self._emit = emit
         self._progress = float("-inf")
+
+    @property
+    def fabric(self) -> Fabric:
+        """For calls to other agents, on behalf of this one.
+
+        Raises:
+            ConfigurationError: this context was made outside a worker.
+        """
+        if self._fabric is None:
+            raise ConfigurationError("there is no fabric outside a worker", fix="run the agent with `fabric worker`")
+        return self._fabric
 
     @property
     def deadline(self) -> float:

@@ -59,6 +59,8 @@ class _Job:
     request: Request
     context: Context
     taken: float
+    key: str = ""
+    """Its key among the calls in hand: the reply subject, where no other call in hand has the same."""
     task: asyncio.Task[None] | None = None
     begun: bool = False
     """Whether the task has taken its first step; one that is cancelled before that never runs at all."""
@@ -122,6 +124,13 @@ class Worker:
     async def start(self) -> None:
         """Enter the lifespan, hear calls, and tell the fabric."""
         self._loop = asyncio.get_running_loop()
+        try:
+            await self._start()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+
+    async def _start(self) -> None:
         self._fabric = await self._exit.enter_async_context(Fabric.over(self._transport))
         await self._exit.enter_async_context(self._servable.lifespan(self._fabric))
         self.description = await self._servable.describe()
@@ -206,7 +215,9 @@ class Worker:
         return method
 
     def _take(self, job: _Job) -> None:
-        self._hands.jobs[job.message.reply or str(id(job))] = job
+        jobs, reply = self._hands.jobs, job.message.reply
+        job.key = reply if reply and reply not in jobs else str(id(job))  # a foreign caller may use one inbox for many
+        jobs[job.key] = job
         self._idle.clear()
         if self._ticker is None:
             self._ticker = self._loop.call_later(_TICK, self._tick)
@@ -229,7 +240,7 @@ class Worker:
             await self._reply_error(job.message, job.ended or errors.CallCancelled())
         except errors.FabricError as failure:
             await self._reply_error(job.message, failure)
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
             log.exception("%s failed in %s", job.request.method, self)
             await self._reply_error(job.message, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
         finally:
@@ -245,6 +256,8 @@ class Worker:
             await self._transport.publish(Message(message.reply, result))
         except (TypeError, ValueError) as failure:  # what orjson raises for a value without a JSON form
             raise errors.UnencodableResult(str(failure)) from failure
+        except errors.MessageTooLarge as failure:  # the work is done, so this is no refusal of the call
+            raise errors.UnencodableResult(f"the answer is too large: {failure}") from failure
         except errors.TransportUnavailable:
             log.warning("an answer could not be sent; its caller will repeat the call or see it time out")
 
@@ -254,11 +267,17 @@ class Worker:
         if not message.reply:
             return
         wire = errors.to_wire(failure)
-        headers = {Header.ERROR_CODE: str(wire["code"]), Header.ERROR: _one_line(wire["message"])}
         try:
-            await self._transport.publish(Message(message.reply, Body(wire), headers=headers))
+            try:
+                await self._send_error(message.reply, wire)
+            except (errors.MessageTooLarge, TypeError, ValueError):  # its words or its data are no JSON, or too much
+                await self._send_error(message.reply, {"code": wire["code"], "message": _one_line(wire["message"])})
         except errors.FabricError:
             log.warning("an error could not be sent: %s", failure)
+
+    async def _send_error(self, reply: str, wire: dict[str, Any]) -> None:
+        headers = {Header.ERROR_CODE: str(wire["code"]), Header.ERROR: _one_line(wire["message"])}
+        await self._transport.publish(Message(reply, Body(wire), headers=headers))
 
     def _refuse(self, message: Message, refused: errors.FabricError) -> None:
         """Answer an error without having begun."""
@@ -267,7 +286,7 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     def _let_go(self, job: _Job) -> None:
-        self._hands.jobs.pop(job.message.reply or str(id(job)), None)
+        self._hands.jobs.pop(job.key, None)
         if not self._hands.jobs:
             self._idle.set()
 
@@ -275,16 +294,21 @@ class Worker:
         """Begin what waits, while there is room."""
         hands = self._hands
         while hands.queue and hands.running < self.limits.concurrency:
-            job = hands.queue.popleft()
-            if job.ended is None:
-                self._begin(job)
+            if (job := hands.queue[0]).context.remaining <= 0:
+                self._end(job, errors.DeadlineExceeded())
+            else:
+                self._begin(hands.queue.popleft())
 
     # what comes beside the calls
 
     async def _emit(self, reply: str, kind: str, frame: dict[str, Any]) -> None:
         """Send one frame ahead of the answer that goes to `reply`."""
-        if reply:
+        if not reply:
+            return
+        try:
             await self._transport.publish(Message(reply, Body(frame), headers={Header.FRAME: kind}))
+        except errors.TransportUnavailable:
+            log.debug("a %s frame could not be sent; the work goes on without", kind)
 
     def _receive_control(self, message: Message) -> None:
         try:
@@ -304,6 +328,7 @@ class Worker:
             if job.begun:  # else it sees by itself, in its first step, that it was ended
                 job.task.cancel()
         else:
+            self._hands.queue.remove(job)
             self._let_go(job)
             self._refuse(job.message, why)
 

@@ -118,3 +118,10 @@ class Stage:
 async def stage(bus: Bus) -> AsyncGenerator[Stage]:
     async with AsyncExitStack() as exit_stack:
         yield Stage(bus, exit_stack)
+
+
+@pytest.fixture
+async def nats_stage(nats_bus: NatsBus) -> AsyncGenerator[Stage]:
+    """For what only happens where messages are encoded."""
+    async with AsyncExitStack() as exit_stack:
+        yield Stage(nats_bus, exit_stack)

@@ -54,10 +54,11 @@ BUILT = {
 """… and all that the catalogue of subjects builds from the same, by the name of what builds it."""
 NO_SUBJECTS = {"POOL", "Header", "checked_agent_name", "checked_token", "due_of", "number_of"}
 
-LOCAL_ERRORS = {
+NOT_ON_THE_WIRE = {
     errors.FabricError: "the root of the others",
     errors.ToolError: "on the wire, a result with isError",
     errors.ConfigurationError: "raised before anything is sent",
+    errors.TransportClosed: "raised by who closed the connection itself",
 }
 
 
@@ -113,7 +114,7 @@ def test_headers_are_those_of_the_code() -> None:
 
 def _kinds() -> list[type[FabricError]]:
     found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, FabricError)]
-    return [kind for kind in found if kind not in LOCAL_ERRORS]
+    return [kind for kind in found if kind not in NOT_ON_THE_WIRE]
 
 
 def _may_be_repeated(kind: type[FabricError]) -> str:

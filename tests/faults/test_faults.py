@@ -165,18 +165,6 @@ def test_a_worker_told_to_stop_finishes_its_calls(node: Mill, tmp_path: Path) ->
     assert "ended    mill-3" not in node.command.said[said:], "only an exit code other than 0 is told"
 
 
-def test_a_worker_that_hangs_for_8_seconds_costs_no_call(node: Mill) -> None:
-    with traffic(node) as calls:
-        hung, at = signal_part(node.pid, "mill-2", signal.SIGSTOP), time.monotonic()
-        measure("calls flow", calls.flows(since=at))
-        time.sleep(max(0.0, at + 8.0 - time.monotonic()))  # the fault: longer than a silence, shorter than a lease
-        os.kill(hung, signal.SIGCONT)
-        before = calls.edge.pids[hung]
-        wait_until(lambda: calls.edge.pids[hung] > before, what="an answer of the worker that hung")
-    calls.nothing_failed()
-    measure("slowest call", max(each.seconds for each in calls.edge.outcomes))
-
-
 def test_a_killed_registry_costs_no_call_and_no_tool(node: Mill) -> None:
     with traffic(node) as calls:
         killed, at = signal_part(node.pid, "registry-1", signal.SIGKILL), time.monotonic()
@@ -205,22 +193,29 @@ def test_a_redis_that_lost_everything_is_filled_within_one_heartbeat(node: Mill)
     assert {each["name"] for each in listed} >= set(before)
 
 
-def test_redis_may_be_away_for_20_seconds(node: Mill, tmp_path: Path) -> None:
+def test_redis_may_be_away_for_20_seconds_while_an_agent_comes_and_a_worker_hangs(node: Mill, tmp_path: Path) -> None:
     hello = Path(__file__).parent.parent / "agents" / "hello.py"
     with traffic(node) as calls:
         with held(node, "valkey-server"):
             at = time.monotonic()
-            with worker(hello, folder=tmp_path, env=node.env) as pool:  # who comes meanwhile is found, too
+            with worker(hello, folder=tmp_path, env=node.env) as pool:
                 wait_until(lambda: asyncio.run(_says(node, "hi")) == "hi", what="a tool of the new agent")
-                measure("a new agent is served", time.monotonic() - at)
-                time.sleep(max(0.0, at + 20.0 - time.monotonic()))  # the fault: longer than any lease
+                measure("Redis away: a new agent is served", time.monotonic() - at)
                 assert pool.stop() == 0
+            hung, since = signal_part(node.pid, "mill-2", signal.SIGSTOP), time.monotonic()
+            measure("worker hangs: calls flow", calls.flows(since=since))
+            time.sleep(max(0.0, since + 8.0 - time.monotonic()))  # the fault: longer than a silence, within a lease
+            os.kill(hung, signal.SIGCONT)
+            before = calls.edge.pids[hung]
+            wait_until(lambda: calls.edge.pids[hung] > before, what="an answer of the worker that hung")
+            time.sleep(max(0.0, at + 20.0 - time.monotonic()))  # the fault: longer than any lease
             calls.flows()
         at = time.monotonic()
         wait_until(lambda: len(instances(node, "mill")) >= 4, seconds=2 * HEARTBEAT, what="the catalogue in Redis")
-        measure("the catalogue is in Redis", time.monotonic() - at)
+        measure("Redis back: the catalogue is in it", time.monotonic() - at)
         calls.flows()
     calls.nothing_failed()
+    measure("slowest call", max(each.seconds for each in calls.edge.outcomes))
 
 
 async def _says(node: Mill, text: str) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,51 +131,53 @@ class Client:
 class Wire:
     """A connection on which a test writes HTTP itself."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._read = b""
 
     @staticmethod
     @asynccontextmanager
     async def to(url: str) -> AsyncGenerator[Wire]:
         """To the host and port of `url`."""
         parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        try:
-            yield Wire(reader, writer)
-        finally:
-            writer.close()
+        with socket.create_connection((parts.hostname, parts.port)) as connection:
+            connection.setblocking(False)
+            yield Wire(connection)
 
     async def send(self, *parts: bytes) -> None:
         """Send part after part, for as long as the other side takes them."""
-        try:
+        with suppress(ConnectionError):  # what it said before it hung up is there to be read
             for part in parts:
-                self._writer.write(part)
-                await self._writer.drain()
-        except ConnectionError:
-            return  # what it said before it hung up is there to be read
+                await asyncio.get_running_loop().sock_sendall(self._socket, part)
 
     async def read_until(self, mark: bytes, *, seconds: float = 10.0) -> bytes:
         """What comes up to and with `mark`."""
         async with asyncio.timeout(seconds):
-            return await self._reader.readuntil(mark)
+            while mark not in self._read:
+                assert await self._more(), f"it hung up after {self._read[-200:]!r}"
+        found, _, self._read = self._read.partition(mark)
+        return found + mark
 
     async def read_to_end(self, *, seconds: float = 10.0) -> bytes:
         """What comes until the other side closes."""
-        read = b""
         async with asyncio.timeout(seconds):
-            try:
-                while part := await self._reader.read(65_536):
-                    read += part
-            except ConnectionError:
-                return read  # it closed while there was more to take from us
-        return read
+            while await self._more():
+                pass
+        return self._read
 
     async def status(self) -> int:
         """The status of the next response."""
         line = await self.read_until(b"\r\n")
         assert line.startswith(b"HTTP/1.1 "), line
         return int(line.split()[1])
+
+    async def _more(self) -> bool:
+        try:
+            part = await asyncio.get_running_loop().sock_recv(self._socket, 65_536)
+        except ConnectionError:
+            part = b""
+        self._read += part
+        return bool(part)
 
 
 def written(url: str, lines: Mapping[str, str], content: bytes, *, more: bytes = b"") -> bytes:

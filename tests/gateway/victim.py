@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,18 @@ async def die() -> None:
 
 
 @agent.tool(annotations={"idempotentHint": True})
-async def die_once(mark: str) -> int:
+def die_once(mark: Path) -> int:
     """Kill the process the first time; the second time, work."""
-    if not Path(mark).exists():
-        Path(mark).touch()
+    if not mark.exists():
+        mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid()
 
 
 @agent.tool
 async def leave() -> None:
-    """End the process as a program does."""
-    raise SystemExit(3)
+    """End the program."""
+    sys.exit(3)
 
 
 @agent.tool
@@ -106,16 +108,10 @@ async def too_large() -> str:
 @agent.tool
 def stubborn() -> None:
     """Hang in a thread, where nothing can be cancelled."""
-    import threading
-
-    threading.Event().wait(60)
+    threading.Event().wait(5)
 
 
 @agent.tool
-async def swallow() -> str:
-    """Ignore being cancelled, once."""
-    try:
-        await asyncio.sleep(60)
-    except asyncio.CancelledError:
-        await asyncio.sleep(0.1)
-    return "after all"
+def leave_from_a_thread() -> None:
+    """End the program, from a function that runs in a thread."""
+    sys.exit("enough")

@@ -81,20 +81,21 @@ class Tool:
             return self._error(said.message)
         except FabricError:
             raise
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:  # a tool that ends the program ends its own call and nobody else's
             log.exception("tool %s failed", self.name)
             return self._error(f"{self.name} failed: {type(failure).__name__}: {failure}")
         return _Result(value, self)
 
     def _error(self, text: str) -> Body:
-        content = [{"type": "text", "text": text}]
+        sendable = text.encode(errors="replace").decode()  # what is quoted may be no text
+        content = [{"type": "text", "text": sendable}]
         return Body({"content": content, "isError": True, "resultType": "complete", "_meta": self.stamp})
 
     def encode(self, value: Any) -> dict[str, Any]:
         """The MCP result of a returned `value`."""
         result: dict[str, Any] = {}
         if self._returns is not None:
-            plain = value if type(value) is str else self._plain(value)
+            plain = value if type(value) is self._signature.returns is str else self._plain(value)
             result["content"] = [
                 {"type": "text", "text": plain if type(plain) is str else orjson.dumps(plain).decode()}
             ]

@@ -40,6 +40,12 @@ class TransportUnavailable(FabricError):
     started = False
 
 
+class TransportClosed(TransportUnavailable):
+    """The connection was closed on this side."""
+
+    retryable = False
+
+
 class AgentUnavailable(FabricError):
     """No instance of this agent is taking calls."""
 
@@ -155,7 +161,8 @@ _BY_CODE: dict[int, type[FabricError]] = {
 
 def to_wire(error: FabricError) -> dict[str, Any]:
     """The JSON-RPC error object of `error`: `code`, `message`, and `data` where there is any."""
-    wire: dict[str, Any] = {"code": error.code, "message": str(error)}
+    message = str(error).encode(errors="replace").decode()  # it may quote what is no text
+    wire: dict[str, Any] = {"code": error.code, "message": message}
     if error.data is not None:
         wire["data"] = error.data
     return wire
@@ -163,7 +170,9 @@ def to_wire(error: FabricError) -> dict[str, Any]:
 
 def from_wire(wire: dict[str, Any]) -> FabricError:
     """The error that a JSON-RPC error object stands for; an unknown code becomes `HandlerFailed` and keeps its code."""
-    code = wire.get("code", HandlerFailed.code)
+    code: Any = wire.get("code")
+    if not isinstance(code, int):
+        code = HandlerFailed.code
     error = _BY_CODE.get(code, HandlerFailed)(str(wire.get("message", "")), data=wire.get("data"))
     error.code = code  # a hosted server's own code passes through as it is
     return error

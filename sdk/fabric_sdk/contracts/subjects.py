@@ -20,7 +20,7 @@ POOL: Final = "pool"
 """The queue group that every instance of an agent joins: one of them takes each call."""
 
 CATALOGUE_CHANGED: Final = "fab.catalogue.changed"
-"""Published by the registry when an agent, an instance or a description came or went. Body: `{"revision": int}`."""
+"""Published by the registry when an agent, an instance or a description came or went. Body: `{"at": Unix seconds}`."""
 
 BEATS: Final = "fab.beat.>"
 """Every heartbeat of every instance."""
@@ -48,7 +48,7 @@ def checked_agent_name(name: str) -> str:
     if _AGENT_NAME.fullmatch(name) is None:
         raise ConfigurationError(
             f"{name!r} cannot name an agent",
-            fix="use 1 to 63 lower-case letters, digits and hyphens, starting with a letter",
+            fix="use 1 to 63 lower-case letters, digits and hyphens, a letter first and no hyphen last",
         )
     return name
 

@@ -137,6 +137,7 @@ class Caller:
         self.client = uuid4().hex
         self._waiting: dict[str, _Waiting] = {}  # by the call's number
         self._sent = 0
+        self._closed = False
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._replies: Subscription | None = None
@@ -149,11 +150,12 @@ class Caller:
         self._stop_listening = self.transport.listen(self._connection_changed)
 
     async def close(self) -> None:
-        """Hear no more; calls still waiting fail with `TransportUnavailable`."""
+        """Hear no more; calls still waiting end with `CallCancelled`, new ones with `TransportClosed`."""
+        self._closed = True
         if self._ticker is not None:
             self._ticker.cancel()
         for waiting in list(self._waiting.values()):
-            self._fail(waiting, errors.TransportUnavailable("this client was closed"))
+            self._fail(waiting, errors.CallCancelled("this client was closed before the answer came"))
         if self._stop_listening is not None:
             self._stop_listening()
         if self._replies is not None:
@@ -185,7 +187,7 @@ class Caller:
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: self._may_repeat(error, call)),
             wait=BACKOFF,
-            stop=stop_before_delay(patience),
+            stop=stop_before_delay(patience - wait),
             reraise=True,
         )
         return await retrying(self._attempt, call)
@@ -198,6 +200,8 @@ class Caller:
         return may_repeat(failure, safe=call.safe is True)
 
     async def _attempt(self, call: Call) -> Body:
+        if self._closed:
+            raise errors.TransportClosed("this client is closed")
         remaining = call.scope.deadline - time.time()
         if remaining <= 0:
             raise errors.DeadlineExceeded
@@ -242,7 +246,7 @@ class Caller:
         elif message.header(Header.ERROR_CODE) is not None:
             try:
                 error = errors.from_wire(message.body.value())
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, TypeError):
                 error = errors.HandlerFailed(message.header(Header.ERROR))
             self._fail(waiting, error)
         elif not waiting.answer.done():
@@ -277,6 +281,7 @@ class Caller:
             return
         safe = waiting.call.safe
         if silence >= LONG_SILENCE or safe is True:
+            waiting.call.safe = safe is True  # who could not say so in all this time is not asked again
             self._fail(waiting, errors.WorkerLost())
         elif not isinstance(safe, bool) and not waiting.asking:
             waiting.asking = True
@@ -313,8 +318,9 @@ async def _settle(call: Call) -> None:
     """Find out whether `call` is safe; what cannot be found out is not."""
     if not isinstance(call.safe, bool):
         try:
-            call.safe = await call.safe()
-        except errors.FabricError:
+            async with asyncio.timeout(call.scope.deadline - time.time()):
+                call.safe = await call.safe()
+        except (errors.FabricError, TimeoutError):
             call.safe = False
 
 

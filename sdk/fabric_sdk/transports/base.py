@@ -41,7 +41,7 @@ class Transport(Protocol):
 
     @property
     def max_message(self) -> int:
-        """The largest encoded body that travels, in bytes."""
+        """The largest encoded body that travels, in bytes; headers take their part of it."""
         ...
 
     async def publish(self, message: Message) -> None:
@@ -49,7 +49,8 @@ class Transport(Protocol):
 
         Raises:
             TransportUnavailable: it cannot be sent now, nor kept for the moment of reconnection.
-            MessageTooLarge: its body is larger than `max_message`.
+            TransportClosed: this transport was closed.
+            MessageTooLarge: its body and headers are larger than `max_message`.
         """
         ...
 
@@ -57,6 +58,9 @@ class Transport(Protocol):
         """Hear `subject`; with a `queue` group, share it with the group's other members.
 
         Interest outlives reconnections. It is known to the broker when this returns, if the transport is connected.
+
+        Raises:
+            TransportClosed: this transport was closed.
         """
         ...
 

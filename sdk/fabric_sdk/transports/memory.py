@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 from fabric_sdk.contracts.envelope import Message
-from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.contracts.errors import TransportClosed
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.transports.base import ConnectionListener, Receiver
 
@@ -83,13 +83,13 @@ class MemoryTransport:
 
     async def publish(self, message: Message) -> None:
         if self._closed:
-            raise TransportUnavailable("the in-process bus is closed")
+            raise TransportClosed("the in-process bus is closed")
         if not self._hand_over(message) and message.reply:
             self._hand_over(Message(message.reply, headers=_NOBODY))
 
     async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> _Interest:
         if self._closed:
-            raise TransportUnavailable("the in-process bus is closed")
+            raise TransportClosed("the in-process bus is closed")
         interest = _Interest(self, subject, receiver, queue)
         self._shelves.setdefault(interest.shelf, []).append(interest)
         return interest
@@ -104,7 +104,7 @@ class MemoryTransport:
 
     async def flush(self) -> None:
         if self._closed:
-            raise TransportUnavailable("the in-process bus is closed")
+            raise TransportClosed("the in-process bus is closed")
 
     def listen(self, listener: ConnectionListener) -> Callable[[], None]:
         """A bus within the process is never lost, so `listener` hears nothing."""

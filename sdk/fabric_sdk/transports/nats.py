@@ -28,7 +28,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import ConfigurationError, MessageTooLarge, TransportUnavailable
+from fabric_sdk.contracts.errors import ConfigurationError, MessageTooLarge, TransportClosed, TransportUnavailable
 from fabric_sdk.transports.base import ConnectionEvent, ConnectionListener, Receiver
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ _CLOSE_SECONDS: Final = 3
 _BUFFER_BYTES: Final = 8 * 1024 * 1024
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
+_CLOSED: Final = "this connection to NATS is closed"
 _WEBSOCKETS: Final = frozenset(("ws", "wss"))
 _SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
 
@@ -93,7 +94,7 @@ class _Client(Client):
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self.close()
-        except (OSError, nats.errors.Error, TimeoutError):
+        except (OSError, nats.errors.Error, TimeoutError, RuntimeError):  # RuntimeError: uvloop, on a closed socket
             if writer := getattr(cast("Any", self)._transport, "_io_writer", None):
                 writer.transport.abort()
 
@@ -216,11 +217,11 @@ class NatsTransport:
                 message.subject, body, reply=message.reply, headers=cast("dict[str, str] | None", headers)
             )
         except (nats.errors.Error, OSError) as away:
-            raise TransportUnavailable(f"NATS is away: {away or type(away).__name__}") from away
+            raise self._away(away) from away
 
     async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> _Interest:
         if self._closing:
-            raise TransportUnavailable("this connection to NATS is closed")
+            raise TransportClosed(_CLOSED)
         interest = _Interest(self, subject, receiver, queue)
         self._interests.append(interest)
         if not self._client.is_closed:
@@ -241,7 +242,7 @@ class NatsTransport:
         try:
             await self._client.flush(timeout=_FLUSH_SECONDS)
         except (nats.errors.Error, OSError, TimeoutError, AttributeError) as away:
-            raise TransportUnavailable(f"NATS is away: {away or type(away).__name__}") from away
+            raise self._away(away) from away
 
     def listen(self, listener: ConnectionListener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -318,6 +319,11 @@ class NatsTransport:
                 raise self._refusal(failure, failures) from failure
             raise
         self._tell("connected")
+
+    def _away(self, cause: Exception) -> TransportUnavailable:
+        if self._closing:
+            return TransportClosed(_CLOSED)
+        return TransportUnavailable(f"NATS is away: {cause or type(cause).__name__}")
 
     def _refusal(self, failure: Exception, failures: list[Exception]) -> Exception:
         where = ", ".join(_shown(server) for server in self._options["servers"])

@@ -1,0 +1,150 @@
+"""The commands that look at a running fabric and use it: what they print, how they end. Proves: OP-1, CM-1, PT-1."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cli.command import Done, Up, fabric, started, up
+from faults.load import Wire
+from support.running import wait_until
+
+from fabric.embedded.ports import is_free
+
+HELLO = Path(__file__).parent.parent / "agents" / "hello.py"
+
+REFUSED: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
+    "an unknown agent": (("call", "nobody", "echo"), 2, ("there is no agent 'nobody'", "there are: ", "hello")),
+    "no agent's name": (("call", "No Body", "echo"), 2, ("there is no agent 'No Body'", "there are: ")),
+    "an unknown tool": (("call", "hello", "nothing"), 2, ("agent 'hello' has no tool 'nothing'",)),
+    "no pair": (("call", "hello", "echo", "hi"), 2, ("'hi' is not name=value", "text=hi")),
+    "no JSON": (("call", "hello", "echo", '{"text":'), 2, ("the arguments are not JSON", '{"name": "value"}')),
+    "a missing argument": (("call", "hello", "echo"), 4, ("invalid arguments for echo", "text: Field required")),
+    "a wrong type": (("call", "hello", "count", "to=many"), 4, ("invalid arguments for count", "valid integer")),
+    "a tool's error": (("call", "hello", "refuse", "reason=not today"), 4, ("not today",)),
+    "a crash of a tool": (("call", "hello", "crash"), 4, ("RuntimeError: something unexpected",)),
+    "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("The deadline passed",)),
+    "tools of nobody": (("tools", "nobody"), 2, ("there is no agent 'nobody'", "fabric ps")),
+}
+ANSWERED: dict[str, tuple[str, ...]] = {
+    "ps": ("ps",),
+    "ps as JSON": ("ps", "--json"),
+    "tools": ("tools",),
+    "tools as JSON": ("tools", "hello", "--json"),
+    "text": ("call", "hello", "echo", "text=hi there"),
+    "text as JSON": ("call", "hello", "echo", '{"text": "hi [bold]there"}', "--json"),
+    "an object": ("call", "hello", "whoami", "wait=0"),
+    "progress": ("call", "hello", "count", "to=2", "--key", "once"),
+    "doctor": ("doctor",),
+    "doctor as JSON": ("doctor", "--json"),
+}
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
+    folder = tmp_path_factory.mktemp("commands")
+    with up("--data", folder / "data", HELLO, folder=folder) as node:
+        yield node
+        assert node.command.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def done(node: Up) -> dict[str, Done]:
+    """All of the above, a few at a time. They find the fabric by its data folder alone."""
+    data = str(node.command.output.parent / "data")
+    asked = {name: arguments for name, (arguments, _, _) in REFUSED.items()} | ANSWERED
+    with ThreadPoolExecutor(4) as pool:
+        ends = {name: pool.submit(fabric, *arguments, "--data", data) for name, arguments in asked.items()}
+        return {name: end.result() for name, end in ends.items()}
+
+
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_a_mistake_gets_one_clear_error_and_its_exit_code(done: dict[str, Done], wrong: str) -> None:
+    _, code, words = REFUSED[wrong]
+    done[wrong].refused(code, *words)
+    assert not done[wrong].out
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_what_works_ends_with_code_0(done: dict[str, Done], name: str) -> None:
+    assert (done[name].code, "error" in done[name].err) == (0, False), done[name].err
+
+
+def test_ps_shows_each_instance(done: dict[str, Done], node: Up) -> None:
+    pid = node.pids["hello-1"]
+    heading, *rows = [line.split()[0] for line in done["ps"].out.splitlines()]
+    assert (heading, sorted(rows)) == ("AGENT", ["hello", "registry"])
+    assert f":{pid}" in done["ps"].out
+    agents: list[dict[str, Any]] = done["ps as JSON"].json["agents"]
+    (hello,) = (agent for agent in agents if agent["name"] == "hello")
+    assert [(each["pid"], each["state"]) for each in hello["instances"]] == [(pid, "ready")]
+
+
+def test_tools_shows_the_names_that_clients_see(done: dict[str, Done]) -> None:
+    assert "hello_echo" in done["tools"].out
+    assert "registry" not in done["tools"].out, "the platform's own are shown on demand"
+    (echo,) = (tool for tool in done["tools as JSON"].json if tool["name"] == "echo")
+    assert echo["inputSchema"]["required"] == ["text"]
+
+
+def test_call_prints_the_value_alone_on_standard_output(done: dict[str, Done], node: Up) -> None:
+    assert done["text"].out == "hi there\n"
+    assert done["text as JSON"].json == "hi [bold]there"
+    assert done["an object"].json["pid"] == node.pids["hello-1"]
+    assert done["progress"].out == "2\n"
+    assert "2 of 2 at 2" in done["progress"].err
+
+
+def test_doctor_finds_every_part_well(done: dict[str, Done]) -> None:
+    assert {finding["check"]: finding["state"] for finding in done["doctor as JSON"].json} == dict.fromkeys(
+        ("python", "binaries", "settings", "nats", "redis", "registry", "gateway"), "ok"
+    )
+    assert done["doctor"].out.count("ok ") == 7
+
+
+def test_the_environment_names_the_data_folder_or_the_bus(node: Up) -> None:
+    data = str(node.command.output.parent / "data")
+    for env in ({"FABRIC_DATA": data}, node.env):
+        assert fabric("call", "hello", "echo", "text=hi", env=env).out == "hi\n"
+
+
+def test_one_more_gateway_serves_the_same_fabric(node: Up, tmp_path: Path) -> None:
+    port = next(port for port in range(21_000, 29_000) if is_free(port))
+    env = {**node.env, "FABRIC_PORT": str(port), "FABRIC_TOKEN": str(node.token)}
+    other = replace(node, mcp_url=f"http://127.0.0.1:{port}/mcp")
+
+    async def tools() -> set[str]:
+        wire = Wire(other)
+        try:
+            return {tool["name"] for tool in (await wire.ask("tools/list", {}))["tools"]}
+        finally:
+            wire.close()
+
+    with started("gateway", folder=tmp_path, env=env) as gateway:
+        gateway.until(lambda: not is_free(port), what="the gateway's port")
+        assert "hello_echo" in asyncio.run(tools())
+        assert gateway.stop() == 0
+    assert "Traceback" not in gateway.said
+
+
+def test_the_connection_is_for_this_user_alone_and_gone_with_the_fabric(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with up("--data", data, folder=tmp_path) as node:
+        assert (data / "fabric.json").stat().st_mode & 0o777 == 0o600
+        assert (data / "token").stat().st_mode & 0o777 == 0o600
+        everything = {process.pid for process in node.command.family()}
+        for process in everything - {os.getpid()}:
+            said = " ".join(psutil.Process(process).cmdline())
+            assert str(node.token) not in said
+            assert node.nats_url not in said, "who may list processes must not learn a password"
+        assert node.command.stop() == 0
+        assert not (data / "fabric.json").exists()
+        wait_until(lambda: not any(map(psutil.pid_exists, everything - {node.pid})), what="the end of all processes")
+    fabric("ps", "--data", data).refused(3, "no fabric is running here", "fabric up")

@@ -1,0 +1,123 @@
+"""What keeps a fabric, a pool or a command from starting is told, with what to do. Proves: OP-1, RT-6, SE-7."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cli.command import Done, alive, fabric, started, up
+from cli.servers import redis_server
+from support.nats_server import HOST, private_nats
+
+pytestmark = pytest.mark.timeout(90)
+
+LOGIN = 'authorization { user: "me", password: "right" }'
+NOBODY = f"{HOST}:1"
+UP = ("up", "--ephemeral", "--port", "0")
+
+
+class Case(NamedTuple):
+    """A command that cannot work, its exit code, and what it has to say.
+
+    In it stand `{data}` for the folder of a running fabric, `{nats}` and `{redis}` for the addresses of servers that
+    want a password, `{taken}` for a port that is, and `{here}` for a folder of tests.
+    """
+
+    command: tuple[str, ...]
+    code: int
+    words: tuple[str, ...]
+    nats: str | None = None
+    redis: str | None = None
+    port: str | None = None
+
+    def env(self, around: dict[str, str]) -> dict[str, str]:
+        named = {"FABRIC_NATS_URL": self.nats, "FABRIC_REDIS_URL": self.redis, "FABRIC_PORT": self.port}
+        return {name: text.format(**around) for name, text in named.items() if text is not None}
+
+
+FOLDER = "--data DIR"
+CASES = {
+    # the data folder, the port, the settings
+    "a fabric on the folder": Case(("up", "--data", "{data}", "--port", "0"), 2, ("is in use by process", FOLDER)),
+    "no right to write": Case(("up", "--data", "/sys/fab", "--port", "0"), 2, ("/sys/fab cannot be used", FOLDER)),
+    "a file for a folder": Case(("up", "--data", __file__, "--port", "0"), 2, ("is a file, not a folder", FOLDER)),
+    "another's folder": Case(("up", "--data", "{here}", "--port", "0"), 2, ("not a fabric's data", FOLDER)),
+    "a taken port": Case((*UP[:3], "{taken}"), 2, ("Address already in use", "--port")),
+    "a port that is no number": Case(UP[:2], 2, ("FABRIC_PORT: 'many'", "a port from 1 to 65535"), port="many"),
+    "no token for all": Case((*UP, "--host", "0.0.0.0", "--anonymous"), 2, ("FABRIC_ANONYMOUS", "this machine only")),
+    # NATS
+    "no NATS": Case(UP, 2, (f"nothing listens at nats://{NOBODY}", "start NATS"), nats=f"nats://{NOBODY}"),
+    "Redis for NATS": Case(UP, 2, ("is a Redis server, not NATS",), nats="nats://{redis}"),
+    "no NATS address": Case(UP, 2, ("FABRIC_NATS_URL", "nats://127.0.0.1:4222"), nats="localhost:4222"),
+    "a wrong NATS password": Case(UP, 2, ("refuses these credentials",), nats="nats://me:wrong@{nats}"),
+    "no NATS password": Case(UP, 2, ("refuses these credentials",), nats="nats://{nats}"),
+    # Redis
+    "no Redis": Case(UP, 2, (f"nothing listens at redis://{NOBODY}", "start Redis"), redis=f"redis://{NOBODY}"),
+    "NATS for Redis": Case(UP, 2, ("is a NATS server, not Redis",), redis="redis://{nats}"),
+    "a wrong Redis password": Case(UP, 2, ("does not take this user and password",), redis="redis://:wrong@{redis}"),
+    "no Redis password": Case(UP, 2, ("wants a password", "PASSWORD@"), redis="redis://{redis}"),
+    # other commands
+    "ps of no fabric": Case(("ps",), 3, ("no fabric is running here", "`fabric up`", "FABRIC_NATS_URL")),
+    "a worker of no fabric": Case(("worker", "server.py"), 3, ("no fabric is running here", "`fabric up`")),
+    "call without NATS": Case(("call", "a", "b"), 3, ("no NATS server answers at", NOBODY), nats=f"nats://{NOBODY}"),
+    "ps of a bare NATS": Case(("ps",), 3, ("no registry answers", "`fabric up`"), nats="nats://me:right@{nats}"),
+    "ps with a wrong password": Case(("ps",), 2, ("refuses these credentials",), nats="nats://me:wrong@{nats}"),
+    "a worker of no address": Case(("worker", "server.py"), 2, ("is no NATS URL", "nats://host"), nats="http://x"),
+    "a gateway without NATS": Case(("gateway",), 2, ("the gateway needs NATS", "`fabric up`")),
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Done]]:
+    """All of the above, a few at a time."""
+    folder = tmp_path_factory.mktemp("start")
+    (folder / "server.py").write_text("from fabric_sdk import Agent\nagent = Agent('mine')\n")
+    with (
+        up("--data", folder / "data", folder=folder) as node,
+        private_nats(LOGIN) as nats,
+        redis_server(folder, password="right") as redis,
+        socket.create_server((HOST, 0)) as taken,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        around = {"data": str(folder / "data"), "here": str(Path(__file__).parent)}
+        around |= {"nats": f"{HOST}:{nats.port}", "redis": f"{HOST}:{redis.port}", "taken": str(taken.getsockname()[1])}
+
+        def end_of(case: Case) -> Done:
+            return fabric(*(each.format(**around) for each in case.command), env=case.env(around), cwd=folder)
+
+        ends = {name: pool.submit(end_of, case) for name, case in CASES.items()}
+        yield {name: end.result() for name, end in ends.items()}
+        assert node.command.stop() == 0, "what others did wrong did it no harm"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_told_once_with_what_to_do(done: dict[str, Done], name: str) -> None:
+    case = CASES[name]
+    done[name].refused(case.code, *case.words)
+    assert "wrong@" not in done[name].err, "a password is never shown"
+
+
+def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
+    done = fabric("doctor", "--json", "--data", tmp_path)
+    assert done.code == 1
+    states = {finding["check"]: finding["state"] for finding in done.json}
+    assert states["python"] == states["binaries"] == states["settings"] == "ok"
+    assert states["nats"] == states["registry"] == "failed"
+    assert all(finding["fix"] for finding in done.json if finding["state"] == "failed")
+
+
+def test_a_fabric_that_is_told_to_stop_while_it_starts_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(1000)\n")
+    data = tmp_path / "data"
+    with started("up", "--data", data, "--port", "0", "server.py", folder=tmp_path, cwd=tmp_path) as command:
+        command.until((tmp_path / "begun").exists, what="the beginning of the import")
+        everything = command.family()
+        assert command.stop(signal.SIGINT) == 130
+        assert not alive(everything)
+    assert not (data / "fabric.json").exists()
+    assert "Traceback" not in command.said
