@@ -21,11 +21,14 @@ from fabric.gateway.listen import bind
 from fabric.pool.ready import ReadyFile
 from fabric.pool.specs import PoolSpec, worker_specs
 from fabric.process import ProcessSpec, Supervisor
+from fabric.settings import PREFIX, Settings
 
 _HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
 _ECHO: Final = PoolSpec(target="fabric.bench.echo:agent")
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
+_NO_SETTINGS: Final = {PREFIX + name.upper(): "" for name in Settings.model_fields}
+"""What is measured are the defaults, whatever this process's environment says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Ground:
         self._folder = folder
         self._run = folder.inside("run")
         self._sockets = sockets
-        self._env = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": "warning"}
+        self._env = _NO_SETTINGS | {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": "warning"}
 
     @staticmethod
     @asynccontextmanager

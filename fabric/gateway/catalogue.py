@@ -26,6 +26,8 @@ _REFRESH_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 10.0
 _DESCRIBE_SECONDS: Final = 0.5
 """How long one agent that does not describe itself may keep the others from being listed."""
+_FIRST_SECONDS: Final = 3.0
+"""The same for the first list of all, before which clients wait: a part of it would deny them tools that are there."""
 
 
 class CatalogueKeeper:
@@ -34,7 +36,7 @@ class CatalogueKeeper:
     def __init__(self, fabric: Fabric, *, root: str | None = None) -> None:
         self.view = View((), root=root)
         self.ready = asyncio.Event()
-        """Set once there is a catalogue."""
+        """Set once there is a catalogue, and either all of it is known or some of it does not come soon."""
         self.stale = False
         """Whether the last refresh failed."""
         self._root = root
@@ -42,9 +44,11 @@ class CatalogueKeeper:
         self._descriptions: dict[str, Description] = {}  # by the agent's name
         self._asking: dict[str, asyncio.Task[Description]] = {}  # by digest
         self._wake = asyncio.Event()
+        self._began = 0.0
 
     async def run(self) -> None:
         """Refresh on every change, and now and then in case one was missed."""
+        self._began = asyncio.get_running_loop().time()
         self._fabric.transport.listen(self._connection_changed)
         await self._fabric.transport.subscribe(subjects.CATALOGUE_CHANGED, self._changed)
         while True:
@@ -67,7 +71,8 @@ class CatalogueKeeper:
             if self.stale:
                 log.warning("the catalogue is fresh again")
             self.stale = False
-            self.ready.set()
+            if not self._asking or asyncio.get_running_loop().time() > self._began + _FIRST_SECONDS:
+                self.ready.set()
 
     async def _load(self) -> None:
         catalogue: dict[str, Any] = await self._fabric.agent("registry").call("catalogue", timeout=_CALL_SECONDS)

@@ -65,7 +65,6 @@ def limited(max_header: int) -> type[HttpToolsProtocol]:
         _beside_body = 0
         """Bytes since the last one of a body: headers, trailers, the sizes of chunks."""
         _in_head = True
-        _head = 0
         _refused = False
         _discarded = 0
 
@@ -86,25 +85,18 @@ def limited(max_header: int) -> type[HttpToolsProtocol]:
 
         def on_message_begin(self) -> None:
             self._in_head = True
-            self._head = self._discarded = 0
+            self._discarded = 0
             super().on_message_begin()
-
-        def on_url(self, url: bytes) -> None:
-            self._head += len(url)
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._head += len(name) + len(value) + 4
-            if self._in_head:  # nobody looks at trailers
-                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._in_head = False
             self._beside_body = 0
-            if self._head > max_header:
+            head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if head > max_header:
                 self._refuse()
             else:
                 super().on_headers_complete()
+                self.headers = []  # for trailers, which nobody looks at; the request keeps its own
 
         def on_body(self, body: bytes) -> None:
             self._beside_body = 0

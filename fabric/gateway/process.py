@@ -6,7 +6,6 @@ Above: `fabric up`, `fabric gateway`, containers. Below: uvicorn with uvloop and
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
-from fabric import logs
+from fabric import garbage, logs
 from fabric.gateway.app import Gateway
 from fabric.gateway.listen import bind, limited
 from fabric.settings import Settings, load_settings
@@ -44,8 +43,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
         async with Fabric.over(transport) as fabric:
             gateway = Gateway(fabric, settings)
             async with gateway.run():
-                gc.collect()
-                gc.freeze()  # what is there now stays: no collection looks at it again
+                garbage.settle()
                 await _serve_http(gateway, settings, listener)
     finally:
         await transport.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import Final
 
 import uvloop
 
-from fabric import logs
+from fabric import garbage, logs
 from fabric.pool.ready import BAD_USAGE, ReadyFile
 from fabric.pool.target import described, load
 from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
@@ -46,8 +45,7 @@ async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None,
     worker = Worker(transport, servable, limits=limits)
     try:
         await worker.start()
-        gc.collect()
-        gc.freeze()  # what is there now stays: no collection looks at it again
+        garbage.settle()
         with ReadyFile.of(ready):
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             await stop.wait()

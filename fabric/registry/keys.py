@@ -22,7 +22,7 @@ def lease(instance: str) -> str:
 
 
 def digest(agent: str) -> str:
-    """Hash: `digest` of the description that the agent's newest instance gives, and when that instance `started`."""
+    """Hash: `digest` of the description that the agent's newest `instance` gives, and when that one `started`."""
     return f"fab:digest:{agent}"
 
 

@@ -60,12 +60,13 @@ class Registry:
         self._wake = asyncio.Event()
         self._away = False  # Redis, at the last look; a question does not wait to find out anew
         self._described: dict[str, Description] = {}  # by digest; immutable, so never stale
+        self._asking: dict[str, asyncio.Task[None]] = {}  # by the digest of the description that is asked for
 
     def hear(self, message: Message) -> None:
         """Take one heartbeat."""
         try:
-            beat = Beat.model_validate(message.body.value())
-        except (ValidationError, ValueError):
+            beat = _checked(message.body.value())
+        except ValueError:
             log.warning("a heartbeat on %s is malformed", message.subject)
             return
         self._heard[beat.instance] = beat
@@ -94,6 +95,8 @@ class Registry:
                 self._away = True
             except TransportUnavailable:  # nobody could be asked or told; the next round makes up for it
                 self._heard = batch | self._heard
+            except Exception:  # whatever is in it: one batch must not end the keeping of all others
+                log.exception("%d heartbeats could not be written", len(batch))
 
     async def _write(self, beats: list[Beat]) -> None:
         written = await self._store.beat(beats)
@@ -101,18 +104,25 @@ class Registry:
             beats = await self._everybody(beats)
             written = await self._store.beat(beats, everybody=True)
         changed, missing = written or (False, set())
-        for digest in missing:
-            beat = next(each for each in beats if each.digest == digest)
-            try:
-                description = await self._fabric.agent(beat.agent).describe(instance=beat.instance, timeout=5.0)
-                await self._store.describe(description)
-                changed = True
-            except (FabricError, ValidationError) as failure:
-                if isinstance(failure, StoreUnavailable):
-                    raise
-                log.warning("%s does not describe itself: %s", beat.instance, failure)  # its next beat asks again
+        for beat in beats:
+            if beat.digest in missing and beat.digest not in self._asking:
+                self._asking[beat.digest] = asyncio.create_task(self._fetch(beat))
         if changed:
-            await self._fabric.transport.publish(Message(subjects.CATALOGUE_CHANGED, Body({"at": time.time()})))
+            await self._tell()
+
+    async def _fetch(self, beat: Beat) -> None:
+        """Ask an instance what it offers. It may take its time: nobody's lease waits for it."""
+        try:
+            description = await self._fabric.agent(beat.agent).describe(instance=beat.instance, timeout=5.0)
+            await self._store.describe(description)
+            await self._tell()
+        except (FabricError, ValidationError) as failure:  # the next beat with this digest asks again
+            log.warning("%s does not describe itself: %s", beat.instance, failure)
+        finally:
+            del self._asking[beat.digest]
+
+    async def _tell(self) -> None:
+        await self._fabric.transport.publish(Message(subjects.CATALOGUE_CHANGED, Body({"at": time.time()})))
 
     async def catalogue(self) -> Catalogue:
         """Who is there, from Redis, or from the bus while Redis is away or empty."""
@@ -155,8 +165,9 @@ class Registry:
 
     async def _catalogue_from_bus(self) -> Catalogue:
         entries: dict[str, AgentEntry] = {}
-        for beat in await self._ask_bus():
-            entry = entries.setdefault(beat.agent, AgentEntry(name=beat.agent, digest=beat.digest, instances=[]))
+        for beat in sorted(await self._ask_bus(), key=lambda each: each.started):
+            entry = entries.setdefault(beat.agent, AgentEntry(name=beat.agent, digest="", instances=[]))
+            entry.digest = beat.digest  # the newest instance speaks for the agent
             entry.instances.append(beat)
         return Catalogue(revision=0, agents=sorted(entries.values(), key=lambda entry: entry.name))
 
@@ -169,9 +180,24 @@ class Registry:
 def _beat_of(stats: Any) -> Beat | None:
     """The heartbeat in a `$SRV.STATS` answer of a fabric agent; `None` for other micro services."""
     try:
-        return Beat.model_validate(stats["endpoints"][0]["data"]["beat"])
-    except (KeyError, IndexError, TypeError, ValidationError):
+        return _checked(stats["endpoints"][0]["data"]["beat"])
+    except (KeyError, IndexError, TypeError, ValueError):
         return None
+
+
+def _checked(beat: Any) -> Beat:
+    """A heartbeat from an agent and an instance that can be called.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    checked = Beat.model_validate(beat)
+    try:
+        subjects.checked_agent_name(checked.agent)
+        subjects.checked_token(checked.instance)
+    except ConfigurationError as wrong:
+        raise ValueError(wrong) from None
+    return checked
 
 
 def build(redis_url: str | None = None) -> Agent:

@@ -13,7 +13,7 @@ from fabric_sdk.authoring.prompt import Prompt
 from fabric_sdk.authoring.resource import Resource
 from fabric_sdk.authoring.signature import Function
 from fabric_sdk.authoring.tool import Tool
-from fabric_sdk.client import WRAPPED, Fabric
+from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description
@@ -94,7 +94,7 @@ class Agent:
         def offer(function: F) -> F:
             tool = Tool(function, **options)
             _add(self._tools, tool.name, tool, "tool")
-            tool.stamp = {**self._stamp, WRAPPED: True} if tool.wraps else self._stamp
+            tool.stamp = self._stamp
             return function
 
         return offer if function is None else offer(function)
@@ -109,6 +109,8 @@ class Agent:
         mime_type: str | None = None,
     ) -> Callable[[F], F]:
         """Offer a function as a resource at `uri`, or at all URIs of a template like `notes://{day}`."""
+        if callable(uri):
+            raise errors.ConfigurationError("a resource needs a URI", fix='write @agent.resource("scheme://…")')
 
         def offer(function: F) -> F:
             resource = Resource(uri, function, name=name, title=title, description=description, mime_type=mime_type)
@@ -167,7 +169,8 @@ class Agent:
         uri = params.get("uri")
         if not isinstance(uri, str):
             raise errors.InvalidParams("params.uri must be a string")
-        for resource in self._resources.values():
+        own = self._resources.get(uri)  # a resource at this very URI comes before every template that matches it
+        for resource in [own] if own is not None and not own.is_template else self._resources.values():
             if (variables := resource.match(uri)) is not None:
                 content = await resource.read(uri, variables, context)
                 return self._complete({"contents": [content], "ttlMs": 0, "cacheScope": "private"})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 
 import pytest
 from cli.command import up, worker
-from faults.load import MILL, Mill
+from faults.load import MILL, TOOLS, Mill, tools
+from support.running import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -17,4 +19,5 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mill]:
         up("--ephemeral", MILL, "--processes", "4", folder=folder, env={"MILL_DONE": str(done)}) as node,
         worker(f"{MILL}:press", folder=folder, env=node.env),
     ):
+        wait_until(lambda: asyncio.run(tools(node)) >= TOOLS, what="the list of all tools")
         yield Mill(**vars(node), done=done)

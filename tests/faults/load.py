@@ -25,6 +25,7 @@ from fabric_sdk import Fabric, FabricError
 
 MILL = Path(__file__).with_name("mill.py")
 VERSION = "2026-07-28"
+TOOLS = {"mill_work", "mill_change", "press_work", "press_change"}
 RETRYABLE = {5020, 5030, 5031, 4290}
 """Codes of the errors that say: the same call may succeed later (docs/wire.md)."""
 WORK = 0.1
@@ -254,6 +255,15 @@ class Wire:
         if "content-length" in headers:
             return await reader.readexactly(int(headers["content-length"]))
         return _last_event(await _chunks(reader))
+
+
+async def tools(fabric: Running) -> set[str]:
+    """The names of all tools that a client of the gateway sees now."""
+    wire = Wire(fabric)
+    try:
+        return {tool["name"] for tool in (await wire.ask("tools/list", {}))["tools"]}
+    finally:
+        wire.close()
 
 
 _ENVELOPE = {"protocolVersion": VERSION, "clientCapabilities": {}, "clientInfo": {"name": "load", "version": "1"}}

@@ -7,7 +7,28 @@
 -- nothing, with nothing written, if there is no catalogue yet and the heartbeats are not everybody's.
 
 local now, lease, grace, everybody = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local changed, missing, asked = everybody, {}, {}
+local changed, missing, asked, touched = everybody, {}, {}, {}
+
+-- The newest living instance speaks for the agent: in a rolling restart the new description wins once, for good, and
+-- one that is taken back gives way. Of an agent without instances the last description stays.
+local function speak(agent, digest, started, instance)
+  local known = redis.call('HGET', 'fab:digest:' .. agent, 'digest')
+  if known ~= digest then changed = 1 end
+  redis.call('HSET', 'fab:digest:' .. agent, 'digest', digest, 'started', started, 'instance', instance)
+end
+
+local function succeed(agent)
+  local instances = 'fab:instances:' .. agent
+  local speaker = redis.call('HGET', 'fab:digest:' .. agent, 'instance')
+  if speaker and redis.call('ZSCORE', instances, speaker) then return end
+  local newest
+  for _, instance in ipairs(redis.call('ZRANGE', instances, 0, -1)) do
+    local leased = redis.call('GET', 'fab:lease:' .. instance)
+    local beat = leased and cjson.decode(leased)
+    if beat and (not newest or beat.started > newest.started) then newest = beat end
+  end
+  if newest then speak(agent, newest.digest, math.floor(newest.started * 1000), newest.instance) end
+end
 
 -- A Redis that is new, or has lost everything, is filled in one go: the first few would pass for all there are.
 if everybody == 0 and redis.call('EXISTS', 'fab:revision') == 0 then return {} end
@@ -21,26 +42,25 @@ for at = 5, #ARGV, 6 do
   else
     changed = math.max(changed, redis.call('ZADD', instances, now + lease, instance))
     local before = redis.call('GET', leased)
-    if before and state == 'draining' and not string.find(before, '"state":"draining"', 1, true) then changed = 1 end
+    if before and not string.find(before, '"state":"' .. state .. '"', 1, true) then changed = 1 end
     redis.call('SET', leased, ARGV[at + 5], 'PX', lease)
-    -- The newest instance speaks for the agent: in a rolling restart the new description wins once, for good.
-    local known, started = redis.call('HMGET', 'fab:digest:' .. agent, 'digest', 'started'), tonumber(ARGV[at + 4])
-    if not known[1] or (known[1] ~= digest and started >= tonumber(known[2])) then
-      redis.call('HSET', 'fab:digest:' .. agent, 'digest', digest, 'started', started)
-      changed = 1
-    end
+    local latest, started = redis.call('HGET', 'fab:digest:' .. agent, 'started'), tonumber(ARGV[at + 4])
+    if not latest or started >= tonumber(latest) then speak(agent, digest, started, instance) end
     if redis.call('PEXPIRE', 'fab:description:' .. digest, grace + lease) == 0 and not asked[digest] then
       asked[digest] = true
       table.insert(missing, digest)
     end
   end
   redis.call('ZADD', 'fab:agents', now, agent)
+  touched[agent] = true
 end
 
 for _, agent in ipairs(redis.call('ZRANGE', 'fab:agents', 0, -1)) do
-  local instances = 'fab:instances:' .. agent
-  changed = math.max(changed, math.min(1, redis.call('ZREMRANGEBYSCORE', instances, '-inf', now)))
+  if redis.call('ZREMRANGEBYSCORE', 'fab:instances:' .. agent, '-inf', now) > 0 then
+    changed, touched[agent] = 1, true
+  end
 end
+for agent in pairs(touched) do succeed(agent) end
 for _, agent in ipairs(redis.call('ZRANGEBYSCORE', 'fab:agents', '-inf', now - grace)) do
   redis.call('ZREM', 'fab:agents', agent)
   redis.call('DEL', 'fab:digest:' .. agent, 'fab:instances:' .. agent)

@@ -1,7 +1,7 @@
 """A prompt: an author's function behind MCP's `prompts/get`.
 
 Above: `Agent`. Below: `Signature`. The function returns a string, which becomes a user's message, or a list of
-strings and `{"role": …, "content": …}` objects.
+strings, content blocks, and `{"role": …, "content": …}` objects whose content is a string or a block.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.signature import Function, Signature, explain
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import InvalidParams
@@ -57,5 +58,12 @@ def _listed(value: Any) -> list[Any]:
 
 def _message(item: Any) -> dict[str, Any]:
     if isinstance(item, dict):
-        return cast("dict[str, Any]", item)
-    return {"role": "user", "content": {"type": "text", "text": str(item)}}
+        message = cast("dict[str, Any]", item)
+        return {**message, "content": _content(message.get("content", ""))}
+    return {"role": "user", "content": _content(item)}
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Block):
+        return value.block()
+    return cast("Any", value) if isinstance(value, dict) else {"type": "text", "text": str(value)}

@@ -11,8 +11,8 @@ import re
 from typing import Any, Final
 from urllib.parse import unquote
 
-import orjson
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from fabric_sdk.authoring.signature import Function, Signature, explain
 from fabric_sdk.context import Context
@@ -75,7 +75,7 @@ class Resource:
             content["text"] = value
         else:
             content["mimeType"] = self._mime_type or "application/json"
-            content["text"] = orjson.dumps(value).decode()
+            content["text"] = to_json(value).decode()
         return content
 
 

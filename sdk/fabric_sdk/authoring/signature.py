@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
+import functools
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, NotRequired, cast
+from typing import Annotated, Any, NotRequired, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
@@ -27,20 +30,31 @@ class Signature:
     """What is known of a function before it is ever called."""
 
     def __init__(self, function: Function) -> None:
-        self.name = getattr(function, "__name__", type(function).__name__)
-        self.summary = inspect.cleandoc(function.__doc__ or "") or None
+        source = function
+        while isinstance(source, functools.partial):
+            source = cast("Function", source.func)
+        self.name: str = getattr(source, "__name__", type(source).__name__)
+        self.summary = inspect.cleandoc(source.__doc__ or "") or None
+        annotated = source if inspect.isroutine(source) else type(source).__call__
         try:
-            self._hints = typing.get_type_hints(function, include_extras=True)
+            self._hints = typing.get_type_hints(annotated, include_extras=True)
         except NameError as unknown:
             raise ConfigurationError(
                 f"{self.name}: {unknown}", fix="import the type where the function can see it"
             ) from None
         self.returns: Any = self._hints.pop("return", inspect.Signature.empty)
-        self.context_parameter = next((name for name, hint in self._hints.items() if hint is Context), None)
+        self.context_parameter = next((name for name, hint in self._hints.items() if _is_context(hint)), None)
         self._defaults: dict[str, Any] = {}
         self._is_async = inspect.iscoroutinefunction(function)
         self._function = function
-        self._arguments: TypeAdapter[dict[str, Any]] = TypeAdapter(self._argument_type(function))
+        try:
+            self._arguments: TypeAdapter[dict[str, Any]] = TypeAdapter(self._argument_type(function))
+            self._schema = self._arguments.json_schema()
+        except PydanticUserError as unfit:
+            raise ConfigurationError(
+                f"{self.name}: a parameter's type has no JSON Schema: {unfit.message}",
+                fix="use types that JSON has, pydantic models or dataclasses",
+            ) from None
         self._validator = self._arguments.validator  # the adapter's own method costs as much again as the check
         self.parameters = tuple(
             name for name in inspect.signature(function).parameters if name != self.context_parameter
@@ -56,20 +70,23 @@ class Signature:
                 raise ConfigurationError(
                     f"{self.name}: parameter {parameter} has no place in a JSON Schema", fix="name each parameter"
                 )
-            hint = self._hints.get(name, Any)
-            if parameter.default is not parameter.empty:
-                self._defaults[name] = parameter.default
-                hint = NotRequired[hint]
-            fields[name] = hint
+            hint, default = self._hints.get(name, Any), parameter.default
+            if isinstance(
+                default, FieldInfo
+            ):  # `= Field(…)`: it belongs to the type, and pydantic fills in its default
+                hint = Annotated[hint, default]
+                default = parameter.empty if default.is_required() else default
+            elif default is not parameter.empty:
+                self._defaults[name] = default
+            fields[name] = hint if default is parameter.empty else NotRequired[hint]
         arguments = TypedDict(f"{self.name}Arguments", fields)  # type: ignore[operator]
-        arguments.__pydantic_config__ = ConfigDict(  # pyright: ignore[reportAttributeAccessIssue] - pydantic's own way
-            extra="forbid", arbitrary_types_allowed=True
-        )
+        config = ConfigDict(extra="forbid")
+        arguments.__pydantic_config__ = config  # pyright: ignore[reportAttributeAccessIssue] - pydantic's own way
         return arguments
 
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the arguments, defaults included."""
-        schema = self._arguments.json_schema()
+        schema = copy.deepcopy(self._schema)
         schema.pop("title", None)
         schema.setdefault("properties", {})
         for name, default in self._defaults.items():
@@ -109,6 +126,14 @@ class Signature:
         if inspect.isawaitable(result):  # a wrapped coroutine function does not look like one
             return await cast("Any", result)
         return result
+
+
+def _is_context(hint: Any) -> bool:
+    """Whether a parameter of this type is for the context: also `Context | None` and `Annotated[Context, …]`."""
+    if typing.get_origin(hint) is Annotated:
+        return _is_context(typing.get_args(hint)[0])
+    choices = typing.get_args(hint)
+    return hint is Context or (len(choices) == 2 and Context in choices and type(None) in choices)
 
 
 def explain(error: ValidationError) -> str:

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
+import typing
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.signature import Function, Signature, explain
-from fabric_sdk.client import NativeResult
+from fabric_sdk.client import WRAPPED, NativeResult
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import FabricError, ToolError, UnencodableResult
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError, ToolError, UnencodableResult
 
 log = logging.getLogger(__name__)
 
 _NO_STRUCTURE: Final = (inspect.Signature.empty, None, type(None), Any)
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what MCP 2026-07-28 asks clients to take
 
 
 class Tool:
@@ -41,7 +45,12 @@ class Tool:
         meta: dict[str, Any] | None = None,
     ) -> None:
         self._signature = Signature(function)
-        self.name = name or self._signature.name
+        self.name = self._signature.name if name is None else name
+        if _NAME.fullmatch(self.name) is None:
+            raise ConfigurationError(
+                f"{self.name!r} cannot name a tool",
+                fix="use 1 to 128 letters, digits, underscores, hyphens and dots; name= gives a tool another name",
+            )
         self._returns: TypeAdapter[Any] | None = None
         self._wraps = True
         self.stamp: dict[str, Any] = {}
@@ -56,12 +65,16 @@ class Tool:
 
     def _output_schema(self) -> dict[str, Any] | None:
         returns = self._signature.returns
-        if returns in _NO_STRUCTURE or (inspect.isclass(returns) and issubclass(returns, Block)):
+        if returns in _NO_STRUCTURE or _has_blocks(returns):
             return None
-        if any(argument is Block for argument in getattr(returns, "__args__", ())):
-            return None
-        self._returns = TypeAdapter(returns)
-        schema = self._returns.json_schema(mode="serialization")
+        try:
+            self._returns = TypeAdapter(returns)
+            schema = self._returns.json_schema(mode="serialization")
+        except PydanticUserError as unfit:
+            raise ConfigurationError(
+                f"{self.name}: its return type has no JSON Schema: {unfit.message}",
+                fix="return a type that JSON has, a pydantic model or a dataclass, or declare none",
+            ) from None
         self._wraps = schema.get("type") != "object"
         if not self._wraps:
             return schema
@@ -88,28 +101,25 @@ class Tool:
 
     def _error(self, text: str) -> Body:
         sendable = text.encode(errors="replace").decode()  # what is quoted may be no text
-        content = [{"type": "text", "text": sendable}]
-        return Body({"content": content, "isError": True, "resultType": "complete", "_meta": self.stamp})
+        return Body({"content": [_text(sendable)], "isError": True, "resultType": "complete", "_meta": self.stamp})
 
     def encode(self, value: Any) -> dict[str, Any]:
         """The MCP result of a returned `value`."""
-        result: dict[str, Any] = {}
         if self._returns is not None:
             plain = value if type(value) is self._signature.returns is str else self._plain(value)
-            result["content"] = [
-                {"type": "text", "text": plain if type(plain) is str else orjson.dumps(plain).decode()}
-            ]
-            result["structuredContent"] = {"result": plain} if self._wraps else plain
-        else:
-            result["content"] = _blocks(value)
-        result["resultType"] = "complete"
-        result["_meta"] = self.stamp
-        return result
-
-    @property
-    def wraps(self) -> bool:
-        """Whether `structuredContent` is `{"result": value}`."""
-        return self._returns is not None and self._wraps
+            wraps = self._wraps
+        elif (content := _content(value)) is not None:
+            return {"content": content, "resultType": "complete", "_meta": self.stamp}
+        else:  # structured although its type is not declared, or the caller would get its text and not the value
+            plain = to_jsonable_python(value)
+            wraps = not isinstance(plain, dict)
+        text = plain if type(plain) is str else orjson.dumps(plain).decode()
+        return {
+            "content": [_text(text)],
+            "structuredContent": {"result": plain} if wraps else plain,
+            "resultType": "complete",
+            "_meta": {**self.stamp, WRAPPED: True} if wraps else self.stamp,
+        }
 
     def _plain(self, value: Any) -> Any:
         assert self._returns is not None
@@ -138,16 +148,32 @@ class _Result(NativeResult):
         return self._encoded
 
 
-def _blocks(value: Any) -> list[dict[str, Any]]:
-    """MCP content blocks of a value whose type is not declared."""
+def _has_blocks(declared: Any) -> bool:
+    """Whether a return type is a content block, or a list or choice of some."""
+    if inspect.isclass(declared) and issubclass(declared, Block):
+        return True
+    return any(_has_blocks(part) for part in typing.get_args(declared))
+
+
+def _content(value: Any) -> list[dict[str, Any]] | None:
+    """MCP content blocks of nothing, text, a block, or a list with a block in it; `None` for any other value."""
     if value is None:
         return []
+    if isinstance(value, str):
+        return [_text(value)]
     if isinstance(value, Block):
         return [value.block()]
     if isinstance(value, (list, tuple)):
         items = cast("Sequence[Any]", value)
         if any(isinstance(item, Block) for item in items):
-            return [block for item in items for block in _blocks(item)]
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    return [{"type": "text", "text": orjson.dumps(to_jsonable_python(value)).decode()}]
+            return [block for item in items for block in _beside_blocks(item)]
+    return None
+
+
+def _beside_blocks(item: Any) -> list[dict[str, Any]]:
+    content = _content(item)
+    return [_text(to_json(item).decode())] if content is None else content
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}

@@ -1,0 +1,417 @@
+"""Leases and descriptions in Redis 6.2, Redis 7 and Valkey 9: what is seen is what was heard, in time.
+
+Proves: CM-1, CM-2
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from fabric.registry import keys, store
+from fabric.registry.store import GRACE, LEASE, Store, StoreUnavailable
+from fabric_sdk.contracts.description import Beat, Description
+from registry.servers import Server, running, valkey
+
+Shown = dict[str, tuple[str, dict[str, str]]]
+"""By agent: the digest, and the state of each instance."""
+
+
+@dataclass
+class Clock:
+    """The time, as the store sees it. Kept in eighths of a second, which binary fractions hold exactly."""
+
+    now: float = 1_800_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(store, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def kept(any_redis: Server, clock: Clock) -> AsyncGenerator[Store]:
+    """A store in an empty Redis."""
+    with any_redis.client() as client:
+        client.flushall()
+    kept = Store(any_redis.url)
+    yield kept
+    await kept.close()
+
+
+def beat(agent: str = "a", instance: str = "a1", digest: str = "d1", started: float = 1.0, **more: Any) -> Beat:
+    given = {"version": "1.0.0", "host": "here", "pid": 1, "capacity": 64, **more}
+    return Beat(agent=agent, instance=instance, digest=digest, started=started, **given)
+
+
+async def shown(kept: Store) -> Shown:
+    """The catalogue."""
+    _, agents = await kept.agents()
+    return {name: (digest, {beat.instance: beat.state for beat in beats}) for name, digest, beats in agents}
+
+
+async def fill(kept: Store, *beats: Beat) -> None:
+    assert await kept.beat(beats, everybody=True) is not None
+
+
+async def test_an_empty_redis_is_filled_by_everybody_or_not_at_all(kept: Store) -> None:
+    assert await kept.beat([beat()]) is None
+    assert await kept.agents() == (0, [])
+    assert await kept.beat([beat(), beat("b", "b1", "d2")], everybody=True) == (True, {"d1", "d2"})
+    revision, _ = await kept.agents()
+    assert revision > 0
+    assert await shown(kept) == {"a": ("d1", {"a1": "ready"}), "b": ("d2", {"b1": "ready"})}
+
+
+async def test_a_beat_comes_back_as_it_was(kept: Store) -> None:
+    sent = beat(running=3, waiting=2, served=2**53 - 1, failed=1, host='a "host"\n\\', started=1_800_000_000.125)
+    await fill(kept, sent)
+    _, [(_, _, [found])] = await kept.agents()
+    assert found == sent
+
+
+async def test_a_beat_that_says_nothing_new_changes_nothing(kept: Store) -> None:
+    await fill(kept, beat())
+    revision, _ = await kept.agents()
+    assert await kept.beat([beat(running=5)]) == (False, {"d1"})
+    assert await kept.beat([]) == (False, set())
+    assert (await kept.agents())[0] == revision
+
+
+async def test_comings_and_goings_change_the_revision(kept: Store, clock: Clock) -> None:
+    await fill(kept, beat())
+    revision, _ = await kept.agents()
+    for beats in (
+        [beat(instance="a2")],  # one comes
+        [beat(instance="a2", state="draining")],  # takes no more calls
+        [beat(instance="a2", state="gone")],  # goes
+        [beat(digest="d2", started=2.0, instance="a3")],  # something else is offered
+        [beat("b", "b1", "d3")],  # another agent
+    ):
+        assert (await kept.beat(beats) or (None,))[0] is True, beats
+        assert (await kept.beat(beats) or (None,))[0] is False, beats
+        revision += 1
+        assert (await kept.agents())[0] == revision
+
+
+async def test_a_description_is_asked_for_until_it_is_there(kept: Store) -> None:
+    described = Description(name="a", tools=[{"name": "t", "inputSchema": {"x": ["é", 1.5, None]}}])
+    heard = beat(digest=described.digest)
+    await fill(kept, heard)
+    assert await kept.beat([heard, beat(instance="a2", digest=described.digest)]) == (True, {described.digest})
+    assert await kept.description(described.digest) is None
+    await kept.describe(described)
+    assert await kept.beat([heard]) == (False, set())
+    assert await kept.description(described.digest) == described
+
+
+async def test_a_lease_that_is_not_renewed_ends_and_the_agent_stays_for_the_grace(kept: Store, clock: Clock) -> None:
+    await fill(kept, beat(), beat(instance="a2"))
+    clock.now += LEASE - 1
+    assert await kept.beat([beat()]) == (False, {"d1"})
+    assert (await shown(kept))["a"][1].keys() == {"a1", "a2"}
+    clock.now += 1.125
+    assert (await shown(kept))["a"][1].keys() == {"a1"}, "an ended lease is not shown, swept or not"
+    assert await kept.beat([]) == (True, set())
+    clock.now += LEASE
+    assert await kept.beat([]) == (True, set())
+    assert await shown(kept) == {"a": ("d1", {})}
+    clock.now += GRACE - LEASE - 1.25
+    assert await kept.beat([]) == (False, set())
+    assert await shown(kept) == {"a": ("d1", {})}
+    clock.now += 0.125
+    assert await kept.beat([]) == (True, set())
+    assert await shown(kept) == {}
+    assert await kept.beat([]) == (False, set())
+
+
+async def test_who_says_goodbye_is_gone_at_once_and_its_agent_stays_for_the_grace(kept: Store, clock: Clock) -> None:
+    await fill(kept, beat())
+    assert await kept.beat([beat(state="gone")]) == (True, set())
+    assert await shown(kept) == {"a": ("d1", {})}
+    assert await kept.beat([beat(state="gone"), beat(instance="unknown", state="gone")]) == (False, set())
+    clock.now += GRACE
+    assert await kept.beat([]) == (True, set())
+    assert await shown(kept) == {}
+
+
+async def test_a_goodbye_of_an_agent_that_nobody_knew_shows_nothing(kept: Store) -> None:
+    await fill(kept, beat())
+    await kept.beat([beat("stranger", "s1", state="gone")])
+    assert (await shown(kept)).keys() == {"a"}
+
+
+async def test_in_a_rolling_restart_the_new_description_wins_once(kept: Store, clock: Clock) -> None:
+    old = [beat(instance=f"old{number}", digest="old", started=1.0 + number) for number in range(3)]
+    new = [beat(instance=f"new{number}", digest="new", started=100.0 + number) for number in range(3)]
+    await fill(kept, *old)
+    changes: list[str] = []
+    living = list(old)
+    for number in range(3):
+        living.append(new[number])
+        for _ in range(3):  # they beat in turns
+            for each in living:
+                await kept.beat([each])
+                changes.append((await shown(kept))["a"][0])
+        gone = living.pop(0)
+        await kept.beat([gone.model_copy(update={"state": "gone"})])
+        changes.append((await shown(kept))["a"][0])
+    assert changes == sorted(changes, reverse=True), "once new, never old again"
+    assert changes[-1] == "new"
+
+
+@pytest.mark.parametrize("goes", ["says goodbye", "falls silent"])
+async def test_a_new_description_that_is_taken_back_gives_way(kept: Store, clock: Clock, goes: str) -> None:
+    old = [beat(instance=f"old{number}", digest="old", started=1.0 + number) for number in range(2)]
+    canary = beat(instance="canary", digest="new", started=100.0)
+    await fill(kept, *old)
+    await kept.beat([canary])
+    assert (await shown(kept))["a"][0] == "new"
+    if goes == "says goodbye":
+        await kept.beat([canary.model_copy(update={"state": "gone"})])
+    else:
+        clock.now += LEASE - 1
+        await kept.beat(old)
+        clock.now += 2
+        await kept.beat([])
+    assert await shown(kept) == {"a": ("old", {"old0": "ready", "old1": "ready"})}
+
+
+async def test_who_comes_back_after_everybody_was_gone_speaks_for_the_agent(kept: Store, clock: Clock) -> None:
+    await fill(kept, beat(instance="new", digest="new", started=100.0))
+    clock.now += LEASE + 1
+    await kept.beat([])
+    await kept.beat([beat(instance="old", digest="old", started=1.0)])
+    assert await shown(kept) == {"a": ("old", {"old": "ready"})}
+
+
+async def test_what_is_lost_is_filled_again(kept: Store, any_redis: Server) -> None:
+    described = Description(name="a")
+    beats = [beat(digest=described.digest), beat("b", "b1", "d2")]
+    await fill(kept, *beats)
+    await kept.describe(described)
+    before = await shown(kept)
+    with any_redis.client() as client:
+        client.flushall()
+        client.script_flush()
+    assert await kept.agents() == (0, [])
+    assert await kept.beat([beats[0]]) is None
+    assert await kept.beat(beats, everybody=True) == (True, {described.digest, "d2"})
+    assert await shown(kept) == before
+
+
+async def test_two_registries_share_one_catalogue(kept: Store, any_redis: Server, clock: Clock) -> None:
+    other = Store(any_redis.url)
+    try:
+        await fill(kept, beat())
+        assert await other.beat([beat("b", "b1")]) == (True, {"d1"})
+        assert await shown(kept) == await shown(other) == {"a": ("d1", {"a1": "ready"}), "b": ("d1", {"b1": "ready"})}
+        clock.now += LEASE - 1
+        await asyncio.gather(*(each.beat([beat()]) for each in (kept, other) for _ in range(50)))
+        clock.now += 2
+        await other.beat([])
+        assert await shown(kept) == {"a": ("d1", {"a1": "ready"}), "b": ("d1", {})}
+    finally:
+        await other.close()
+
+
+async def test_thousands_of_instances_are_one_batch(kept: Store) -> None:
+    beats = [beat(f"agent-{number % 50}", f"i{number}", f"d{number % 50}") for number in range(5000)]
+    async with asyncio.timeout(10):
+        assert await kept.beat(beats, everybody=True) == (True, {f"d{number}" for number in range(50)})
+        assert await kept.beat(beats) == (False, {f"d{number}" for number in range(50)})
+        assert sum(len(instances) for _, instances in (await shown(kept)).values()) == 5000
+
+
+async def test_no_key_is_written_that_the_catalogue_of_keys_does_not_know(kept: Store, any_redis: Server) -> None:
+    described = Description(name="a")
+    await fill(kept, beat(digest=described.digest))
+    await kept.describe(described)
+    known = {
+        *(keys.AGENTS, keys.REVISION, keys.instances("a"), keys.lease("a1"), keys.digest("a")),
+        keys.description(described.digest),
+    }
+    with any_redis.client() as client:
+        assert {key.decode() for key in client.scan_iter()} == known
+        for key in (keys.lease("a1"), keys.description(described.digest)):
+            assert 0 < client.pttl(key) <= (GRACE + LEASE) * 1000
+
+
+async def test_a_redis_that_refuses_is_as_good_as_away(kept: Store, any_redis: Server) -> None:
+    with any_redis.client() as client:
+        client.set(keys.AGENTS, "of another kind")
+        with pytest.raises(StoreUnavailable):
+            await kept.beat([beat()], everybody=True)
+        client.flushall()
+        client.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(StoreUnavailable):
+                await kept.beat([beat()], everybody=True)
+        finally:
+            client.config_set("maxmemory", "0")
+    await fill(kept, beat())
+
+
+async def test_a_redis_that_is_away_is_told_without_its_password_and_used_again_when_it_is_back() -> None:
+    with running(valkey()) as server:
+        kept = Store(server.url)
+        await fill(kept, beat())
+        server.stop()
+        for ask in (kept.agents(), kept.beat([beat()]), kept.description("d1"), kept.describe(Description(name="a"))):
+            with pytest.raises(StoreUnavailable, match=f"Redis at 127.0.0.1:{server.port} cannot be reached") as away:
+                await ask
+            assert "secret" not in str(away.value)
+            assert away.value.retryable
+        server.start()
+        assert await kept.agents() == (0, [])
+        await fill(kept, beat())
+        await kept.close()
+
+
+# against a model
+
+
+SPEAKERS = {
+    f"{agent}{number}": (agent, f"{agent}-{number % 2}", 10.0 + number) for agent in "ab" for number in range(4)
+}
+"""By instance: agent, digest, start."""
+
+
+class Model:
+    """What the catalogue is by the rules, in plain Python."""
+
+    def __init__(self) -> None:
+        self.exists = False
+        self.leases: dict[str, float] = {}
+        self.states: dict[str, str] = {}
+        self.heard: dict[str, float] = {}
+        self.digests: dict[str, str] = {}
+
+    def beat(self, beats: list[Beat], now: float, *, everybody: bool) -> None:
+        self.exists = self.exists or everybody
+        if not self.exists:
+            return
+        for each in beats:
+            self.heard[each.agent] = now
+            self.states[each.instance] = each.state
+            self.leases[each.instance] = now + LEASE
+            if each.state == "gone":
+                del self.leases[each.instance]
+        self.leases = {instance: end for instance, end in self.leases.items() if end > now}
+        self.heard = {agent: at for agent, at in self.heard.items() if at > now - GRACE}
+        self.digests = {agent: digest for agent, digest in self.digests.items() if agent in self.heard}
+        for agent in self.heard:
+            if living := [instance for instance in self.leases if SPEAKERS[instance][0] == agent]:
+                self.digests[agent] = SPEAKERS[max(living, key=lambda each: SPEAKERS[each][2])][1]
+
+    def shown(self, now: float) -> Shown:
+        return {
+            agent: (
+                digest,
+                {
+                    instance: self.states[instance]
+                    for instance, end in self.leases.items()
+                    if SPEAKERS[instance][0] == agent and end >= now
+                },
+            )
+            for agent, digest in self.digests.items()
+        }
+
+
+class Machine(RuleBasedStateMachine):
+    """Beats, time and losses in any order."""
+
+    clock = Clock()
+    server: Server
+
+    @initialize()
+    def begin(self) -> None:
+        with self.server.client() as client:
+            client.flushall()
+        self.model = Model()
+        self.described: set[str] = set()
+        self.revision = 0
+        self.runner = asyncio.Runner()
+        self.kept = self.runner.run(_opened(self.server.url))
+
+    @rule(
+        heard=st.lists(st.tuples(st.sampled_from(sorted(SPEAKERS)), st.sampled_from(["ready", "draining", "gone"]))),
+        everybody=st.integers(0, 4).map(lambda die: die == 0),
+    )
+    def beat(self, heard: list[tuple[str, Any]], everybody: bool) -> None:
+        beats: list[Beat] = []
+        for instance, state in dict(heard).items():
+            agent, digest, started = SPEAKERS[instance]
+            beats.append(beat(agent, instance, digest, started, state=state))
+        before = self.model.shown(self.clock.now)
+        answer = self.runner.run(self.kept.beat(beats, everybody=everybody))
+        self.model.beat(beats, self.clock.now, everybody=everybody)
+        if not self.model.exists:
+            assert answer is None
+            return
+        assert answer is not None
+        changed, missing = answer
+        assert missing == {each.digest for each in beats if each.state != "gone"} - self.described
+        assert changed or self.model.shown(self.clock.now) == before
+        self.look()
+        again = self.runner.run(self.kept.beat(beats))
+        assert again == (False, missing), "the same once more is nothing new"
+
+    @rule(eighths=st.sampled_from([1, 32, 60, 119, 120, 121, 240, 479, 480, 481]))
+    def wait(self, eighths: int) -> None:
+        self.clock.now += eighths / 8
+        self.look(swept=False)
+
+    @rule(digest=st.sampled_from(sorted({digest for _, digest, _ in SPEAKERS.values()})))
+    def describe(self, digest: str) -> None:
+        described = Description(name="a").model_copy()
+        vars(described)["digest"] = digest
+        self.runner.run(self.kept.describe(described))
+        self.described.add(digest)
+
+    @rule()
+    def lose_everything(self) -> None:
+        with self.server.client() as client:
+            client.flushall()
+        self.model = Model()
+        self.described = set()
+        self.revision = 0
+        self.look()
+
+    def look(self, *, swept: bool = True) -> None:
+        """What is shown is what the model shows; a revision never goes back."""
+        revision, _ = self.runner.run(self.kept.agents())
+        assert revision >= self.revision
+        assert (revision > 0) is self.model.exists
+        self.revision = revision
+        assert self.runner.run(shown(self.kept)) == self.model.shown(self.clock.now)
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.runner.run(self.kept.close())
+            self.runner.close()
+
+
+async def _opened(url: str) -> Store:
+    return Store(url)
+
+
+def test_any_order_of_beats_time_and_losses_is_as_the_model_says(
+    any_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = type("OnThisServer", (Machine,), {"server": any_redis, "clock": Clock()})
+    monkeypatch.setattr(store, "time", machine.clock)
+    quick = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine, settings=quick)
