@@ -38,5 +38,7 @@ def mcp_token(hello_fabric: Running) -> str:
 def conformance_url() -> Generator[str]:
     """A gateway without a token whose root is the conformance suite's server, served by a pool of two workers."""
     target = str(HERE / "conformance" / "everything.py")
-    with running_fabric(f"everything={target}:server", "--processes", "2", "--anonymous", "--root", "everything") as running:
+    with running_fabric(
+        f"everything={target}:server", "--processes", "2", "--anonymous", "--root", "everything"
+    ) as running:
         yield running.mcp_url.replace("127.0.0.1", "localhost")

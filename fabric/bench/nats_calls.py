@@ -17,7 +17,7 @@ from fabric.bench.floors.worker import SUBJECT, connected
 from fabric.bench.ground import Ground
 from fabric_sdk import Context, Fabric
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.patterns.call import Scope
+from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.pipeline import Request
 
 IN_FLIGHT: Final = 64

@@ -29,8 +29,8 @@ from fabric_sdk.client import WRAPPED
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description, Json
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.patterns.call import scope_for
 from fabric_sdk.pipeline import Request
 
 _TRANSPORT: Final = TransportContext(kind="fabric", can_send_request=False)
@@ -73,8 +73,6 @@ class HostedServer:
             yield
 
     async def handle(self, context: Context, request: Request) -> Body:
-        if request.method == "fabric/describe":
-            return Body((await self.describe()).model_dump(mode="json"))
         try:
             params = request.params.members()
         except ValueError as broken:

@@ -13,7 +13,8 @@ from fabric.gateway.rpc import INVALID_PARAMS, Refusal, with_member
 from fabric.gateway.view import Route
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.patterns.call import Call, OnFrame, Trace, scope_for
+from fabric_sdk.contracts.scope import Trace, scope_for
+from fabric_sdk.patterns.call import Call, OnFrame
 
 NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """The methods that reach an agent, and the member of params that says which."""

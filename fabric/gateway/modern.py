@@ -26,7 +26,8 @@ from fabric.gateway.view import CAPABILITIES, Route, complete
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
-from fabric_sdk.patterns.call import OnFrame, Trace
+from fabric_sdk.contracts.scope import Trace
+from fabric_sdk.patterns.call import OnFrame
 
 log = logging.getLogger(__name__)
 

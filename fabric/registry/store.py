@@ -75,10 +75,13 @@ class Store:
             raise self._unavailable(failure) from failure
 
     async def agents(self) -> tuple[int, list[tuple[str, str, list[Beat]]]]:
-        """The catalogue's revision, 0 if there is none; then each agent's name, digest, and instances with a lease."""
+        """The catalogue's revision, 0 if there is none; then each agent's name, digest, and instances with a lease.
+
+        Agents by name, instances by age: two looks at the same catalogue are the same.
+        """
         try:
             revision = int(await self._redis.get(keys.REVISION) or 0)
-            names = [name.decode() for name in await self._redis.zrange(keys.AGENTS, 0, -1)]
+            names = sorted(name.decode() for name in await self._redis.zrange(keys.AGENTS, 0, -1))
             pipeline = self._redis.pipeline(transaction=False)
             for name in names:
                 pipeline.hget(keys.digest(name), "digest")
@@ -91,10 +94,9 @@ class Store:
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
         by_agent: dict[str, list[Beat]] = {}
-        for raw in beats:
-            if raw is not None:
-                beat = Beat.model_validate_json(raw)
-                by_agent.setdefault(beat.agent, []).append(beat)
+        living = [Beat.model_validate_json(raw) for raw in beats if raw is not None]
+        for beat in sorted(living, key=lambda each: (each.started, each.instance)):
+            by_agent.setdefault(beat.agent, []).append(beat)
         found = zip(names, answers[0::2], strict=True)
         return revision, [
             (name, digest.decode(), by_agent.get(name, [])) for name, digest in found if digest is not None

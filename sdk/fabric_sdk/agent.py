@@ -65,7 +65,6 @@ class Agent:
             "tools/call": self._call_tool,
             "resources/read": self._read_resource,
             "prompts/get": self._get_prompt,
-            "fabric/describe": self._describe,
         }
 
     def __repr__(self) -> str:
@@ -181,9 +180,6 @@ class Agent:
         if prompt is None:
             raise errors.UnknownName(f"agent {self.name!r} has no prompt {params.get('name')!r}")
         return self._complete(await prompt.get(_arguments(params), context))
-
-    async def _describe(self, params: dict[str, Any], context: Context) -> Body:
-        return Body((await self.describe()).model_dump(mode="json"))
 
     def _complete(self, result: dict[str, Any]) -> Body:
         return Body({**result, "resultType": "complete", "_meta": self._stamp})

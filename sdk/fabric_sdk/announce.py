@@ -62,7 +62,7 @@ class Announcer:
             for scope in ((), (name,), (name, self._instance)):
                 subject = subjects.service(verb, *scope)
                 self._subscriptions.append(await self._transport.subscribe(subject, self._answering(answer)))
-        self._transport.listen(self._connection_changed)
+        self._stop_listening = self._transport.listen(self._connection_changed)
         await self._beat()
         self._beating = asyncio.create_task(self._beat_on())
 
@@ -75,6 +75,7 @@ class Announcer:
         """Say goodbye."""
         if self._beating is not None:
             self._beating.cancel()
+        self._stop_listening()
         self._state = "gone"
         await self._beat()
         for subscription in self._subscriptions:

@@ -14,8 +14,9 @@ from typing import Any, Final
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.patterns.call import Call, Caller, scope_for
+from fabric_sdk.patterns.call import Call, Caller
 from fabric_sdk.routing.retry import is_safe
 from fabric_sdk.transports.base import Transport
 from fabric_sdk.transports.nats import NatsTransport

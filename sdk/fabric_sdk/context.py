@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError
-from fabric_sdk.patterns.call import Scope, Trace
+from fabric_sdk.contracts.scope import Scope, Trace
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 

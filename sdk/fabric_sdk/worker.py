@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from uuid import uuid4
@@ -23,8 +23,9 @@ from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.scope import Scope, Trace, current_scope
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.patterns.call import ALIVE_INTERVAL, Scope, Trace, current_scope
+from fabric_sdk.patterns.call import ALIVE_INTERVAL
 from fabric_sdk.pipeline import Middleware, Request, compose
 from fabric_sdk.transports.base import Subscription, Transport
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 _TICK: Final = 0.1
 """Seconds between two looks at the calls in hand; a deadline is kept to within this."""
 _DEFAULT_DEADLINE: Final = 60.0
+_CANCEL_SECONDS: Final = 2.0
 
 
 class Servable(Protocol):
@@ -106,7 +108,7 @@ class Worker:
         self._last_error = ""
         self._transport = transport
         self._servable = servable
-        self._handler = compose(servable.handle, middleware)
+        self._handler = compose(self._handle, middleware)
         self._hands = _Hands()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -159,7 +161,8 @@ class Worker:
         except TimeoutError:
             for job in list(self._hands.jobs.values()):
                 self._end(job, errors.WorkerLost("the worker was stopped before the call ended"))
-            await self._idle.wait()
+            with suppress(TimeoutError):  # a handler may refuse to be cancelled; it goes with the process
+                await asyncio.wait_for(self._idle.wait(), _CANCEL_SECONDS)
         await self._announcer.close()
         await self._control.close()
         if self._ticker is not None:
@@ -228,6 +231,19 @@ class Worker:
 
     # handle → reply
 
+    async def _handle(self, context: Context, request: Request) -> Body:
+        """The innermost handler: the agent's, but for what the heartbeats announce by digest."""
+        if request.method == "fabric/describe":
+            return Body(self.description.model_dump(mode="json"))
+        try:
+            return await self._servable.handle(context, request)
+        except errors.FabricError as failure:
+            if not failure.retryable:
+                raise
+            # Refused by an agent that it called, a handler would tell its own caller that this call may be sent again,
+            # though it has begun; so would a hosted server whose codes happen to be ours.
+            raise errors.HandlerFailed(str(failure), data=failure.data) from failure
+
     async def _run(self, job: _Job) -> None:
         job.begun = True
         current_scope.set(job.context.scope)
@@ -237,7 +253,7 @@ class Worker:
             await self._reply(job.message, await self._handler(job.context, job.request))
             self.served += 1
         except asyncio.CancelledError:
-            await self._reply_error(job.message, job.ended or errors.CallCancelled())
+            await self._reply_error(job.message, job.ended or errors.HandlerFailed("the handler cancelled itself"))
         except errors.FabricError as failure:
             await self._reply_error(job.message, failure)
         except (Exception, SystemExit) as failure:

@@ -21,9 +21,10 @@ from fabric_sdk.client import AgentClient
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.scope import Scope, Trace, scope_for
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.patterns import call as calling
-from fabric_sdk.patterns.call import Call, Scope, Trace, scope_for
+from fabric_sdk.patterns.call import Call
 from fabric_sdk.pipeline import Handler, Request
 from fabric_sdk.transports.base import Subscription
 from fabric_sdk.worker import Limits, Worker
@@ -482,7 +483,6 @@ async def test_a_nested_call_inherits_deadline_principal_and_trace(stage: Stage,
 
     @outer.tool
     async def ask(timeout: float, ctx: Context) -> list[Any]:
-        assert ctx.fabric is not None
         mine = {"deadline": ctx.deadline, "principal": ctx.principal, "trace": list(ctx.trace or ()), "key": ctx.key}
         return [mine, await ctx.fabric.agent(f"{name}-inner").call("tell", timeout=timeout)]
 
@@ -520,7 +520,6 @@ async def test_a_nested_call_ends_with_the_call_that_it_serves(stage: Stage, nam
 
     @outer.tool
     async def ask(ctx: Context) -> None:
-        assert ctx.fabric is not None
         try:
             await ctx.fabric.agent(f"{name}-inner").call("hang")
         finally:
@@ -1190,7 +1189,6 @@ async def test_a_handler_whose_own_call_found_nobody_is_not_run_again(
     @agent.tool
     async def order(ctx: Context) -> None:
         executed.append(len(executed))  # an effect that must not happen twice
-        assert ctx.fabric is not None
         await ctx.fabric.agent(f"{name}-absent").call("ship", timeout=5)
 
     @agent.tool

@@ -28,7 +28,7 @@ VERSION = "2026-07-28"
 TOOLS = {"mill_work", "mill_change", "press_work", "press_change"}
 RETRYABLE = {5020, 5030, 5031, 4290}
 """Codes of the errors that say: the same call may succeed later (docs/wire.md)."""
-WORK = 0.1
+WORK = 0.2
 """Seconds of work in each call."""
 
 Answer = dict[str, Any]

@@ -91,7 +91,7 @@ async def test_an_answer_that_the_broker_does_not_take_is_an_error_that_says_so(
 
 async def test_a_handler_that_cancels_itself_is_answered(strict: Client) -> None:
     error = await answer(strict, "victim_cancel")
-    assert (error["code"], error["status"]) == (4990, 200)
+    assert (error["code"], error["status"]) == (-32603, 200)
     await worker(strict)
 
 

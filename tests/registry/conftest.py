@@ -43,7 +43,7 @@ async def until(ask: Callable[[], Awaitable[T]], wanted: Callable[[T], object], 
     answer: T | None = None
     try:
         async with asyncio.timeout(seconds):
-            while not wanted(answer := await ask()):
+            while not wanted(answer := await ask()):  # noqa: ASYNC110 - what is asked for tells nobody when it changes
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"not as wanted within {seconds} s: {answer}") from None

@@ -24,7 +24,7 @@ from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.resource import Resource
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import ConfigurationError, HandlerFailed, InvalidParams, UnknownMethod, UnknownName
-from fabric_sdk.patterns.call import Scope
+from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.pipeline import Request, compose
 
 pytestmark = pytest.mark.anyio
@@ -370,7 +370,6 @@ async def test_a_description_holds_everything_in_mcps_own_forms() -> None:
             "arguments": [{"name": "who", "required": True}, {"name": "how", "required": False}],
         }
     ]
-    assert await ask(agent, "fabric/describe", {}) == said.model_dump(mode="json")
     assert said.tool("look") == look_said
     assert said.tool("absent") is None
 

@@ -17,7 +17,8 @@ from fabric_sdk.contracts import envelope, errors, subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.errors import FabricError, from_wire, to_wire
-from fabric_sdk.patterns.call import Call, Scope, Trace
+from fabric_sdk.contracts.scope import Scope, Trace
+from fabric_sdk.patterns.call import Call
 
 text = st.text(st.characters(codec="utf-8"))
 json_values: st.SearchStrategy[Any] = st.recursive(

@@ -353,7 +353,7 @@ async def logged_in(server: PrivateNats, login: str) -> AsyncGenerator[NatsTrans
         await transport.close()
 
 
-@pytest.mark.parametrize("greeting", [b"x" * 1_000_000, b"INFORMATION\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
+@pytest.mark.parametrize("greeting", [b"x" * 1_000_000, b"INFORMATION\r\n"], ids=["endless-line", "nonsense"])
 async def test_whatever_stands_in_for_the_server_for_a_while_it_is_found_again(
     server: PrivateNats, connect: Connect, greeting: bytes
 ) -> None:
@@ -362,7 +362,7 @@ async def test_whatever_stands_in_for_the_server_for_a_while_it_is_found_again(
     await subscriber.subscribe("again", ear)
     server.kill()
     async with listener(greeting, port=server.port) as stand_in:
-        await eventually(lambda: stand_in.greeted >= 6, what="some attempts of both")
+        await eventually(lambda: stand_in.greeted >= 4, what="some attempts of both")
         assert not subscriber.connected
         assert not publisher.connected
     server.start()

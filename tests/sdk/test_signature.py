@@ -26,8 +26,8 @@ from typing_extensions import TypedDict
 
 from fabric_sdk import Context
 from fabric_sdk.authoring.signature import Function, Signature, explain
-from fabric_sdk.contracts.errors import AgentUnavailable, ConfigurationError, HandlerFailed, Overloaded, WorkerLost
-from fabric_sdk.patterns.call import Scope
+from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.scope import Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -416,31 +416,6 @@ async def test_a_coroutine_runs_in_the_callers_loop() -> None:
         return asyncio.get_running_loop()
 
     assert await run(tool) is asyncio.get_running_loop()
-
-
-@pytest.mark.parametrize("refused", [AgentUnavailable, Overloaded])
-async def test_what_refused_a_call_inside_the_function_says_nothing_of_the_function(
-    refused: type[AgentUnavailable | Overloaded],
-) -> None:
-    async def tool() -> None:
-        raise refused("the other one", data=[1])
-
-    with pytest.raises(HandlerFailed, match="tool: the other one") as failed:
-        await run(tool)
-    assert failed.value.started
-    assert failed.value.data == [1]
-    assert isinstance(failed.value.__cause__, refused)
-
-
-async def test_other_errors_of_the_fabric_pass_through() -> None:
-    lost = WorkerLost("inside")
-
-    def tool() -> None:
-        raise lost
-
-    with pytest.raises(WorkerLost) as raised:
-        await run(tool)
-    assert raised.value is lost
 
 
 # Modules

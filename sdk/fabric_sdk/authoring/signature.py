@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from fabric_sdk.context import Context
-from fabric_sdk.contracts.errors import ConfigurationError, FabricError, HandlerFailed
+from fabric_sdk.contracts.errors import ConfigurationError
 
 Function = Callable[..., Any]
 
@@ -102,22 +102,9 @@ class Signature:
         return self._validator.validate_python(arguments)
 
     async def run(self, arguments: dict[str, Any], context: Context) -> Any:
-        """Call the function with checked arguments.
-
-        Raises:
-            HandlerFailed: something that the function called was refused before it began; the function itself had.
-        """
+        """Call the function with checked arguments."""
         if self.context_parameter is not None:
             arguments = {**arguments, self.context_parameter: context}
-        try:
-            return await self._call(arguments)
-        except FabricError as refused:
-            # As it stands, it would tell the caller that this call never began, and may be sent again.
-            if refused.retryable and not refused.started:
-                raise HandlerFailed(f"{self.name}: {refused}", data=refused.data) from refused
-            raise
-
-    async def _call(self, arguments: dict[str, Any]) -> Any:
         if self._is_async:
             return await self._function(**arguments)
         loop = asyncio.get_running_loop()

@@ -6,11 +6,15 @@ Above: agents, registry, gateway. Below: pydantic. Two instances with the same `
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.subjects import checked_agent_name, checked_token
 
 Json = dict[str, Any]
 
@@ -26,6 +30,19 @@ def _with(member: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _wrapped(check: Callable[[str], str]) -> AfterValidator:
+    def checked(name: str) -> str:
+        try:
+            return check(name)
+        except ConfigurationError as wrong:
+            raise ValueError(str(wrong)) from None
+
+    return AfterValidator(checked)
+
+
+AgentName = Annotated[str, _wrapped(checked_agent_name)]
+Instance = Annotated[str, _wrapped(checked_token)]
+"""Both stand in subjects, so nothing else is ever taken from the wire."""
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 """What every JSON library carries exactly."""
 
@@ -35,13 +52,13 @@ class Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str
+    name: AgentName
     version: str = "0.0.0"
     title: str | None = None
     description: str | None = None
     instructions: str | None = None
     kind: Literal["agent", "platform"] = "agent"
-    """`platform` agents are parts of the fabric itself; a gateway shows them to operators only."""
+    """`platform` agents are parts of the fabric itself; a gateway does not show them, unless one is its root."""
     tools: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
     resources: list[Annotated[Json, _with("uri")]] = Field(default_factory=list[Json])
     resource_templates: list[Annotated[Json, _with("uriTemplate")]] = Field(default_factory=list[Json])
@@ -64,8 +81,8 @@ class Beat(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    agent: str
-    instance: str
+    agent: AgentName
+    instance: Instance
     version: str
     digest: str
     host: str

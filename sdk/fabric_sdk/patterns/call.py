@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import uuid4
 
-from tenacity import AsyncRetrying, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState
 from tenacity.asyncio import retry_if_exception
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.routing.retry import BACKOFF, FIRST_WAIT, may_repeat
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
@@ -41,43 +40,10 @@ _TICK: Final = 0.1
 _EXACT_BELOW: Final = 1.0
 """… and exactly, with a timer of its own, for calls that have less than this many seconds."""
 PATIENCE: Final = 10.0
-"""Seconds for which a call waits for an instance to appear: a pool restarts well within it."""
+"""Seconds for which a call waits for an instance that takes it: a pool restarts, and a rush passes, well within it."""
+_IMPATIENT: Final = (errors.AgentUnavailable, errors.Overloaded)
+"""What is waited out for no longer than that, however far the deadline is."""
 
-
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
-
-
-class Trace(NamedTuple):
-    """W3C trace context, as it came with the call."""
-
-    traceparent: str
-    tracestate: str = ""
-
-    @staticmethod
-    def of(traceparent: str | None, tracestate: str | None = None) -> Trace | None:
-        """The context in two header values; `None` for a malformed one, which W3C wants ignored."""
-        if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
-            return None
-        return Trace(traceparent, tracestate if tracestate and _TRACESTATE.fullmatch(tracestate) else "")
-
-    @property
-    def trace_id(self) -> str:
-        """The 32 hexadecimal digits that all parts of one trace share."""
-        return self.traceparent[3:35]
-
-
-class Scope(NamedTuple):
-    """What a call hands down to the calls made on its behalf."""
-
-    deadline: float
-    """Unix time in seconds."""
-    principal: str | None = None
-    trace: Trace | None = None
-
-
-current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
-"""The scope of the call being handled in this task; a call made here never outlives it."""
 
 OnFrame = Callable[[str, Body], None]
 """Hears what comes ahead of the answer: the kind (`progress`, `log`) and the JSON object."""
@@ -177,17 +143,22 @@ class Caller:
 
     async def _persist(self, call: Call, failure: errors.FabricError) -> Body:
         """Go on after a first failure that allows it; nothing of this is paid for by a call that succeeds at once."""
-        patience = call.scope.deadline - time.time()
-        if isinstance(failure, errors.AgentUnavailable):
-            patience = min(patience, PATIENCE)
+        left = call.scope.deadline - time.time()
         wait = random.uniform(0.0, FIRST_WAIT)
-        if wait >= patience:
+        if wait >= left:
             raise failure
         await asyncio.sleep(wait)
+        left -= wait
+
+        def give_up(state: RetryCallState) -> bool:
+            last = state.outcome.exception() if state.outcome is not None else None
+            limit = min(left, PATIENCE) if isinstance(last, _IMPATIENT) else left
+            return (state.seconds_since_start or 0.0) + state.upcoming_sleep > limit
+
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: self._may_repeat(error, call)),
             wait=BACKOFF,
-            stop=stop_before_delay(patience - wait),
+            stop=give_up,
             reraise=True,
         )
         return await retrying(self._attempt, call)
@@ -216,8 +187,8 @@ class Caller:
         try:
             await self.transport.publish(Message(call.subject(), call.params, reply=reply, headers=call.headers()))
             return await waiting.answer
-        except asyncio.CancelledError:
-            self._spawn(self._cancel(call, reply))
+        except (asyncio.CancelledError, errors.WorkerLost):
+            self._spawn(self._cancel(call, reply))  # a worker that is slow rather than lost need not go on either
             raise
         finally:
             if timer is not None:
@@ -331,12 +302,3 @@ def _unavailable(call: Call) -> errors.AgentUnavailable:
         f"no instance of agent {call.agent!r} is taking calls",
         fix="start one with `fabric worker`, or check the name with `fabric ps`",
     )
-
-
-def scope_for(timeout: float, *, principal: str | None = None, trace: Trace | None = None) -> Scope:
-    """A scope of `timeout` seconds from now, within the scope of the call being handled, if there is one."""
-    deadline = time.time() + timeout
-    outer = current_scope.get()
-    if outer is None:
-        return Scope(deadline, principal, trace)
-    return Scope(min(deadline, outer.deadline), principal or outer.principal, trace or outer.trace)

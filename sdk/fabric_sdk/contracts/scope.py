@@ -1,0 +1,56 @@
+"""What a call hands down to the calls made on its behalf: deadline, principal, trace.
+
+Above: patterns, context, worker, gateway. Below: nothing. A scope only ever narrows: what is called ends no later than
+its caller.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextvars import ContextVar
+from typing import Final, NamedTuple
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
+
+
+class Trace(NamedTuple):
+    """W3C trace context, as it came with the call."""
+
+    traceparent: str
+    tracestate: str = ""
+
+    @staticmethod
+    def of(traceparent: str | None, tracestate: str | None = None) -> Trace | None:
+        """The context in two header values; `None` for a malformed one, which W3C wants ignored."""
+        if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
+            return None
+        return Trace(traceparent, tracestate if tracestate and _TRACESTATE.fullmatch(tracestate) else "")
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hexadecimal digits that all parts of one trace share."""
+        return self.traceparent[3:35]
+
+
+class Scope(NamedTuple):
+    """What a call hands down to the calls made on its behalf."""
+
+    deadline: float
+    """Unix time in seconds."""
+    principal: str | None = None
+    trace: Trace | None = None
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
+"""The scope of the call being handled in this task; a call made here never outlives it."""
+
+
+def scope_for(timeout: float, *, principal: str | None = None, trace: Trace | None = None) -> Scope:
+    """A scope of `timeout` seconds from now, within the scope of the call being handled, if there is one."""
+    deadline = time.time() + timeout
+    outer = current_scope.get()
+    if outer is None:
+        return Scope(deadline, principal, trace)
+    return Scope(min(deadline, outer.deadline), principal or outer.principal, trace or outer.trace)

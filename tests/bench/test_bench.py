@@ -1,0 +1,114 @@
+"""Every benchmark runs, its answers are checked, and its result is written; how fast it is, is no test's business.
+
+Proves: no row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.running import FABRIC, wait_until
+
+LATEST = Path("loadtests", "results", "latest.json")
+FIELDS = {"name": str, "value": float, "unit": str, "floor": float, "ratio": float, "n": int}
+OVER_HTTP = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project, and a folder in it."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "src").mkdir()
+    return tmp_path
+
+
+def bench(project: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [FABRIC, "bench", *arguments],
+        cwd=project / "src",
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("call.memory", "calls/s"),
+        ("call.nats.throughput", "calls/s"),
+        ("call.nats.latency", "us"),
+        pytest.param("gateway.tools_call", "calls/s", marks=OVER_HTTP),
+        pytest.param("gateway.vs_sdk", "calls/s", marks=OVER_HTTP),
+    ],
+)
+def test_a_benchmark_prints_its_result_and_writes_it_into_the_project(project: Path, name: str, unit: str) -> None:
+    ran = bench(project, name, "--seconds", "0.1", "--rounds", "1", "--json", env={"FABRIC_ROOT": "somebody-else"})
+    assert ran.returncode == 0, ran.stderr
+    results: list[dict[str, Any]] = json.loads((project / LATEST).read_text())
+    assert json.loads(ran.stdout) == results
+    (result,) = results
+    assert {field: type(value) for field, value in result.items()} == FIELDS
+    assert (result["name"], result["unit"]) == (name, unit)
+    assert min(result["value"], result["floor"], result["ratio"], result["n"]) > 0
+
+
+def test_people_get_a_table(project: Path) -> None:
+    ran = bench(project, "call.memory", "--seconds", "0.05", "--rounds", "1")
+    heading, row = ran.stdout.splitlines()
+    assert heading.split() == ["benchmark", "value", "floor", "unit", "ratio", "n"]
+    assert row.split()[0] == "call.memory"
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(project: Path) -> None:
+    ran = bench(project, "call.telepathy")
+    assert ran.returncode == 2
+    assert "there is no benchmark 'call.telepathy'" in ran.stderr
+    assert "call.memory" in ran.stderr
+
+
+def test_without_wrk_nothing_starts_and_the_fix_is_told(project: Path) -> None:
+    ran = bench(project, "call.memory", "gateway.vs_sdk", env={"PATH": ""})
+    assert ran.returncode == 2
+    assert "the load generator wrk is not installed" in ran.stderr
+    assert "apt-get install wrk" in ran.stderr
+    assert not (project / LATEST).exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
+def test_nothing_is_left_when_it_is_stopped(project: Path, signum: signal.Signals) -> None:
+    running = subprocess.Popen([FABRIC, "bench", "call.nats.latency"], cwd=project, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any("floors.worker" in command(each) for each in family(running)), seconds=30)
+        started = family(running)
+        running.send_signal(signum)
+        assert running.wait(30) == (-signum if signum == signal.SIGKILL else 130)
+        wait_until(lambda: all(map(is_gone, started)), what="the end of what was started")
+    finally:
+        running.kill()
+        running.wait()
