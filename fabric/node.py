@@ -14,41 +14,24 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder, probe_nats, probe_redis
-from fabric.embedded.folder import default_path
 from fabric.embedded.nats_server import start_nats
 from fabric.embedded.valkey_server import start_valkey
 from fabric.embedded.wire import http_status
-from fabric.gateway.listen import bind
+from fabric.gateway.sockets import bind
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, ProcessSpec, Supervisor
 from fabric.settings import Settings
+from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
-
-CONNECTION_FILE: Final = "fabric.json"
-"""In the data folder while a fabric runs on it: how to reach it."""
 
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
 _BACKLOG: Final = 2048
 _LISTED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """How to reach a running fabric. Holds secrets: its file has mode 0600."""
-
-    mcp_url: str
-    nats_url: str
-    redis_url: str
-    token: str | None
-    pid: int
-    pids: dict[str, int]
-    """Process id by process name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +46,7 @@ class NodePlan:
 
 
 @asynccontextmanager
-async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> AsyncGenerator[Connection]:
+async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> AsyncGenerator[Whereabouts]:
     """Start everything; yields once all is ready, and stops everything at the end.
 
     Raises:
@@ -77,12 +60,12 @@ async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> Asy
             run = folder.inside("run")
             async with Supervisor(with_mistakes(on_event, run)) as supervisor:
                 with mistakes_told(run):
-                    connection = await _start(supervisor, folder, settings, plan, listener)
-                folder.write(CONNECTION_FILE, json.dumps(asdict(connection)))
+                    found = await _start(supervisor, folder, settings, plan, listener)
+                found.publish(folder)
                 try:
-                    yield connection
+                    yield found
                 finally:
-                    (folder.path / CONNECTION_FILE).unlink(missing_ok=True)
+                    found.withdraw(folder)
         finally:
             listener.close()
 
@@ -93,7 +76,7 @@ def _folder(settings: Settings, plan: NodePlan) -> AbstractAsyncContextManager[D
 
 async def _start(
     supervisor: Supervisor, folder: DataFolder, settings: Settings, plan: NodePlan, listener: socket.socket
-) -> Connection:
+) -> Whereabouts:
     nats_url, redis_url = await _brokers(supervisor, folder, settings)
     token = None if settings.anonymous else _token(folder, settings)
     host, port = settings.host, int(listener.getsockname()[1])
@@ -110,7 +93,7 @@ async def _start(
     await asyncio.gather(*(each.scale(plan.processes) for each in copies))
     await _listed(len(plan.pools), host, port)
 
-    return Connection(
+    return Whereabouts(
         mcp_url=f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp",
         nats_url=nats_url,
         redis_url=redis_url,
@@ -204,8 +187,3 @@ def _token(folder: DataFolder, settings: Settings) -> str:
         kept = secrets.token_urlsafe(32)
         folder.write("token", kept)
     return kept
-
-
-def connection_file(data: Path | None) -> Path:
-    """Where the fabric of a data folder says how to reach it."""
-    return (data or default_path()) / CONNECTION_FILE

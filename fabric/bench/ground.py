@@ -17,7 +17,7 @@ from typing import Final
 
 from fabric.embedded import DataFolder, ephemeral_data_folder, start_nats, start_valkey
 from fabric.embedded.wire import http_status
-from fabric.gateway.listen import bind
+from fabric.gateway.sockets import bind
 from fabric.pool.ready import ReadyFile
 from fabric.pool.specs import PoolSpec, worker_specs
 from fabric.process import ProcessSpec, Supervisor

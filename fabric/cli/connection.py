@@ -1,33 +1,21 @@
 """Which fabric a command talks to: the one its environment names, else the one running on the data folder.
 
-Above: commands. Below: `node`'s connection file.
+Above: commands. Below: `whereabouts`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from fabric.node import Connection, connection_file
+from fabric.whereabouts import Whereabouts
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
 
 _CATALOGUE_SECONDS: Final = 5.0
-
-
-def running(data: Path | None) -> Connection | None:
-    """The fabric that runs on a data folder, if one does."""
-    try:
-        connection = Connection(**json.loads(connection_file(data).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return connection if psutil.pid_exists(connection.pid) else None
 
 
 def nats_url(data: Path | None) -> str:
@@ -38,8 +26,8 @@ def nats_url(data: Path | None) -> str:
     """
     if data is None and (named := os.environ.get("FABRIC_NATS_URL")):
         return named
-    if (connection := running(data)) is not None:
-        return connection.nats_url
+    if (found := Whereabouts.of(data)) is not None:
+        return found.nats_url
     raise TransportUnavailable("no fabric is running here", fix="start one with `fabric up`, or set FABRIC_NATS_URL")
 
 

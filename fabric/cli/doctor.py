@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 import typer
 from rich.markup import escape
 
-from fabric.cli.connection import catalogue, connected, nats_url, running
+from fabric.cli.connection import catalogue, connected, nats_url
 from fabric.cli.console import Exit, out, print_json, run
 from fabric.cli.options import DataOption, JsonOption
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.settings import load_settings
+from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError
 
 
@@ -96,7 +97,7 @@ async def _nats(data: Path | None) -> str:
 
 async def _redis(data: Path | None) -> str:
     settings = load_settings()
-    connection = running(data)
+    connection = Whereabouts.of(data)
     url = settings.redis_url or (connection.redis_url if connection else None)
     if url is None:
         raise _Skip("not known from here: FABRIC_REDIS_URL is not set and no fabric runs on this data folder")
@@ -116,7 +117,7 @@ async def _registry(data: Path | None) -> str:
 
 
 async def _gateway(data: Path | None) -> str:
-    connection = running(data)
+    connection = Whereabouts.of(data)
     if connection is None:
         raise _Skip("not known from here: no fabric runs on this data folder")
     at = urlsplit(connection.mcp_url)

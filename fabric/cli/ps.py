@@ -25,7 +25,7 @@ def tools(
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """List tools, under the names MCP clients see."""
+    """List tools. MCP clients see AGENT_TOOL, or TOOL alone where the agent is the gateway's root."""
     run(_tools(agent, everything=everything or agent is not None, json_output=json_output, data=data))
 
 
@@ -63,10 +63,10 @@ async def _tools(agent: str | None, *, everything: bool, json_output: bool, data
         print_json(found)
         return
     rows = [
-        (f"{tool['agent']}_{tool['name']}", _signature(tool), (tool.get("description") or "").partition("\n")[0])
+        (tool["agent"], tool["name"], _signature(tool), (tool.get("description") or "").partition("\n")[0])
         for tool in found
     ]
-    table(("TOOL", "ARGUMENTS", "DESCRIPTION"), rows)
+    table(("AGENT", "TOOL", "ARGUMENTS", "DESCRIPTION"), rows)
     if not rows:
         out.print("[dim]No tools yet: start an agent with `fabric worker server.py`.[/]")
 

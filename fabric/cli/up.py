@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +15,10 @@ from fabric.cli.console import fail, out, run
 from fabric.cli.events import Shown
 from fabric.cli.options import DataOption
 from fabric.cli.stopping import Stop
-from fabric.node import Connection, NodePlan, run_node
+from fabric.node import NodePlan, run_node
 from fabric.pool.specs import PoolSpec
 from fabric.settings import Settings, load_settings
+from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
 
 
@@ -61,7 +60,7 @@ async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> No
 
 
 @contextmanager
-def _announced(path: Path | None, connection: Connection) -> Generator[None]:
+def _announced(path: Path | None, connection: Whereabouts) -> Generator[None]:
     """The ready file, if one is wanted: there while all is ready; whole, and readable by this user alone."""
     if path is None:
         yield
@@ -69,7 +68,7 @@ def _announced(path: Path | None, connection: Connection) -> Generator[None]:
     aside = path.with_name(path.name + ".new")
     aside.unlink(missing_ok=True)
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(asdict(connection), file)
+        file.write(connection.to_json())
     aside.replace(path)
     try:
         yield
@@ -77,7 +76,7 @@ def _announced(path: Path | None, connection: Connection) -> Generator[None]:
         path.unlink(missing_ok=True)
 
 
-def _greet(connection: Connection, plan: NodePlan) -> None:
+def _greet(connection: Whereabouts, plan: NodePlan) -> None:
     out.print(f"\n[bold]MCP[/]    {connection.mcp_url}")
     if connection.token is not None:
         out.print(f"[bold]token[/]  {escape(connection.token)}", soft_wrap=True)

@@ -1,18 +1,15 @@
-"""Where the gateway meets the network: the socket it listens on, and the bound on what comes before a body.
+"""Where the gateway meets the network: uvicorn's protocol, bounded in what comes before a body, one write an answer.
 
-Above: `process`, `node`. Below: sockets and uvicorn's protocol.
+Above: `process`. Below: uvicorn and httptools.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-
-from fabric_sdk.contracts.errors import ConfigurationError
 
 _HTTP_2_OFFER: Final = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:[ \t]*h2c[ \t]*\r\n)")
 """The name of the header by which Java's client and `curl --http2` offer HTTP/2. A server may decline, but httptools
@@ -132,24 +129,3 @@ def limited(max_header: int) -> type[HttpToolsProtocol]:
                 self.transport.close()
 
     return Limited
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigurationError: the port is taken, or the host is not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as taken:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {taken.strerror or taken}",
-            fix="choose another with --port, 0 for any free one",
-        ) from None
-    listener.set_inheritable(True)
-    return listener

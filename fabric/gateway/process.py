@@ -17,17 +17,17 @@ import uvicorn
 import uvloop
 
 from fabric import garbage, logs
+from fabric.broker import connect_until
 from fabric.gateway.app import Gateway
-from fabric.gateway.listen import bind, limited
+from fabric.gateway.listen import limited
+from fabric.gateway.sockets import bind
 from fabric.settings import Settings, load_settings
 from fabric_sdk import Fabric, FabricError
-from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
-from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.contracts.errors import ConfigurationError
 
 log = logging.getLogger("fabric.gateway")
 
 BAD_USAGE: Final = 2
-_RETRY_SECONDS: Final = 2.0
 _STOP_SECONDS: Final = 30
 
 
@@ -36,7 +36,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    transport = await _connect(str(settings.nats_url), stop)
+    transport = await connect_until(stop, str(settings.nats_url), name=f"gateway {os.getpid()}")
     if transport is None:
         return
     try:
@@ -67,24 +67,11 @@ async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.soc
     await uvicorn.Server(config).serve([listener])  # takes SIGTERM and SIGINT while it serves
 
 
-async def _connect(url: str, stop: asyncio.Event) -> NatsTransport | None:
-    while not stop.is_set():
-        try:
-            return await NatsTransport.connect(url, name=f"gateway {os.getpid()}")
-        except TransportUnavailable as away:
-            log.warning("%s; trying again", away)
-            try:
-                await asyncio.wait_for(stop.wait(), _RETRY_SECONDS)
-            except TimeoutError:
-                continue
-    return None
-
-
 def main(arguments: list[Any] | None = None) -> None:
     """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names a socket that listens already."""
-    logs.configure()
     try:
         settings = load_settings()
+        logs.configure(settings.log_level)
         if settings.nats_url is None:
             raise ConfigurationError("the gateway needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         if settings.token is None and not settings.anonymous:

@@ -19,16 +19,16 @@ from typing import Final
 import uvloop
 
 from fabric import garbage, logs
+from fabric.broker import connect_until
 from fabric.pool.ready import BAD_USAGE, ReadyFile
 from fabric.pool.target import described, load
-from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
-from fabric_sdk.transports.nats import NatsTransport
+from fabric.settings import load_settings
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError
 from fabric_sdk.worker import Limits, Worker
 
 log = logging.getLogger("fabric.worker")
 
 _DRAIN_SECONDS: Final = 30.0
-_RETRY_SECONDS: Final = 2.0
 
 
 async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None, ready: Path | None) -> None:
@@ -39,7 +39,7 @@ async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None,
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     # Functions that are not coroutines run in threads, as many at once as calls are handled at once.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.concurrency))
-    transport = await _connect(nats_url, stop)
+    transport = await connect_until(stop, nats_url, name=f"worker {os.getpid()}")
     if transport is None:
         return
     worker = Worker(transport, servable, limits=limits)
@@ -55,20 +55,6 @@ async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None,
         await transport.close()
 
 
-async def _connect(url: str, stop: asyncio.Event) -> NatsTransport | None:
-    """Connect as soon as the broker is there; `None` if told to stop before."""
-    while not stop.is_set():
-        try:
-            return await NatsTransport.connect(url, name=f"worker {os.getpid()}")
-        except TransportUnavailable as away:
-            log.warning("%s; trying again", away)
-            try:
-                await asyncio.wait_for(stop.wait(), _RETRY_SECONDS)
-            except TimeoutError:
-                continue
-    return None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fabric.pool.process")
     parser.add_argument("target")
@@ -76,15 +62,16 @@ def main() -> None:
     parser.add_argument("--name")
     parser.add_argument("--ready-file", type=Path)
     options = parser.parse_args()
-    logs.configure()
     ready = ReadyFile(options.ready_file) if options.ready_file else None
     if ready is not None:
         ready.forget_refusal()
     try:
+        settings = load_settings()
+        logs.configure(settings.log_level)
         uvloop.run(
             serve(
                 options.target,
-                nats_url=os.environ.get("FABRIC_NATS_URL", ""),
+                nats_url=settings.nats_url or "",
                 limits=Limits(concurrency=options.concurrency),
                 name=options.name,
                 ready=options.ready_file,

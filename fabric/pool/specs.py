@@ -16,6 +16,8 @@ from fabric.pool.ready import BAD_USAGE, ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError
 from fabric_sdk.contracts.subjects import checked_agent_name
 
+_PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL"})
+"""Not for the code of agents' authors: workers talk to NATS alone, and callers' tokens stay at the door."""
 _DRAIN_SECONDS = 35.0
 """SIGTERM to SIGKILL: a little longer than a worker gives its calls."""
 
@@ -72,7 +74,13 @@ def worker_specs(
         if pool.name is not None:
             argv += ["--name", pool.name]
         return ProcessSpec(
-            name=name, argv=tuple(argv), env=env, probe=ReadyFile(ready).probe, startup=60.0, grace=_DRAIN_SECONDS
+            name=name,
+            argv=tuple(argv),
+            env=env,
+            without=_PLATFORM_SECRETS,
+            probe=ReadyFile(ready).probe,
+            startup=60.0,
+            grace=_DRAIN_SECONDS,
         )
 
     return spec

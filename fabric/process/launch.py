@@ -88,7 +88,7 @@ async def launch(spec: ProcessSpec, tether: Tether) -> Launched:
     Raises OSError when there can be no process at all: the program or the folder is missing, the log file cannot be
     written, or the system has no room for one more process.
     """
-    env = {**os.environ, **spec.env}
+    env = {name: value for name, value in os.environ.items() if name not in spec.without} | dict(spec.env)
     program = spec.argv[0]
     # Asked here, because the new process could only tell by its exit code, when it may already count as started.
     if (os.sep not in program or program.startswith(os.sep)) and shutil.which(program, path=env.get("PATH")) is None:

@@ -24,6 +24,8 @@ class ProcessSpec:
     """The program and its arguments. Other users can read it with `ps`: no secret belongs here."""
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """Added to the supervisor's own environment; the place for secrets, never shown by `repr`."""
+    without: frozenset[str] = frozenset()
+    """Names of variables in the supervisor's environment that it must not inherit."""
     cwd: Path | None = None
     """Where it runs; `None` is the supervisor's own folder."""
     log: Path | None = None

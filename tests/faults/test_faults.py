@@ -196,6 +196,7 @@ def test_redis_may_be_away_for_20_seconds_while_an_agent_comes_and_a_worker_hang
             with worker(hello, folder=tmp_path, env=node.env) as pool:
                 wait_until(lambda: asyncio.run(_says(node, "hi")) == "hi", what="a tool of the new agent")
                 measure("Redis away: a new agent is served", time.monotonic() - at)
+                assert not instances(node), "only the bus can tell"
                 assert pool.stop() == 0
             hung, since = signal_part(node.pid, "mill-2", signal.SIGSTOP), time.monotonic()
             measure("worker hangs: calls flow", calls.flows(since=since))

@@ -1,0 +1,52 @@
+"""How to reach a running fabric, and the file in its data folder that says so while it runs.
+
+Above: `node`, which writes it, and the commands, which read it. Below: the file system.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from fabric.embedded.folder import DataFolder, default_path
+
+_FILE: Final = "fabric.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """How to reach a running fabric. Holds secrets: its file has mode 0600."""
+
+    mcp_url: str
+    nats_url: str
+    redis_url: str
+    token: str | None
+    pid: int
+    pids: dict[str, int]
+    """Process id by process name."""
+
+    def to_json(self) -> str:
+        """As scripts read it, from the data folder or a ready file."""
+        return json.dumps(asdict(self))
+
+    def publish(self, folder: DataFolder) -> None:
+        """Leave it in the data folder."""
+        folder.write(_FILE, self.to_json())
+
+    @staticmethod
+    def withdraw(folder: DataFolder) -> None:
+        """Take it back."""
+        (folder.path / _FILE).unlink(missing_ok=True)
+
+    @staticmethod
+    def of(data: Path | None) -> Whereabouts | None:
+        """Those of the fabric that runs on a data folder, by default the user's, if one does."""
+        try:
+            found = Whereabouts(**json.loads(((data or default_path()) / _FILE).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return found if psutil.pid_exists(found.pid) else None
