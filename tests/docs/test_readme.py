@@ -159,7 +159,7 @@ def test_without_the_token_nobody_enters(configuration: dict[str, Any]) -> None:
 def test_the_agent_runs_as_the_pool_shown(greeters: Shell) -> None:
     _, ps, tools = POOL
     wait_until(lambda: greeters.type(ps.command).count("greeter ") == 4, what="four greeters in `fabric ps`")
-    assert "greeter_greet" in greeters.type(tools.command)
+    assert "greet" in greeters.type(tools.command)
     assert greeters.type("fabric call greeter greet name=Ada") == "Hello, Ada!\n"
 
 
@@ -171,7 +171,8 @@ async def test_the_names_in_fabric_tools_are_those_that_mcp_clients_see(
         seen = [tool.name for tool in await host.list_tools()]
     _, *listed = greeters.type(POOL[2].command).splitlines()
     assert "greeter_greet" in seen
-    assert sorted(line.split()[0] for line in listed) == sorted(seen)
+    assert "greeter_greet" in README
+    assert sorted("_".join(line.split()[:2]) for line in listed) == sorted(seen)
 
 
 @pytest.mark.usefixtures("fabric")

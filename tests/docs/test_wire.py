@@ -162,9 +162,9 @@ def test_times_are_those_of_the_code(sentence: str, seconds: float) -> None:
 
 
 def test_agent_names_are_held_to_what_the_page_says() -> None:
-    assert "`<agent>` has 1 to 63 lower-case letters, digits and hyphens and starts with a letter" in WORDS
+    assert "`<agent>` has 1 to 63 lower-case letters, digits and hyphens, a letter first and no hyphen last" in WORDS
     for good in ("a", "a-1", "a" * 63):
         assert subjects.checked_agent_name(good) == good
-    for bad in ("", "A", "1a", "-a", "a_b", "a.b", "a" * 64):
+    for bad in ("", "A", "1a", "-a", "a_b", "a.b", "a-", "a" * 64):
         with pytest.raises(errors.ConfigurationError):
             subjects.checked_agent_name(bad)
