@@ -1,1 +1,1 @@
-"""The command line: `fabric up | worker | call | ps | tools | doctor | bench`."""
+"""The command line: `fabric up | worker | gateway | call | ps | tools | doctor | bench`."""

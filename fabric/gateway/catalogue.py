@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -54,10 +55,9 @@ class CatalogueKeeper:
         while True:
             self._wake.clear()
             await self._refresh()
-            try:
-                await asyncio.wait_for(self._wake.wait(), _REFRESH_SECONDS)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH_SECONDS):
+                    await self._wake.wait()
 
     async def _refresh(self) -> None:
         try:

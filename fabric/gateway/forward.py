@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from mcp.shared.inbound import NAME_BEARING_METHODS
+
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal, with_member
 from fabric.gateway.view import Route
@@ -16,7 +18,7 @@ from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import Trace, scope_for
 from fabric_sdk.patterns.call import Call, OnFrame
 
-NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED: Final = NAME_BEARING_METHODS
 """The methods that reach an agent, and the member of params that says which."""
 
 

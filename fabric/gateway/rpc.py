@@ -1,6 +1,7 @@
 """JSON-RPC on the gateway's wire: reads requests without opening their arguments, writes answers around raw bytes.
 
-Above: `modern`. Below: msgspec, whose `Raw` leaves a part of a document as the bytes it is. Pure functions.
+Above: `modern`. Below: msgspec, whose `Raw` leaves a part of a document as the bytes it is, and MCP's own constants.
+Pure functions.
 """
 
 from __future__ import annotations
@@ -10,30 +11,21 @@ from typing import Any, Final
 
 import msgspec
 import orjson
+from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
+from mcp_types import CLIENT_CAPABILITIES_META_KEY, LOG_LEVEL_META_KEY, PROTOCOL_VERSION_META_KEY, jsonrpc
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
-CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
-
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-INTERNAL_ERROR: Final = -32603
-HEADER_MISMATCH: Final = -32020
-UNSUPPORTED_VERSION: Final = -32022
+VERSION_KEY: Final = PROTOCOL_VERSION_META_KEY
+CAPABILITIES_KEY: Final = CLIENT_CAPABILITIES_META_KEY
+PARSE_ERROR: Final = jsonrpc.PARSE_ERROR
+INVALID_REQUEST: Final = jsonrpc.INVALID_REQUEST
+METHOD_NOT_FOUND: Final = jsonrpc.METHOD_NOT_FOUND
+INVALID_PARAMS: Final = jsonrpc.INVALID_PARAMS
+HEADER_MISMATCH: Final = jsonrpc.HEADER_MISMATCH
+UNSUPPORTED_VERSION: Final = jsonrpc.UNSUPPORTED_PROTOCOL_VERSION
 RESOURCE_NOT_FOUND: Final = -32002
 """Of the handshake revisions only; the current one says `INVALID_PARAMS`."""
-
-STATUS: Final = {
-    PARSE_ERROR: 400,
-    INVALID_REQUEST: 400,
-    INVALID_PARAMS: 400,
-    HEADER_MISMATCH: 400,
-    -32021: 400,
-    UNSUPPORTED_VERSION: 400,
-    METHOD_NOT_FOUND: 404,
-}
+STATUS: Final = ERROR_CODE_HTTP_STATUS
 """HTTP status of a JSON-RPC error code; 200 for all others."""
 
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -55,7 +47,7 @@ class Meta(Struct, frozen=True):
 
     version: Raw | UnsetType = msgspec.field(default=UNSET, name=VERSION_KEY)
     capabilities: Raw | UnsetType = msgspec.field(default=UNSET, name=CAPABILITIES_KEY)
-    log_level: Raw | UnsetType = msgspec.field(default=UNSET, name="io.modelcontextprotocol/logLevel")
+    log_level: Raw | UnsetType = msgspec.field(default=UNSET, name=LOG_LEVEL_META_KEY)
     progress_token: Raw | UnsetType = msgspec.field(default=UNSET, name="progressToken")
     traceparent: str | None = None
     tracestate: str | None = None

@@ -17,7 +17,7 @@ def instances(agent: str) -> str:
 
 
 def lease(instance: str) -> str:
-    """String with expiry: the instance's last heartbeat, as JSON."""
+    """String with expiry: the instance's last heartbeat, as JSON, or `gone` once it has said goodbye."""
     return f"fab:lease:{instance}"
 
 

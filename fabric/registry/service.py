@@ -76,11 +76,10 @@ class Registry:
         """Write what was heard, again and again; an absent Redis delays it and loses nothing."""
         await self._ask_who_was_here_first()
         while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), _SWEEP_SECONDS)
+            with suppress(TimeoutError):  # leases run out even when nobody beats
+                async with asyncio.timeout(_SWEEP_SECONDS):
+                    await self._wake.wait()
                 await asyncio.sleep(_FLUSH_SECONDS)  # gather a batch
-            except TimeoutError:
-                pass  # leases run out even when nobody beats
             self._wake.clear()
             batch, self._heard = self._heard, {}
             try:
@@ -95,8 +94,20 @@ class Registry:
                 self._away = True
             except TransportUnavailable:  # nobody could be asked or told; the next round makes up for it
                 self._heard = batch | self._heard
+            except asyncio.CancelledError:
+                self._heard = batch | self._heard
+                raise
             except Exception:  # whatever is in it: one batch must not end the keeping of all others
                 log.exception("%d heartbeats could not be written", len(batch))
+
+    async def close(self) -> None:
+        """Write what was heard last: a goodbye that is lost here would count as a sign of life until its lease ends."""
+        with suppress(StoreUnavailable, TransportUnavailable):
+            await self._write(list(self._heard.values()))
+        asking = list(self._asking.values())
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
     async def _write(self, beats: list[Beat]) -> None:
         written = await self._store.beat(beats)
@@ -208,6 +219,9 @@ def build(redis_url: str | None = None) -> Agent:
         finally:
             await beats.close()
             keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
+            await registry.close()
             held.clear()
             await store.close()
 

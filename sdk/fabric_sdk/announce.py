@@ -78,8 +78,7 @@ class Announcer:
         self._stop_listening()
         self._state = "gone"
         await self._beat()
-        for subscription in self._subscriptions:
-            await subscription.close()
+        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
 
     def beat(self) -> Beat:
         """The heartbeat of this moment."""
@@ -101,9 +100,10 @@ class Announcer:
         )
 
     async def _beat_on(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._now.wait(), BEAT_INTERVAL)
+        while self._state != "gone":
+            with suppress(TimeoutError):  # and not `wait_for`, which would swallow the end as it comes with `draining`
+                async with asyncio.timeout(BEAT_INTERVAL):
+                    await self._now.wait()
             self._now.clear()
             await self._beat()
 

@@ -154,8 +154,7 @@ class Worker:
             grace: seconds; calls that run longer are cancelled and answered with `WorkerLost`.
         """
         self._announcer.draining()
-        for subscription in self._subscriptions:
-            await subscription.close()
+        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
         try:
             await asyncio.wait_for(self._idle.wait(), grace)
         except TimeoutError:

@@ -86,8 +86,9 @@ def test_ps_shows_each_instance(done: dict[str, Done], node: Up) -> None:
     assert [(each["pid"], each["state"]) for each in hello["instances"]] == [(pid, "ready")]
 
 
-def test_tools_shows_the_names_that_clients_see(done: dict[str, Done]) -> None:
-    assert "hello_echo" in done["tools"].out
+def test_tools_shows_each_tool_of_each_agent(done: dict[str, Done]) -> None:
+    shown = [line.split()[:3] for line in done["tools"].out.splitlines()]
+    assert ["hello", "echo", "text"] in shown
     assert "registry" not in done["tools"].out, "the platform's own are shown on demand"
     (echo,) = (tool for tool in done["tools as JSON"].json if tool["name"] == "echo")
     assert echo["inputSchema"]["required"] == ["text"]

@@ -63,7 +63,9 @@ CASES = {
     "call without NATS": Case(("call", "a", "b"), 3, ("no NATS server answers at", NOBODY), nats=f"nats://{NOBODY}"),
     "ps of a bare NATS": Case(("ps",), 3, ("no registry answers", "`fabric up`"), nats="nats://me:right@{nats}"),
     "ps with a wrong password": Case(("ps",), 2, ("refuses these credentials",), nats="nats://me:wrong@{nats}"),
-    "a worker of no address": Case(("worker", "server.py"), 2, ("is no NATS URL", "nats://host"), nats="http://x"),
+    "a worker of no address": Case(
+        ("worker", "server.py"), 2, ("FABRIC_NATS_URL: it has to start with nats:",), nats="http://x"
+    ),
     "a gateway without NATS": Case(("gateway",), 2, ("the gateway needs NATS", "`fabric up`")),
 }
 

@@ -325,6 +325,15 @@ async def test_what_cannot_be_encoded_is_the_tools_failure(nats_stage: Stage, na
         assert not failed.value.retryable
 
 
+@pytest.mark.parametrize("value", [object(), 2**70, "\ud800"])
+async def test_arguments_that_cannot_be_encoded_are_the_callers_mistake(
+    nats_stage: Stage, name: str, value: object
+) -> None:
+    client = (await nats_stage.client()).agent(name)
+    with pytest.raises(errors.InvalidParams, match="no JSON form"):
+        await client.call("work", {"value": value})
+
+
 async def test_an_answer_that_is_too_large_is_said_to_be_so(nats_stage: Stage, name: str) -> None:
     agent = Agent(name)
 
@@ -685,6 +694,36 @@ async def test_a_client_hears_progress_as_numbers_and_words(stage: Stage, name: 
 
     await client.call("work", on_progress=hear)
     assert heard == [(0.5, None, None), (1, 2, None), (2, 2, "there")]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_progress_never_goes_back_when_a_call_is_repeated(stage: Stage, name: str) -> None:
+    silence = Silence()
+    await silence.start(stage, name)
+    client, heard = await stage.client(), list[float]()
+
+    def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+
+    call = client.agent(name).call("work", key="k", timeout=20, on_progress=hear)
+    first = asyncio.create_task(call)
+    [taken] = await silence.took.wait()
+    wire = await stage.bus.connect()
+    for progress in (1, 2, 3):
+        await wire.publish(Message(taken.reply, Body({"progress": progress}), headers={Header.FRAME: "progress"}))
+    await eventually(lambda: heard == [1, 2, 3])
+    await silence.leave()
+    agent = Agent(name)
+
+    @agent.tool
+    async def work(ctx: Context) -> str:
+        for progress in (1, 2, 3, 3.5, 4):
+            await ctx.progress(progress)
+        return "done"
+
+    await stage.serve(agent)
+    assert await first == "done"
+    assert heard == [1, 2, 3, 3.5, 4]
 
 
 async def test_a_listener_that_raises_hurts_neither_the_call_nor_the_handler(stage: Stage, name: str) -> None:

@@ -30,7 +30,7 @@ from fabric.settings import load_settings
 from fabric_sdk.contracts.description import Description
 from gateway.client import BOTH, CAPABILITIES_KEY, VERSION, VERSION_KEY, Json, headers, meta, request
 
-ALIVE = settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+ALIVE = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(max_size=20) | st.sampled_from(["tools/call", "tools/list", "name", "uri", "2.0", VERSION, "é", "\x00"])
 LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT

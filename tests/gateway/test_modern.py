@@ -8,11 +8,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import msgspec
 import pytest
 
+from fabric.gateway.app import Gateway
+from fabric.settings import load_settings
+from fabric_sdk import Fabric
+from fabric_sdk.transports.memory import MemoryTransport
+from fabric_sdk.worker import Worker
 from gateway.client import (
     BOTH,
     CAPABILITIES_KEY,
@@ -29,6 +35,7 @@ from gateway.client import (
     request,
     written,
 )
+from gateway.fakes import FakeRegistry, offering
 from gateway.probe import Probe
 
 ECHO: Json = {"name": "hello_echo", "arguments": {"text": "hi"}}
@@ -295,10 +302,20 @@ async def test_a_list_is_the_same_each_time_and_for_one_token_only(mcp: Client, 
     assert names
 
 
-async def test_without_tokens_lists_are_for_everybody(conformance_url: str) -> None:
-    async with Client.to(conformance_url, None) as anybody:
-        for method in ("server/discover", *LISTS):
-            assert (await anybody.result(method))["cacheScope"] == "public"
+async def test_without_tokens_lists_are_for_everybody() -> None:
+    registry, bus = FakeRegistry(), MemoryTransport()
+    registry.agents = {"a": offering("a", "x")}
+    worker = Worker(bus, registry.agent())
+    await worker.start()
+    async with Fabric.over(bus) as fabric:
+        gateway = Gateway(fabric, load_settings(anonymous=True))
+        transport = httpx.ASGITransport(cast("Any", gateway))
+        async with gateway.run(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            anybody = Client("/mcp", None, http)
+            for method in ("server/discover", *LISTS):
+                assert (await anybody.result(method))["cacheScope"] == "public"
+            assert [tool["name"] for tool in (await anybody.result("tools/list"))["tools"]] == ["a_x"]
+    await worker.drain(0.0)
 
 
 @pytest.mark.parametrize("method", LISTS)

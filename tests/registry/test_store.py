@@ -157,6 +157,14 @@ async def test_who_says_goodbye_is_gone_at_once_and_its_agent_stays_for_the_grac
     assert await shown(kept) == {}
 
 
+async def test_a_heartbeat_that_is_late_does_not_call_back_who_said_goodbye(kept: Store) -> None:
+    """Two registries share the heartbeats, and the one that has an earlier one may write it later."""
+    await fill(kept, beat(), beat(instance="a2"))
+    await kept.beat([beat(state="gone")])
+    assert await kept.beat([beat(), beat(state="draining")]) == (False, set())
+    assert await shown(kept) == {"a": ("d1", {"a2": "ready"})}
+
+
 async def test_a_goodbye_of_an_agent_that_nobody_knew_shows_nothing(kept: Store) -> None:
     await fill(kept, beat())
     await kept.beat([beat("stranger", "s1", state="gone")])
@@ -309,6 +317,7 @@ class Model:
         self.states: dict[str, str] = {}
         self.heard: dict[str, float] = {}
         self.digests: dict[str, str] = {}
+        self.gone: set[str] = set()
 
     def beat(self, beats: list[Beat], now: float, *, everybody: bool) -> None:
         self.exists = self.exists or everybody
@@ -316,10 +325,12 @@ class Model:
             return
         for each in beats:
             self.heard[each.agent] = now
-            self.states[each.instance] = each.state
-            self.leases[each.instance] = now + LEASE
             if each.state == "gone":
-                del self.leases[each.instance]
+                self.gone.add(each.instance)
+                self.leases.pop(each.instance, None)
+            elif each.instance not in self.gone:
+                self.states[each.instance] = each.state
+                self.leases[each.instance] = now + LEASE
         self.leases = {instance: end for instance, end in self.leases.items() if end > now}
         self.heard = {agent: at for agent, at in self.heard.items() if at > now - GRACE}
         self.digests = {agent: digest for agent, digest in self.digests.items() if agent in self.heard}
@@ -366,7 +377,7 @@ class Machine(RuleBasedStateMachine):
         for instance, state in dict(heard).items():
             agent, digest, started = SPEAKERS[instance]
             beats.append(beat(agent, instance, digest, started, state=state))
-        before = self.model.shown(self.clock.now)
+        before, gone = self.model.shown(self.clock.now), set(self.model.gone)
         answer = self.runner.run(self.kept.beat(beats, everybody=everybody))
         self.model.beat(beats, self.clock.now, everybody=everybody)
         if not self.model.exists:
@@ -374,7 +385,8 @@ class Machine(RuleBasedStateMachine):
             return
         assert answer is not None
         changed, missing = answer
-        assert missing == {each.digest for each in beats if each.state != "gone"} - self.described
+        counted = [each for each in beats if each.state != "gone" and each.instance not in gone]
+        assert missing == {each.digest for each in counted} - self.described
         assert changed or self.model.shown(self.clock.now) == before
         self.look()
         again = self.runner.run(self.kept.beat(beats))

@@ -26,10 +26,15 @@ _numbers = count()
 Connect = Callable[[], Awaitable[NatsTransport]]
 
 
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Both loops: workers and gateways run on uvloop, whose sockets behave a little differently when they break."""
-    return "asyncio", {"use_uvloop": request.param}
+UVLOOP: tuple[str, dict[str, Any]] = ("asyncio", {"use_uvloop": True})
+
+on_both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", UVLOOP], ids=["asyncio", "uvloop"])
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop of workers and gateways, whose sockets behave a little differently when they break."""
+    return UVLOOP
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +96,7 @@ async def works(publisher: NatsTransport, ear: Ear, subject: str) -> None:
 # The server goes and comes back
 
 
+@on_both_loops
 async def test_after_the_server_was_killed_everything_works_again_by_itself(
     server: PrivateNats, connect: Connect
 ) -> None:
@@ -108,6 +114,7 @@ async def test_after_the_server_was_killed_everything_works_again_by_itself(
     assert events.seen == ["disconnected", "connected"] * 2
 
 
+@on_both_loops
 async def test_calls_go_on_after_the_server_was_killed(
     server: PrivateNats, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +141,26 @@ async def test_calls_go_on_after_the_server_was_killed(
         assert await adder.call("add", {"left": 3, "right": 4}, timeout=10) == 7
     await worker.drain()
     assert executed == [1, 2, 3]
+
+
+async def test_a_listener_that_raises_does_not_keep_the_connection_from_coming_back(
+    server: PrivateNats, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    ear = Ear()
+    await subscriber.subscribe("raises", ear)
+
+    def broken(event: str) -> None:
+        raise RuntimeError(f"cannot hear that it is {event}")
+
+    subscriber.listen(broken)
+    events = Events(subscriber)
+    server.kill()
+    await eventually(lambda: events.seen == ["disconnected"])
+    server.start()
+    await works(publisher, ear, "raises")
+    assert events.seen == ["disconnected", "connected"]
+    assert "cannot hear that it is connected" in caplog.text
 
 
 async def test_an_answer_that_is_ready_while_the_server_is_away_arrives_when_it_is_back(
@@ -219,6 +246,7 @@ async def test_a_server_that_freezes_for_a_moment_costs_nobody_the_connection(
     assert events.seen == []
 
 
+@on_both_loops
 async def test_after_a_long_freeze_everything_works_again_by_itself(
     server: PrivateNats, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +278,14 @@ async def test_a_subscription_closed_while_the_server_is_frozen_stays_closed(
     assert closed.heard == []
 
 
+async def test_a_worker_can_leave_while_the_server_is_frozen(server: PrivateNats, connect: Connect) -> None:
+    worker = Worker(await connect(), Agent("leaving"))
+    await worker.start()
+    server.freeze()
+    async with asyncio.timeout(5):  # each of its subscriptions waits for the server, all of them together
+        await worker.drain()
+
+
 async def test_a_full_buffer_does_not_hold_a_publisher_for_ever(
     server: PrivateNats, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +306,7 @@ def raw(transport: NatsTransport) -> Any:
     return cast("Any", transport)._client._transport
 
 
+@on_both_loops
 async def test_a_client_that_the_server_closed_for_a_protocol_error_is_rebuilt(
     server: PrivateNats, connect: Connect
 ) -> None:
@@ -298,6 +335,7 @@ TWO_USERS = 'authorization { users: [ {user: "a", password: "one"}, {user: "b", 
 ONE_USER = 'authorization { users: [ {user: "b", password: "two"} ] }\n'
 
 
+@on_both_loops
 async def test_a_user_who_is_taken_away_and_given_back_finds_everything_as_it_was() -> None:
     with private_nats(TWO_USERS) as users:
         await take_away_and_give_back(users)
@@ -372,6 +410,7 @@ async def test_whatever_stands_in_for_the_server_for_a_while_it_is_found_again(
 # The end
 
 
+@on_both_loops
 async def test_closing_while_the_server_is_away_leaves_nothing_behind(server: PrivateNats) -> None:
     before = asyncio.all_tasks()
     for break_it in (server.kill, server.freeze):
@@ -385,6 +424,7 @@ async def test_closing_while_the_server_is_away_leaves_nothing_behind(server: Pr
         await eventually(lambda: asyncio.all_tasks() <= before, what="the end of every task of it")
 
 
+@on_both_loops
 async def test_closing_while_the_client_is_being_replaced_leaves_nothing_behind(
     server: PrivateNats, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -396,6 +436,23 @@ async def test_closing_while_the_client_is_being_replaced_leaves_nothing_behind(
         await transport.close()
     await eventually(lambda: asyncio.all_tasks() <= before, what="the end of every task of it")
     assert repr(transport) == "<NatsTransport closed, 0 interests>"
+
+
+@on_both_loops
+async def test_closing_at_the_moment_of_a_loss_ends_all_the_same(server: PrivateNats) -> None:
+    before = asyncio.all_tasks()
+    for turns in range(25):
+        transport = await NatsTransport.connect(server.url)
+        raw(transport).write(b"NONSENSE\r\n")
+        await raw(transport).drain()
+        while transport.connected:
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await transport.close()
+        assert not transport.connected
+    await eventually(lambda: asyncio.all_tasks() <= before, what="the end of every task of them")
 
 
 async def test_who_stops_listening_is_told_nothing_more(server: PrivateNats, connect: Connect) -> None:

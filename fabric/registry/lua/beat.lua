@@ -33,15 +33,21 @@ end
 -- A Redis that is new, or has lost everything, is filled in one go: the first few would pass for all there are.
 if everybody == 0 and redis.call('EXISTS', 'fab:revision') == 0 then return {} end
 
+for _, agent in ipairs(redis.call('ZRANGE', 'fab:agents', 0, -1)) do
+  if redis.call('ZREMRANGEBYSCORE', 'fab:instances:' .. agent, '-inf', now) > 0 then
+    changed, touched[agent] = 1, true
+  end
+end
+
 for at = 5, #ARGV, 6 do
   local agent, instance, digest, state = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local instances, leased = 'fab:instances:' .. agent, 'fab:lease:' .. instance
+  local before = redis.call('GET', leased)
   if state == 'gone' then
     changed = math.max(changed, redis.call('ZREM', instances, instance))
-    redis.call('DEL', leased)
-  else
+    redis.call('SET', leased, 'gone', 'PX', lease)
+  elseif before ~= 'gone' then -- else this is an earlier heartbeat, which went through a slower registry
     changed = math.max(changed, redis.call('ZADD', instances, now + lease, instance))
-    local before = redis.call('GET', leased)
     if before and not string.find(before, '"state":"' .. state .. '"', 1, true) then changed = 1 end
     redis.call('SET', leased, ARGV[at + 5], 'PX', lease)
     local latest, started = redis.call('HGET', 'fab:digest:' .. agent, 'started'), tonumber(ARGV[at + 4])
@@ -55,11 +61,6 @@ for at = 5, #ARGV, 6 do
   touched[agent] = true
 end
 
-for _, agent in ipairs(redis.call('ZRANGE', 'fab:agents', 0, -1)) do
-  if redis.call('ZREMRANGEBYSCORE', 'fab:instances:' .. agent, '-inf', now) > 0 then
-    changed, touched[agent] = 1, true
-  end
-end
 for agent in pairs(touched) do succeed(agent) end
 for _, agent in ipairs(redis.call('ZRANGEBYSCORE', 'fab:agents', '-inf', now - grace)) do
   redis.call('ZREM', 'fab:agents', agent)

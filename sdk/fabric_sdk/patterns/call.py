@@ -63,6 +63,8 @@ class Call:
     on_frame: OnFrame | None = None
     instance: str | None = None
     """Ask this one instance rather than any of the agent's."""
+    progress: float = float("-inf")
+    """How far the work has been said to be. A repeated call starts over; its caller hears only of what is new."""
 
     def subject(self) -> str:
         """Where the call goes."""
@@ -190,6 +192,8 @@ class Caller:
         except (asyncio.CancelledError, errors.WorkerLost):
             self._spawn(self._cancel(call, reply))  # a worker that is slow rather than lost need not go on either
             raise
+        except TypeError as unencodable:
+            raise errors.InvalidParams(f"the params have no JSON form: {unencodable}") from unencodable
         finally:
             if timer is not None:
                 timer.cancel()
@@ -211,7 +215,7 @@ class Caller:
         waiting.heard = self._loop.time()
         if (kind := message.header(Header.FRAME)) is not None:
             if waiting.call.on_frame is not None and not waiting.answer.done():
-                waiting.call.on_frame(kind, message.body)
+                _hear_frame(waiting.call, waiting.call.on_frame, kind, message.body)
         elif message.header(Header.STATUS) is not None:
             self._fail(waiting, _unavailable(waiting.call))
         elif message.header(Header.ERROR_CODE) is not None:
@@ -283,6 +287,15 @@ class Caller:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _hear_frame(call: Call, hear: OnFrame, kind: str, frame: Body) -> None:
+    if kind == "progress":
+        progress = frame.members().get("progress")
+        if not isinstance(progress, (int, float)) or progress <= call.progress:
+            return
+        call.progress = progress
+    hear(kind, frame)
 
 
 async def _settle(call: Call) -> None:

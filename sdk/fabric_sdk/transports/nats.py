@@ -257,7 +257,7 @@ class NatsTransport:
         self._closing = True
         if self._supervisor is not None:
             self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
+            await asyncio.wait([self._supervisor], timeout=_CLOSE_SECONDS)
         with suppress(TransportUnavailable):
             await self.flush()
         await self._client.end()
@@ -340,9 +340,10 @@ class NatsTransport:
     async def _supervise(self) -> None:
         """Probe the connection; replace a client that closed itself or no longer answers."""
         unanswered = 0
-        while True:
+        while not self._closing:  # nats-py swallows a cancellation here and there
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _PROBE_SECONDS)
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await self._lost.wait()
             self._lost.clear()
             if not self._client.is_closed:
                 unanswered = 0 if await self._answers() else unanswered + 1
@@ -354,7 +355,8 @@ class NatsTransport:
 
     async def _answers(self) -> bool:
         if not self._client.is_connected:
-            return True  # nats-py is reconnecting by itself
+            reconnecting = cast("Any", self._client)._reconnection_task
+            return reconnecting is not None and not reconnecting.done()
         try:
             await self.flush()
         except TransportUnavailable:
@@ -364,7 +366,7 @@ class NatsTransport:
     async def _replace(self) -> None:
         await self._client.end()
         wait = _FIRST_WAIT
-        while True:
+        while not self._closing:
             try:
                 await self._open()
                 return
@@ -379,7 +381,10 @@ class NatsTransport:
             return
         self._told = event
         for listener in list(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # nats-py tells us in the midst of reconnecting, and would never finish
+                log.exception("a listener failed to hear that the connection to NATS is %s", event)
 
 
 def _size(headers: Mapping[str, str]) -> int:
