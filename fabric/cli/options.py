@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="The fabric's data folder.", envvar="FABRIC_DATA", file_okay=True)
+    Path | None,
+    typer.Option(
+        "--data",
+        help="The fabric's data folder. [agent-fabric in your state folder]",
+        envvar="FABRIC_DATA",
+        file_okay=True,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.", min=0.001)]

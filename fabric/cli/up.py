@@ -80,7 +80,7 @@ def _greet(connection: Whereabouts, plan: NodePlan) -> None:
     out.print(f"\n[bold]MCP[/]    {connection.mcp_url}")
     if connection.token is not None:
         out.print(f"[bold]token[/]  {escape(connection.token)}", soft_wrap=True)
-    if plan.ephemeral:
-        out.print(f"[bold]bus[/]    export FABRIC_NATS_URL={escape(connection.nats_url)}", soft_wrap=True)
-    if not plan.pools:
-        out.print("[dim]Add agents with `fabric worker server.py`, see them with `fabric ps`. Ctrl-C stops all.[/]")
+    out.print(f"[bold]bus[/]    export FABRIC_NATS_URL={escape(connection.nats_url)}", soft_wrap=True)
+    nearby = "with that in its environment" if plan.ephemeral else "in another terminal"
+    out.print(f"[dim]`fabric ps`, `fabric tools`, `fabric worker server.py` reach it {nearby}.[/]")
+    out.print("[dim]Ctrl-C stops all.[/]")

@@ -10,6 +10,9 @@ AGENTS: Final = "fab:agents"
 REVISION: Final = "fab:revision"
 """Counter: grows whenever an agent, an instance or a digest comes or goes. Where it is missing, so is the catalogue."""
 
+GONE: Final = b"gone"
+"""In place of a lease once the instance has said goodbye."""
+
 
 def instances(agent: str) -> str:
     """Sorted set: instance → Unix milliseconds at which its lease ends."""
@@ -17,7 +20,7 @@ def instances(agent: str) -> str:
 
 
 def lease(instance: str) -> str:
-    """String with expiry: the instance's last heartbeat, as JSON, or `gone` once it has said goodbye."""
+    """String with expiry: the instance's last heartbeat, as JSON, or `GONE`."""
     return f"fab:lease:{instance}"
 
 

@@ -94,7 +94,7 @@ class Store:
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
         by_agent: dict[str, list[Beat]] = {}
-        living = [Beat.model_validate_json(raw) for raw in beats if raw is not None]
+        living = [Beat.model_validate_json(raw) for raw in beats if raw not in (None, keys.GONE)]
         for beat in sorted(living, key=lambda each: (each.started, each.instance)):
             by_agent.setdefault(beat.agent, []).append(beat)
         found = zip(names, answers[0::2], strict=True)

@@ -19,6 +19,7 @@ from support.running import FABRIC, Running, wait_until
 
 from fabric.process import guard
 
+HELLO = Path(__file__).parent.parent / "agents" / "hello.py"
 BARE = {name: value for name, value in os.environ.items() if not name.startswith("FABRIC_")}
 """An environment that names no fabric, and in which none is found by chance."""
 BARE["XDG_STATE_HOME"] = os.devnull
@@ -101,7 +102,7 @@ class Started:
 def started(
     *arguments: str | Path, folder: Path, env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> Generator[Started]:
-    """`fabric` with these arguments in the background; its output goes to a file in `folder`. Killed at the end."""
+    """`fabric` with these arguments in the background; its output goes to a file in `folder`. Gone at the end."""
     output = folder / f"output-{time.monotonic_ns()}"
     with output.open("wb") as file:
         command = [*tied(), FABRIC, *arguments]
@@ -111,8 +112,12 @@ def started(
     try:
         yield Started(process, output)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # in order, so that it clears up behind itself; all tests that ask how it ends do so before
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

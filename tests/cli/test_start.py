@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cli.command import Done, alive, fabric, started, up
-from cli.servers import redis_server
 from support.nats_server import HOST, private_nats
+
+from cli.command import Done, Up, alive, fabric, started
+from cli.servers import redis_server
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -71,26 +71,26 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, Done]]:
+def done(node: Up, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """All of the above, a few at a time."""
     folder = tmp_path_factory.mktemp("start")
     (folder / "server.py").write_text("from fabric_sdk import Agent\nagent = Agent('mine')\n")
     with (
-        up("--data", folder / "data", folder=folder) as node,
         private_nats(LOGIN) as nats,
         redis_server(folder, password="right") as redis,
         socket.create_server((HOST, 0)) as taken,
         ThreadPoolExecutor(4) as pool,
     ):
-        around = {"data": str(folder / "data"), "taken": str(taken.getsockname()[1])}
+        around = {"data": str(data), "taken": str(taken.getsockname()[1])}
         around |= {"nats": f"{HOST}:{nats.port}", "redis": f"{HOST}:{redis.port}"}
 
         def end_of(case: Case) -> Done:
             return fabric(*(each.format(**around) for each in case.command), env=case.env(around), cwd=folder)
 
         ends = {name: pool.submit(end_of, case) for name, case in CASES.items()}
-        yield {name: end.result() for name, end in ends.items()}
-        assert node.command.stop() == 0, "what others did wrong did it no harm"
+        found = {name: end.result() for name, end in ends.items()}
+    assert node.command.process.poll() is None, "what others did wrong did it no harm"
+    return found
 
 
 @pytest.mark.parametrize("name", CASES)

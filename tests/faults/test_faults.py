@@ -16,7 +16,7 @@ from typing import Any, cast
 import psutil
 import pytest
 import redis
-from cli.command import fabric, part, signal_part, worker
+from cli.command import HELLO, fabric, part, signal_part, worker
 from faults.load import MILL, TOOLS, Answer, Ask, Client, Load, Mill, Wire, http, load, measure, sdk
 from support.running import wait_until
 
@@ -105,10 +105,15 @@ def living(pids: set[int]) -> set[int]:
 
 def await_new(node: Mill, name: str, old: int) -> int:
     """Wait for the supervisor to start a part again; its new process id."""
-    wait_until(lambda: part(node.pid, name) not in (None, old), what=f"a new {name}")
-    new = part(node.pid, name)
-    assert new is not None
-    return new
+    seen: list[int] = []
+
+    def found() -> bool:
+        pid = part(node.pid, name)
+        seen.extend([pid] if pid not in (None, old) else [])
+        return bool(seen)
+
+    wait_until(found, what=f"a new {name}")
+    return seen[0]
 
 
 @contextmanager
@@ -189,11 +194,10 @@ def test_a_redis_that_lost_everything_is_filled_within_one_heartbeat(node: Mill)
 
 
 def test_redis_may_be_away_for_20_seconds_while_an_agent_comes_and_a_worker_hangs(node: Mill, tmp_path: Path) -> None:
-    hello = Path(__file__).parent.parent / "agents" / "hello.py"
     with traffic(node) as calls:
         with held(node, "valkey-server"):
             at = time.monotonic()
-            with worker(hello, folder=tmp_path, env=node.env) as pool:
+            with worker(HELLO, folder=tmp_path, env=node.env) as pool:
                 wait_until(lambda: asyncio.run(_says(node, "hi")) == "hi", what="a tool of the new agent")
                 measure("Redis away: a new agent is served", time.monotonic() - at)
                 assert not instances(node), "only the bus can tell"

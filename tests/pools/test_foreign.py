@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
-from cli.command import Up, up
+from cli.command import Up
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -19,13 +19,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
 SERVERS = sorted(Path(__file__).with_name("servers").glob("*.py"))
 AGENTS = {"on_fastmcp": "on-fastmcp", "on_mcp": "on-mcp", "on_lowlevel": "on-low-level"}
 CALLS, AT_ONCE = 400, 50
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
-    assert not [server for server in SERVERS if "fabric" in server.read_text().partition('"""\n')[2]]
-    with up("--ephemeral", *SERVERS, "--processes", "4", folder=tmp_path_factory.mktemp("foreign")) as node:
-        yield node
 
 
 @asynccontextmanager
@@ -40,8 +33,9 @@ async def client_of(node: Up) -> AsyncGenerator[Client]:
 
 
 async def test_their_tools_are_listed_under_the_names_of_their_servers(node: Up) -> None:
+    assert not [server for server in SERVERS if "fabric" in server.read_text().partition('"""\n')[2]]
     async with client_of(node) as client:
-        assert {tool.name for tool in (await client.list_tools()).tools} == {f"{name}_who" for name in AGENTS.values()}
+        assert {tool.name for tool in (await client.list_tools()).tools} >= {f"{name}_who" for name in AGENTS.values()}
 
 
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.stem)

@@ -84,12 +84,12 @@ def asked(node: Up, callers: int = 10) -> Generator[Asked]:
 
 
 def test_new_code_replaces_the_workers_without_a_failed_call_and_broken_code_does_not(
-    bare: Up, server: Path, tmp_path: Path
+    node: Up, server: Path, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    with worker(server, "-n", "2", "--reload", folder=elsewhere, env=bare.env, cwd=elsewhere) as command:
-        with asked(bare) as log:
+    with worker(server, "-n", "2", "--reload", folder=elsewhere, env=node.env, cwd=elsewhere) as command:
+        with asked(node) as log:
             log.await_only(1)
             server.write_text(SERVER % 2)
             log.await_only(2)
@@ -104,9 +104,9 @@ def test_new_code_replaces_the_workers_without_a_failed_call_and_broken_code_doe
 
 
 def test_a_worker_that_crashes_comes_back_later_each_time_until_its_code_is_mended(
-    bare: Up, server: Path, tmp_path: Path
+    node: Up, server: Path, tmp_path: Path
 ) -> None:
-    with worker(server, folder=tmp_path, env=bare.env, cwd=tmp_path) as command:
+    with worker(server, folder=tmp_path, env=node.env, cwd=tmp_path) as command:
         server.write_text("import os\nos._exit(7)\n")
         signal_part(command.pid, "server-1", signal.SIGKILL)
         command.until_said("exited with code 7", times=4)
@@ -116,23 +116,23 @@ def test_a_worker_that_crashes_comes_back_later_each_time_until_its_code_is_mend
         server.write_text("def broken(:\n")
         command.until_said(f"exited with code 2: {server} is not valid Python")
         server.write_text(SERVER % 2)
-        wait_until(lambda: fabric("call", "changing", "version", env=bare.env).out == "2\n", what="an answer")
+        wait_until(lambda: fabric("call", "changing", "version", env=node.env).out == "2\n", what="an answer")
         assert command.stop() == 0
     assert "Traceback" not in command.said
 
 
-def test_a_pool_told_to_stop_finishes_what_it_began(bare: Up, server: Path, tmp_path: Path) -> None:
+def test_a_pool_told_to_stop_finishes_what_it_began(node: Up, server: Path, tmp_path: Path) -> None:
     with (
-        worker(server, "-n", "2", folder=tmp_path, env=bare.env, cwd=tmp_path) as command,
-        started("call", "changing", "linger", "seconds=2", folder=tmp_path, env=bare.env) as call,
+        worker(server, "-n", "2", folder=tmp_path, env=node.env, cwd=tmp_path) as command,
+        started("call", "changing", "linger", "seconds=2", folder=tmp_path, env=node.env) as call,
     ):
         call.until((tmp_path / "begun").exists, what="the beginning of the call")
         pool = {process.pid for process in command.family()}
-        assert pool & listed(bare)
+        assert pool & listed(node)
         assert command.stop() == 0
         assert call.process.wait(20) == 0
         assert call.said == "done at last\n"
-        wait_until(lambda: not pool & listed(bare), seconds=3, what="the end of its leases: it said goodbye")
+        wait_until(lambda: not pool & listed(node), seconds=3, what="the end of its leases: it said goodbye")
 
 
 def listed(node: Up) -> set[int]:
@@ -149,12 +149,12 @@ def listed(node: Up) -> set[int]:
     ],
     ids=["exit", "signal"],
 )
-def test_a_worker_that_dies_at_import_is_told(bare: Up, server: Path, code: str, words: tuple[str, ...]) -> None:
+def test_a_worker_that_dies_at_import_is_told(node: Up, server: Path, code: str, words: tuple[str, ...]) -> None:
     server.write_text(code)
-    fabric("worker", server, env=bare.env).refused(1, *words)
+    fabric("worker", server, env=node.env).refused(1, *words)
 
 
-def test_a_worker_that_cannot_begin_tells_what_its_code_raised(bare: Up, server: Path) -> None:
+def test_a_worker_that_cannot_begin_tells_what_its_code_raised(node: Up, server: Path) -> None:
     server.write_text(
         "from contextlib import asynccontextmanager\n"
         "from fabric_sdk import Agent\n"
@@ -164,17 +164,17 @@ def test_a_worker_that_cannot_begin_tells_what_its_code_raised(bare: Up, server:
         "    yield\n"
         "agent = Agent('x', lifespan=lifespan)\n"
     )
-    done = fabric("worker", server, env=bare.env)
+    done = fabric("worker", server, env=node.env)
     assert done.code == 1
     assert "cannot be served: ConnectionError: the database is away" in done.err
     assert "Traceback" not in done.err
 
 
 def test_a_worker_that_is_told_to_stop_while_it_still_imports_ends_at_once(
-    bare: Up, server: Path, tmp_path: Path
+    node: Up, server: Path, tmp_path: Path
 ) -> None:
     server.write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(1000)\n")
-    with started("worker", server, folder=tmp_path, env=bare.env, cwd=tmp_path) as command:
+    with started("worker", server, folder=tmp_path, env=node.env, cwd=tmp_path) as command:
         command.until((tmp_path / "begun").exists, what="the beginning of the import")
         pid = part(command.pid, "server-1")
         assert pid is not None

@@ -165,6 +165,13 @@ async def test_a_heartbeat_that_is_late_does_not_call_back_who_said_goodbye(kept
     assert await shown(kept) == {"a": ("d1", {"a2": "ready"})}
 
 
+async def test_a_look_in_the_middle_of_a_goodbye_sees_who_is_left(kept: Store, any_redis: Server) -> None:
+    await fill(kept, beat(), beat(instance="a2"))
+    with any_redis.client() as client:  # between the two questions of one look
+        client.set(keys.lease("a1"), keys.GONE)
+    assert await shown(kept) == {"a": ("d1", {"a2": "ready"})}
+
+
 async def test_a_goodbye_of_an_agent_that_nobody_knew_shows_nothing(kept: Store) -> None:
     await fill(kept, beat())
     await kept.beat([beat("stranger", "s1", state="gone")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -442,17 +443,20 @@ async def test_closing_while_the_client_is_being_replaced_leaves_nothing_behind(
 async def test_closing_at_the_moment_of_a_loss_ends_all_the_same(server: PrivateNats) -> None:
     before = asyncio.all_tasks()
     for turns in range(25):
-        transport = await NatsTransport.connect(server.url)
+        transport, lost = await NatsTransport.connect(server.url), asyncio.Event()
+        transport.listen(partial(_set, lost))
         raw(transport).write(b"NONSENSE\r\n")
-        await raw(transport).drain()
-        while transport.connected:
-            await asyncio.sleep(0)
-        for _ in range(turns):
-            await asyncio.sleep(0)
         async with asyncio.timeout(5):
+            await lost.wait()
+            for _ in range(turns):
+                await asyncio.sleep(0)
             await transport.close()
         assert not transport.connected
     await eventually(lambda: asyncio.all_tasks() <= before, what="the end of every task of them")
+
+
+def _set(lost: asyncio.Event, _: str) -> None:
+    lost.set()
 
 
 async def test_who_stops_listening_is_told_nothing_more(server: PrivateNats, connect: Connect) -> None:

@@ -3,8 +3,8 @@
 Above: the seam in `base`. Below: nats-py, whose client closes for good on most server errors; so it is supervised
 here: a closed client is replaced, and every interest renewed on the new one, under the same subjects.
 
-Messages are received inside nats-py's read loop through the `future` of `subscribe`, which it resolves at once
-for each message: no queue, no task and no lost "slow consumer" in between. Receivers therefore never wait.
+Messages are received inside nats-py's read loop, past its queues: no task and no lost "slow consumer" in between.
+Receivers therefore never wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 import nats
 import nats.errors
 from nats.aio.client import Client, Server
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from fabric_sdk.contracts.envelope import Body, Message
@@ -45,11 +44,43 @@ _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
 _CLOSED: Final = "this connection to NATS is closed"
 _WEBSOCKETS: Final = frozenset(("ws", "wss"))
+_LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
 _SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
 
 
 class _Client(Client):
-    """nats-py's client, mended where its own faults would become ours."""
+    """nats-py's client, mended where its own faults would become ours, shortened where every message passes."""
+
+    async def send(self, subject: str, reply: str, head: bytes, body: bytes) -> None:
+        """Publish what is encoded and measured already; nats-py's own `publish` takes twice as long over it.
+
+        Args:
+            subject: where to.
+            reply: where an answer goes, or empty.
+            head: the headers as they travel, or empty.
+            body: the body.
+        """
+        mine = cast("Any", self)
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if not self.is_connected and len(head) + len(body) + mine._pending_data_size > mine._max_pending_size:
+            raise nats.errors.OutboundBufferLimitError
+        sizes = f"{len(head)} {len(head) + len(body)}" if head else len(body)
+        line = f"{'HPUB' if head else 'PUB'} {subject} {reply} {sizes}\r\n"
+        await mine._send_command(b"%b%b%b\r\n" % (line.encode(), head, body))
+        if mine._flush_queue is not None and mine._flush_queue.empty():
+            await mine._flush_pending()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        # The short way to an inlet, past what nats-py does for queues, limits and JetStream.
+        mine = cast("Any", self)
+        interest = mine._subs.get(sid)
+        if interest is None or not isinstance(interest._future, _Inlet):
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        known = await mine._process_headers(headers) if headers else None
+        message = Message(subject.decode(), Body(encoded=data), reply=reply.decode(), headers=known or None)
+        interest._future.take(message)
 
     async def flush(self, timeout: int = 10) -> None:
         # nats-py reports success when it cannot even ask.
@@ -90,31 +121,27 @@ class _Client(Client):
             raise nats.errors.Error(f"nats: {stumbled}") from stumbled
 
     async def end(self) -> None:
-        """Close in any case and in time: nats-py waits for ever for a server that takes nothing more."""
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.close()
-        except (OSError, nats.errors.Error, TimeoutError, RuntimeError):  # RuntimeError: uvloop, on a closed socket
-            if writer := getattr(cast("Any", self)._transport, "_io_writer", None):
-                writer.transport.abort()
+        """Close in any case and in time.
+
+        nats-py waits for ever for a server that takes nothing more, and where it cancels itself while it reconnects,
+        it would cancel us with it; so it closes in a task of its own.
+        """
+        closing = asyncio.get_running_loop().create_task(self.close())
+        await asyncio.wait([closing], timeout=_CLOSE_SECONDS)
+        unfinished = closing.cancel() or closing.cancelled() or closing.exception() is not None
+        if unfinished and (writer := getattr(cast("Any", self)._transport, "_io_writer", None)):
+            writer.transport.abort()
 
 
 class _Inlet:
-    """Looks to nats-py like a future that is never done, and hands each message straight to a receiver."""
+    """Stands where nats-py keeps a future for one message, and takes each: no queue and no task in between."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
 
-    def cancelled(self) -> bool:
-        return False
-
-    def set_result(self, message: Msg) -> None:
+    def take(self, message: Message) -> None:
         try:
-            self._receiver(
-                Message(
-                    message.subject, Body(encoded=message.data), reply=message.reply, headers=message.headers or None
-                )
-            )
+            self._receiver(message)
         except Exception:  # the read loop serves everybody; one receiver's fault must not end it
             log.exception("receiving %s failed", message.subject)
 
@@ -205,17 +232,15 @@ class NatsTransport:
         return self._client.max_payload
 
     async def publish(self, message: Message) -> None:
-        body, headers = message.body.encoded(), message.headers
-        # nats-py looks at the body alone. The server counts headers too, and closes the connection over one byte more.
-        if len(body) > self.max_message or (headers and len(body) + _size(headers) > self.max_message):
+        body, head = message.body.encoded(), _encoded(message.headers)
+        # The server counts headers too, and closes the connection over one byte more.
+        if len(head) + len(body) > self.max_message:
             raise MessageTooLarge(
-                f"the message has {len(body) + _size(headers or {})} bytes, NATS takes {self.max_message}",
+                f"the message has {len(head) + len(body)} bytes, NATS takes {self.max_message}",
                 fix="send less, or raise max_payload in the server's configuration",
             )
         try:
-            await self._client.publish(
-                message.subject, body, reply=message.reply, headers=cast("dict[str, str] | None", headers)
-            )
+            await self._client.send(message.subject, message.reply, head, body)
         except (nats.errors.Error, OSError) as away:
             raise self._away(away) from away
 
@@ -387,11 +412,12 @@ class NatsTransport:
                 log.exception("a listener failed to hear that the connection to NATS is %s", event)
 
 
-def _size(headers: Mapping[str, str]) -> int:
-    """Bytes that NATS counts for these headers."""
+def _encoded(headers: Mapping[str, str] | None) -> bytes:
+    """Headers as they travel; a line break in a value would begin another header."""
     if not headers:
-        return 0
-    return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+        return b""
+    lines = [f"{name}: {value.translate(_LINE_BREAKS)}\r\n" for name, value in headers.items()]
+    return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
 
 
 def _choose(servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:

@@ -1,0 +1,1 @@
+"""Pools of workers: what they serve, how they live."""
