@@ -82,8 +82,8 @@ class CatalogueKeeper:
         # Gathered from the bus, the catalogue lacks who was slow to answer, who may well be there.
         described = known if catalogue["revision"] == 0 else {name: known[name] for name in digests if name in known}
         if described != self._descriptions:
-            self._descriptions = described
             self.view = View(described.values(), root=self._root)
+            self._descriptions = described
             log.info("now serving %r", self.view)
 
     def _lacks(self, name: str, digest: str) -> bool:

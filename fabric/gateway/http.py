@@ -21,8 +21,8 @@ WATCH_AFTER: Final = 0.05
 PING_SECONDS: Final = 15.0
 """Between two signs of life on a silent stream, for the proxies on the way."""
 
-MOST_WAITING: Final = 1024
-"""Events that wait for a client that reads slowly; beyond it, the oldest is dropped."""
+MOST_WAITING: Final = 1024 * 1024
+"""Bytes of events that wait for a client that reads slowly; beyond it, the oldest are dropped."""
 
 _JSON: Final = (b"content-type", b"application/json")
 _SSE: Final = [
@@ -95,7 +95,8 @@ class Exchange:
         self._may_stream = may_stream
         self._streaming = False
         self._finishing = False
-        self._events: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._events: deque[bytes] = deque()
+        self._waiting = 0
         self._stir: asyncio.Event | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._pumping: asyncio.Task[None] | None = None
@@ -109,6 +110,9 @@ class Exchange:
         """Send an event ahead of the answer, in order; nothing to a client that takes no streams."""
         if self._may_stream and not self._finishing:
             self._events.append(event)
+            self._waiting += len(event)
+            while self._waiting > MOST_WAITING and len(self._events) > 1:
+                self._waiting -= len(self._events.popleft())
             self._watch()
             if self._stir is not None:
                 self._stir.set()
@@ -161,4 +165,5 @@ class Exchange:
                 await self._send({"type": "http.response.start", "status": 200, "headers": _SSE})
             waiting = b"".join(self._events)
             self._events.clear()
+            self._waiting = 0
             await self._send({"type": "http.response.body", "body": waiting, "more_body": True})

@@ -26,7 +26,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from fabric.gateway import rpc
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.http import MOST_WAITING, Receive, Scope, Send
+from fabric.gateway.http import Receive, Scope, Send
 from fabric.gateway.rpc import Refusal
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.envelope import Body
@@ -36,6 +36,8 @@ VERSIONS: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_V
 
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
 _LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
+_MOST_WAITING: Final = 256
+"""Frames that wait for a client that reads slowly; beyond it, the oldest is dropped."""
 _NEW: Final = frozenset(("resultType", "ttlMs", "cacheScope"))
 """Members of a result that these revisions do not know."""
 
@@ -158,7 +160,7 @@ class _Frames:
     def __init__(self, ctx: ServerRequestContext[Any, Any], levels: tuple[str, ...]) -> None:
         self._ctx = ctx
         self._levels = levels
-        self._waiting: deque[tuple[str, Body]] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[tuple[str, Body]] = deque(maxlen=_MOST_WAITING)
         self._passing: asyncio.Task[None] | None = None
 
     def hear(self, kind: str, frame: Body) -> None:

@@ -246,6 +246,8 @@ class Worker:
     async def _run(self, job: _Job) -> None:
         job.begun = True
         current_scope.set(job.context.scope)
+        if job.ended is None and job.context.remaining <= 0:  # the loop was busy for so long
+            job.ended = errors.DeadlineExceeded("the deadline passed before the call began")
         try:
             if job.ended is not None:
                 raise job.ended
@@ -255,7 +257,9 @@ class Worker:
             await self._reply_error(job.message, job.ended or errors.HandlerFailed("the handler cancelled itself"))
         except errors.FabricError as failure:
             await self._reply_error(job.message, failure)
-        except (Exception, SystemExit) as failure:
+        except GeneratorExit:
+            raise  # the loop is gone: nobody can be told
+        except BaseException as failure:  # whatever it is, it ends this call and nobody else's
             log.exception("%s failed in %s", job.request.method, self)
             await self._reply_error(job.message, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
         finally:

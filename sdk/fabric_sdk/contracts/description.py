@@ -25,6 +25,9 @@ def _with(member: str) -> AfterValidator:
     def check(offer: Json) -> Json:
         if not isinstance(offer.get(member), str):
             raise ValueError(f"{member} must be a string")
+        for inner in ("inputSchema", "outputSchema", "annotations", "_meta"):
+            if not isinstance(offer.get(inner, {}), dict):
+                raise ValueError(f"{inner} must be an object")
         return offer
 
     return AfterValidator(check)

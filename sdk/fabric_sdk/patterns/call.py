@@ -41,6 +41,8 @@ _EXACT_BELOW: Final = 1.0
 """… and exactly, with a timer of its own, for calls that have less than this many seconds."""
 PATIENCE: Final = 10.0
 """Seconds for which a call waits for an instance that takes it: a pool restarts, and a rush passes, well within it."""
+MOST_LOST: Final = 2
+"""Repetitions after a lost worker: a call that kills whoever takes it must not go through the whole pool."""
 _IMPATIENT: Final = (errors.AgentUnavailable, errors.Overloaded)
 """What is waited out for no longer than that, however far the deadline is."""
 
@@ -63,6 +65,8 @@ class Call:
     on_frame: OnFrame | None = None
     instance: str | None = None
     """Ask this one instance rather than any of the agent's."""
+    lost: int = 0
+    """How many workers fell silent over it so far."""
     progress: float = float("-inf")
     """How far the work has been said to be. A repeated call starts over; its caller hears only of what is new."""
 
@@ -170,7 +174,9 @@ class Caller:
         unknown = not isinstance(call.safe, bool)
         if unknown and isinstance(failure, errors.FabricError) and failure.retryable and failure.started:
             await _settle(call)
-        return may_repeat(failure, safe=call.safe is True)
+        if isinstance(failure, errors.WorkerLost):
+            call.lost += 1
+        return call.lost <= MOST_LOST and may_repeat(failure, safe=call.safe is True)
 
     async def _attempt(self, call: Call) -> Body:
         if self._closed:

@@ -78,8 +78,12 @@ class _Client(Client):
         if interest is None or not isinstance(interest._future, _Inlet):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        known = await mine._process_headers(headers) if headers else None
-        message = Message(subject.decode(), Body(encoded=data), reply=reply.decode(), headers=known or None)
+        try:
+            known = await mine._process_headers(headers) if headers else None
+            message = Message(subject.decode(), Body(encoded=data), reply=reply.decode(), headers=known or None)
+        except (IndexError, ValueError):  # the read loop would end over it, and nobody be heard any more
+            log.warning("a message whose subject, reply or headers are no text was dropped")
+            return
         interest._future.take(message)
 
     async def flush(self, timeout: int = 10) -> None:
