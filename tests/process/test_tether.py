@@ -88,7 +88,9 @@ async def test_a_program_gets_the_usual_signal_handling_and_no_descriptor_but_it
     os.close(reads)
     os.close(writes)
     ignored, descriptors = log.read_text().splitlines()
-    assert int(ignored.split()[1], 16) == 0
+    # 32 and 33 are the C library's own, which a program cannot reset; some shells hand them down ignored.
+    ours = {number for number in range(1, 65) if int(ignored.split()[1], 16) >> (number - 1) & 1}
+    assert ours <= {32, 33}
     opened_by_ls = 1
     assert len(set(descriptors.split()) - {"0", "1", "2", str(reads)}) == opened_by_ls
 
