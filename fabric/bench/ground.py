@@ -59,11 +59,6 @@ class Ground:
                 async with Supervisor() as supervisor:
                     yield Ground(supervisor, folder, (await start_nats(supervisor, folder)).url, sockets)
 
-    @property
-    def pids(self) -> dict[str, int]:
-        """The process id of each process, by name."""
-        return {each.name: each.pid for each in self._supervisor.statistics() if each.pid is not None}
-
     async def start_worker(self) -> None:
         """One worker process that serves the echo agent."""
         await self._supervisor.start(worker_specs(_ECHO, run=self._run, env=self._env)(1))

@@ -17,7 +17,14 @@ from fabric.pool.ready import ReadyFile
 async def serve(app: Any, *, ready: Path, descriptor: int) -> None:
     """Serve `app` until SIGTERM."""
     config = uvicorn.Config(
-        app, http="httptools", ws="none", log_config=None, access_log=False, server_header=False, date_header=False
+        app,
+        http="httptools",
+        ws="none",
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
     )
     with ReadyFile.of(ready), socket.socket(fileno=descriptor) as listener:
         await uvicorn.Server(config).serve([listener])
