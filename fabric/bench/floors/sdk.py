@@ -21,26 +21,23 @@ from mcp_types import (  # noqa: TID251
     Tool,
 )
 
+from fabric.bench.echo import agent, echo
 from fabric.bench.floors import http
-
-_ECHO = Tool(
-    name="echo",
-    description="Say it back.",
-    input_schema={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
-)
-
-
-async def _list(ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None) -> ListToolsResult:
-    return ListToolsResult(tools=[_ECHO])
 
 
 async def _call(ctx: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
-    return CallToolResult(content=[TextContent(text=(params.arguments or {})["text"])])
+    text = await echo(**(params.arguments or {}))
+    return CallToolResult(content=[TextContent(text=text)], structured_content={"result": text})
 
 
 async def main(ready: Path, descriptor: int) -> None:
-    """Serve."""
-    server: Server[Any] = Server("echo", version="1.0.0", on_list_tools=_list, on_call_tool=_call)
+    """Serve the same tool as the product's worker, with the same results."""
+    tools = [Tool.model_validate(tool) for tool in (await agent.describe()).tools]
+
+    async def list_tools(ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=tools)
+
+    server: Server[Any] = Server(agent.name, version=agent.version, on_list_tools=list_tools, on_call_tool=_call)
     await http.serve(
         server.streamable_http_app(json_response=True, stateless_http=True), ready=ready, descriptor=descriptor
     )
