@@ -56,7 +56,6 @@ async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> No
         with _announced(ready_file, connection):
             _greet(connection, plan)
             await stop.wait()
-            out.print("[dim]stopping[/]")
 
 
 @contextmanager

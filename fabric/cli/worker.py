@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from fabric.cli.events import Shown
 from fabric.cli.options import DataOption
 from fabric.cli.stopping import Stop
 from fabric.pool.ready import ReadyFile
+from fabric.pool.run_folder import run_folder
 from fabric.pool.specs import PoolSpec, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, ProcessStartError, Supervisor
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -50,8 +50,7 @@ def _url(data: Path | None) -> str:
 async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: Path | None, url: str) -> None:
     stop = Stop()
     env = {"FABRIC_NATS_URL": url, "FABRIC_LOG_LEVEL": os.environ.get("FABRIC_LOG_LEVEL", "warning")}
-    with tempfile.TemporaryDirectory(prefix="agent-fabric-run-") as run_folder:
-        run = Path(run_folder)
+    with run_folder() as run:
         async with Supervisor(with_mistakes(Shown(), run)) as supervisor:
             workers = Copies(supervisor, worker_specs(pool, run=run, env=env))
             with mistakes_told(run):

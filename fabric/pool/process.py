@@ -1,7 +1,8 @@
 """One worker process: `python -m fabric.pool.process TARGET`. Connects, serves, drains on SIGTERM, exits 0.
 
 Above: a supervisor, which waits for the ready file. Below: `target`, the SDK's worker, NATS. A process that loses
-its broker keeps what it has in hand and waits; one that never had it says so and waits too.
+its broker keeps what it has in hand and waits; one that never had it says so and waits too. One in which too many
+threads hang drains by itself and exits with `WORN_OUT`, to be started afresh.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -22,37 +24,80 @@ from fabric import garbage, logs
 from fabric.broker import connect_until
 from fabric.pool.ready import BAD_USAGE, ReadyFile
 from fabric.pool.target import described, load
+from fabric.pool.threads import Threads, leave
 from fabric.settings import load_settings
-from fabric_sdk.contracts.errors import ConfigurationError, FabricError
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
 from fabric_sdk.worker import Limits, Worker
 
 log = logging.getLogger("fabric.worker")
 
+WORN_OUT: Final = 3
+"""Exit code of a process in which too many threads hang."""
+
 _DRAIN_SECONDS: Final = 30.0
+_HUNG_SECONDS: Final = 10.0
+"""A function that still runs so long after its call has ended counts as one that never ends."""
+_HUNG_SHARE: Final = 0.5
+"""The share of the threads that may hang."""
+_LOOK_SECONDS: Final = 1.0
 
 
-async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None, ready: Path | None) -> None:
-    """Serve `target` until SIGTERM or SIGINT, then drain."""
+async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None, ready: ReadyFile | None) -> int:
+    """Serve `target` until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code."""
     servable = load(target, name=name)  # before signals are heard: an import that hangs is ended by them at once
+    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+        loop.add_signal_handler(signum, stop.set)
     # Functions that are not coroutines run in threads, as many at once as calls are handled at once.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.concurrency))
+    threads = Threads(limits.concurrency)
+    loop.set_default_executor(threads)
+    if ready is not None:
+        ready.refuse(_nobody_at(nats_url))
     transport = await connect_until(stop, nats_url, name=f"worker {os.getpid()}")
     if transport is None:
-        return
+        return 0
+    if ready is not None:
+        ready.forget_refusal()
     worker = Worker(transport, servable, limits=limits)
     try:
         await worker.start()
         garbage.settle()
-        with ReadyFile.of(ready):
+        async with ready.living() if ready else nullcontext():
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
-            await stop.wait()
+            worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
+            loop.add_signal_handler(signal.SIGINT, worker.hurry)
             await worker.drain(_DRAIN_SECONDS)
     finally:
         await transport.close()
+    return WORN_OUT if worn_out else 0
+
+
+async def _worn_out(threads: Threads, stop: asyncio.Event) -> bool:
+    """Whether too many threads hang; false as soon as `stop` is set."""
+    while True:
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await stop.wait()
+            return False
+        except TimeoutError:
+            hung = threads.hung(_HUNG_SECONDS)
+        if hung > threads.number * _HUNG_SHARE:
+            log.error(
+                "%d of %d threads are taken by functions that still run though their calls have ended; this process "
+                "drains and makes room for a fresh one (give what they wait for a timeout)",
+                hung,
+                threads.number,
+            )
+            return True
+
+
+def _nobody_at(url: str) -> TransportUnavailable:
+    shown = re.sub(r"//.*@", "//", url)  # no password
+    return TransportUnavailable(
+        f"no NATS server answers at {shown}", fix="start one with `fabric up`, or check FABRIC_NATS_URL"
+    )
 
 
 def main() -> None:
@@ -68,13 +113,13 @@ def main() -> None:
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
-        uvloop.run(
+        code = uvloop.run(
             serve(
                 options.target,
                 nats_url=settings.nats_url or "",
                 limits=Limits(concurrency=options.concurrency),
                 name=options.name,
-                ready=options.ready_file,
+                ready=ready,
             )
         )
     except ConfigurationError as mistake:
@@ -82,14 +127,15 @@ def main() -> None:
             ready.refuse(mistake)  # the supervisor says it, once for all of the pool
         else:
             sys.stderr.write(f"error: {mistake}\n")
-        sys.exit(BAD_USAGE)
+        code = BAD_USAGE
     except FabricError as failure:
         sys.stderr.write(f"error: {failure}\n")
-        sys.exit(1)
+        code = 1
     except Exception as failure:  # the author's code failed as it started to serve
         log.debug("%s failed", options.target, exc_info=True)
         sys.stderr.write(f"error: {options.target} cannot be served: {described(failure)}\n")
-        sys.exit(1)
+        code = 1
+    leave(code)
 
 
 if __name__ == "__main__":

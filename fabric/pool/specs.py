@@ -14,10 +14,12 @@ from pathlib import Path
 
 from fabric.pool.ready import BAD_USAGE, ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError
+from fabric_sdk.contracts.errors import TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
 _PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL"})
 """Not for the code of agents' authors: workers talk to NATS alone, and callers' tokens stay at the door."""
+_STARTUP_SECONDS = 60.0
 _DRAIN_SECONDS = 35.0
 """SIGTERM to SIGKILL: a little longer than a worker gives its calls."""
 
@@ -32,6 +34,8 @@ class PoolSpec:
     """The agent's name in place of the server's own."""
     concurrency: int = 64
     """Calls each process handles at once."""
+    silence: float = 30.0
+    """For how many seconds a handler may block a process's event loop before the process is replaced."""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a name that no agent can have."""
@@ -78,8 +82,8 @@ def worker_specs(
             argv=tuple(argv),
             env=env,
             without=_PLATFORM_SECRETS,
-            probe=ReadyFile(ready).probe,
-            startup=60.0,
+            probe=ReadyFile(ready, silence=pool.silence).probe,
+            startup=_STARTUP_SECONDS,
             grace=_DRAIN_SECONDS,
         )
 
@@ -88,16 +92,20 @@ def worker_specs(
 
 @contextmanager
 def mistakes_told(run: Path) -> Generator[None]:
-    """A worker that did not start for a mistake of its author's fails as that mistake, told once for the whole pool.
+    """A worker that did not start, and left word why, fails for that reason, told once for the whole pool.
 
     Raises:
-        ConfigurationError: the mistake.
+        ConfigurationError: a mistake of its author's.
+        TransportUnavailable: it found no NATS server.
         ProcessStartError: a worker did not start for any other reason.
     """
     try:
         yield
     except ProcessStartError as failed:
-        raise ReadyFile(_ready_file(run, failed.name)).refusal() or failed from None
+        why = ReadyFile(_ready_file(run, failed.name)).refusal()
+        if isinstance(why, TransportUnavailable):
+            why.message += f"; {failed.name} kept trying for {_STARTUP_SECONDS:g} s"
+        raise why or failed from None
 
 
 def with_mistakes(on_event: OnEvent, run: Path) -> OnEvent:

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.02  # seconds between the first two probes of a starting process; it doubles up to …
 _LONGEST_PAUSE = 0.5  # … this, so that a quick start is seen at once and a slow one is not pestered
+_IDLE_ENDS_WITHIN = 0.2  # seconds that a hurried process gets before it is told so: most need no more
+_HURRIED_ENDS_WITHIN = 1.0  # seconds it gets then, to say goodbye
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Child:
         self._began = 0.0
         self._restarts = 0
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Whoever does not wait for readiness still hears of a failed start by its events.
         self._first_ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
@@ -71,6 +74,10 @@ class Child:
         self._stop.set()
         # Not `await self._life`: a caller that is cancelled while waiting must not cancel the orderly end.
         await asyncio.wait({self._life})
+
+    def hurry(self) -> None:
+        """Have its stop, now or later, take a second and not its grace."""
+        self._hurry.set()
 
     @property
     def status(self) -> ProcessStatus:
@@ -142,13 +149,23 @@ class Child:
             if told.done() and not ended.done():
                 self._state = State.STOPPING
                 watched.cancel()
-                launched.terminate()
-                await asyncio.wait({ended}, timeout=self.spec.grace)
+                await self._ask_to_end(launched, ended)
             launched.kill()
             return await ended
         finally:
             for task in (ended, told, watched):
                 task.cancel()
+
+    async def _ask_to_end(self, launched: Launched, ended: asyncio.Task[int]) -> None:
+        """Returns when it has ended, or its grace has."""
+        hurried = asyncio.create_task(self._hurry.wait())
+        launched.terminate()
+        await asyncio.wait({ended, hurried}, timeout=self.spec.grace, return_when=asyncio.FIRST_COMPLETED)
+        if hurried.done():
+            await asyncio.wait({ended}, timeout=_IDLE_ENDS_WITHIN)
+            launched.hurry()
+            await asyncio.wait({ended}, timeout=_HURRIED_ENDS_WITHIN)
+        hurried.cancel()
 
     async def _watch(self, launched: Launched) -> None:
         """Returns, having said why, when the process has to be killed."""

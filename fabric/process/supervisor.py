@@ -96,16 +96,26 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop every layer, the last first: SIGTERM, then SIGKILL after each one's grace. Nothing starts after this.
 
-        When the caller is cancelled meanwhile, what has been asked to stop still does, and the rest goes with this
-        process.
+        When the caller is cancelled meanwhile, each layer has about a second left; when it is cancelled again, what has
+        been asked to stop still does, and the rest goes with this process.
         """
         self._stopping = True
-        while self._layers:
-            await self._drop(*self._layers[-1])
+        try:
+            await self._drop_all()
+        except asyncio.CancelledError:
+            for layer in self._layers:
+                for child in layer:
+                    child.hurry()
+            await self._drop_all()
+            raise
 
     def statistics(self) -> tuple[ProcessStatus, ...]:
         """Every process, in the order of their start."""
         return tuple(child.status for layer in self._layers for child in layer)
+
+    async def _drop_all(self) -> None:
+        while self._layers:
+            await self._drop(*self._layers[-1])
 
     async def _drop(self, *children: Child) -> None:
         # A caller that is cancelled while waiting must not leave stopped processes on the list.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from cli.command import Done, Started, alive, fabric, part, up, worker
 from faults.load import MILL, measure
@@ -35,6 +37,43 @@ def test_nothing_remains_of_a_killed_fabric_and_its_pools_go_on_with_the_next(tm
             kill(pool)
             assert works("mill", data).code == 0
             assert second.command.stop() == 0
+
+
+ESCAPING = """\
+import os, subprocess, sys, time
+from fabric_sdk import Agent
+
+agent = Agent("escaping")
+
+@agent.tool
+async def escape() -> list[int]:
+    if (copy := os.fork()) == 0:
+        time.sleep(1000)
+    asleep = [sys.executable, "-c", "import time; time.sleep(1000)"]
+    session = subprocess.Popen(asleep, env={}, start_new_session=True).pid
+    between = f"import subprocess; print(subprocess.Popen({asleep!r}, start_new_session=True, stdout=2).pid)"
+    orphan = int(subprocess.check_output([sys.executable, "-c", between], start_new_session=True))
+    return [os.getpid(), copy, session, orphan]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, a process that leaves the group gets away")
+def test_nothing_remains_of_what_handlers_started_when_a_worker_or_the_whole_fabric_is_killed(tmp_path: Path) -> None:
+    data, server = tmp_path / "data", tmp_path / "server.py"
+    server.write_text(ESCAPING)
+
+    def escaped() -> list[psutil.Process]:
+        done = fabric("call", "escaping", "escape", "--json", "--data", str(data))
+        return [psutil.Process(pid) for pid in done.json]
+
+    with up("--data", data, server, folder=tmp_path) as node:
+        worker, *left = escaped()
+        worker.kill()
+        wait_until(lambda: not alive({worker, *left}), seconds=5.0, what="the end of what a worker left behind")
+        node.command.until_said("ready    server-1", times=2)
+        everything = set(escaped())
+        kill(node.command)
+        wait_until(lambda: not alive(everything), seconds=5.0, what="the end of what the fabric left behind")
 
 
 def works(agent: str, data: Path) -> Done:

@@ -254,6 +254,37 @@ async def test_a_process_that_ignores_sigterm_is_killed_after_its_grace_with_its
     await eventually(lambda: not programs.running)
 
 
+async def test_a_stop_that_is_cancelled_hurries_those_that_finish_their_work(programs: Programs) -> None:
+    begun = programs.folder / "begun"
+    script = f"trap 'touch {begun}' TERM; trap 'echo one >>{programs.folder}/ended; exit 0' INT"
+    script += f"; touch {programs.folder}/up; while :; do sleep 0.01; done"
+    supervisor = Supervisor()
+    await supervisor.start(programs.shell("one", script, grace=60.0))
+    await eventually((programs.folder / "up").exists)
+    stop = asyncio.create_task(supervisor.stop())
+    await eventually(begun.exists)
+    stop.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({stop})
+    assert stop.cancelled()
+    assert programs.ended == ["one"]
+    assert not programs.running
+    assert supervisor.statistics() == ()
+
+
+async def test_a_stop_that_is_cancelled_leaves_no_layer_behind(programs: Programs) -> None:
+    supervisor = Supervisor()
+    await supervisor.start(programs.patient("broker", probe=programs.is_up("broker")))
+    await supervisor.start(programs.stubborn("one", probe=programs.is_up("one"), grace=60.0))
+    stop = asyncio.create_task(supervisor.stop())
+    await eventually(lambda: supervisor.statistics()[-1].state is State.STOPPING)
+    stop.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({stop})
+    assert programs.ended == ["broker"]
+    assert not programs.running
+
+
 async def test_stop_ends_a_start_that_is_still_waiting(programs: Programs, events: Events) -> None:
     supervisor = Supervisor(events)
     start = asyncio.create_task(supervisor.start(programs.patient("one", probe=never)))
