@@ -84,6 +84,14 @@ class Settings(BaseSettings):
         ByteSize(16 * 1024), ge=1, description="the size that a request's headers may have, like 16384 or 16KiB"
     )
     max_concurrent: int = Field(1024, ge=1, description="how many requests are served at once, 1 or more")
+    max_connections: int = Field(8192, ge=1, description="how many connections are open at once, 1 or more")
+    client_timeout: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long a client may take to send a request, or read nothing of an answer, in seconds, "
+        "more than 0; a large request gets a second more for each 16 KiB",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
         "info", description="one of debug, info, warning, error, critical"
     )

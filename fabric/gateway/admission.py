@@ -14,26 +14,24 @@ from typing import Final
 from fabric.settings import Settings
 
 ROUTING: Final = frozenset((b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
-_WANTED: Final = ROUTING | {
-    b"host",
-    b"origin",
-    b"authorization",
-    b"accept",
-    b"content-type",
-    b"content-length",
-    b"mcp-session-id",
-    b"traceparent",
-    b"tracestate",
-}
+_DECIDING: Final = frozenset((b"host", b"origin", b"authorization"))
+"""What `Admission` decides by. A proxy may have looked at another line than this gateway, so each comes once or not."""
+_WANTED: Final = ROUTING.union(
+    _DECIDING,
+    (b"accept", b"content-type", b"content-length", b"mcp-session-id", b"traceparent", b"tracestate"),
+)
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _SPACE: Final = b" \t"
 """Optional white space around a header's value (RFC 9110), which httptools leaves in place."""
 
 
 class Headers(dict[bytes, bytes]):
-    """The headers the gateway looks at, by lower-case name; `twice` names a routing header that came twice."""
+    """The headers the gateway looks at, by lower-case name."""
 
     twice: bytes | None = None
+    """A routing header that came twice."""
+    undecided: bytes | None = None
+    """A header that decides who enters, and came twice."""
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -45,6 +43,8 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
             if name in headers:
                 if name in ROUTING:
                     headers.twice = name
+                elif name in _DECIDING:
+                    headers.undecided = name
                 elif name == b"accept":  # the one list among them, which may come in several lines
                     stripped = headers[name] + b", " + stripped
             headers[name] = stripped
@@ -79,6 +79,8 @@ class Admission:
 
     def decide(self, headers: Headers) -> Admitted | Denied:
         """Whether the sender of these headers may enter, and as whom."""
+        if headers.undecided is not None:
+            return Denied(400, f"the {headers.undecided.decode().title()} header came more than once; send it once")
         host = _without_port(headers.get(b"host", b"").decode("latin-1"))
         if host not in self._hosts:
             return Denied(421, f"this gateway does not answer for host {host!r}")

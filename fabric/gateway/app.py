@@ -19,10 +19,11 @@ from fabric.gateway import rpc
 from fabric.gateway.admission import Admission, Denied, Headers, read_headers
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import Forwarder
-from fabric.gateway.http import BodyTooLarge, ClientLeft, Receive, Scope, Send, read_body, respond
+from fabric.gateway.http import Bodies, BodyTooLarge, ClientLeft, NoRoom, Receive, Scope, Send, respond
 from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
 from fabric.gateway.legacy import Legacy
 from fabric.gateway.modern import Modern
+from fabric.gateway.tasks import McpTasks
 from fabric.settings import Settings
 from fabric_sdk import Fabric
 
@@ -43,10 +44,12 @@ class Gateway:
         self.catalogue = CatalogueKeeper(fabric, root=settings.root)
         forwarder = Forwarder(fabric, self.catalogue, timeout=settings.call_timeout)
         scope = "public" if settings.anonymous else "private"
-        self._modern = Modern(forwarder, self.catalogue, server=about, scope=scope)
+        tasks = McpTasks(fabric.tasks, server=about)
+        self._modern = Modern(forwarder, tasks, self.catalogue, server=about, scope=scope)
         self._legacy = Legacy(forwarder, self.catalogue, server=about, max_body=int(settings.max_body))
         self._admission = Admission(settings)
         self._fabric = fabric
+        self._bodies = Bodies(int(settings.max_body))
         self._max_body = int(settings.max_body)
         self._max_concurrent = settings.max_concurrent
         self._serving = 0
@@ -89,45 +92,54 @@ class Gateway:
         admitted = self._admission.decide(headers)
         if isinstance(admitted, Denied):
             await _refuse(send, admitted.status, admitted.message, admitted.headers)
-        elif scope["method"] == "GET":  # a session's open stream waits and costs next to nothing: it is not counted
-            await self._serve(scope, receive, send, headers, admitted.principal)
-        elif self._serving >= self._max_concurrent:
-            await _refuse(send, 503, f"the gateway serves {self._max_concurrent} requests already", _RETRY)
+        elif scope["method"] == "POST":
+            if (body := await self._body(receive, send, headers)) is not None:
+                await self._take_turn(scope, body, receive, send, headers, admitted.principal)
+        elif scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
+            # Only a handshake-era session has anything to GET or DELETE. Its open stream waits and costs next to
+            # nothing, its end is quick: neither is counted.
+            await self._legacy(scope, receive, send, admitted.principal)
         else:
-            self._serving += 1
-            try:
-                await self._serve(scope, receive, send, headers, admitted.principal)
-            finally:
-                self._serving -= 1
+            await respond(send, 405, headers=((b"allow", b"POST"),))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, headers: Headers, principal: str) -> None:
-        if scope["method"] != "POST":
-            # Only a handshake-era session has anything to GET or DELETE.
-            if scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
-                await self._legacy(scope, receive, send, principal)
-            else:
-                await respond(send, 405, headers=((b"allow", b"POST"),))
-            return
+    async def _body(self, receive: Receive, send: Send, headers: Headers) -> bytes | None:
+        """The body of a POST, or None when it is refused."""
         if headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower() != b"application/json":
             await _refuse(send, 415, "the body must be application/json")
-            return
+            return None
         accept = headers.get(b"accept", b"").lower()
         if accept and b"json" not in accept and b"*/*" not in accept and b"application/*" not in accept:
             await _refuse(send, 406, "the client must accept application/json")
-            return
+            return None
         try:
-            body = await read_body(receive, limit=self._max_body, stated=headers.get(b"content-length"))
+            return await self._bodies.read(receive, headers.get(b"content-length"))
         except BodyTooLarge:
             await _refuse(send, 413, f"the body has more than {self._max_body} bytes")
-            return
+        except NoRoom:
+            await _refuse(send, 503, "too many large requests are on their way already", _RETRY)
         except ClientLeft:
+            pass
+        return None
+
+    async def _take_turn(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, principal: str
+    ) -> None:
+        """Serve a request that is there, unless so many are served that it has to come again."""
+        # One that is still coming is not counted, or who sends slowly would take the places of all others: it costs
+        # memory and no work, and `Bodies` bounds that.
+        if self._serving >= self._max_concurrent:
+            await _refuse(send, 503, f"the gateway serves {self._max_concurrent} requests already", _RETRY)
             return
-        if not self.catalogue.ready.is_set() and not await self._catalogue_comes():
-            await _refuse(send, 503, "the gateway does not know the agents yet", _RETRY)
-        elif _is_legacy(headers, body):
-            await self._legacy(scope, _replay(body, receive), send, principal)
-        else:
-            await self._modern(body, headers, scope["headers"], principal, receive, send)
+        self._serving += 1
+        try:
+            if not self.catalogue.ready.is_set() and not await self._catalogue_comes():
+                await _refuse(send, 503, "the gateway does not know the agents yet", _RETRY)
+            elif _is_legacy(headers, body):
+                await self._legacy(scope, _replay(body, receive), send, principal)
+            else:
+                await self._modern(body, headers, scope["headers"], principal, receive, send)
+        finally:
+            self._serving -= 1
 
     async def _catalogue_comes(self) -> bool:
         """A gateway that has just begun knows no names yet: who comes early waits, and is not told there are none."""

@@ -24,6 +24,11 @@ PING_SECONDS: Final = 15.0
 MOST_WAITING: Final = 1024 * 1024
 """Bytes of events that wait for a client that reads slowly; beyond it, the oldest are dropped."""
 
+_MOST_COMING: Final = 64
+"""So many of the largest bodies may be on their way at once; of small ones, any number."""
+_SMALL: Final = 64 * 1024
+"""Bytes of a body that are not counted: uvicorn keeps as many for any connection, so those are what bounds them."""
+
 _JSON: Final = (b"content-type", b"application/json")
 _SSE: Final = [
     (b"content-type", b"text/event-stream"),
@@ -36,41 +41,65 @@ class BodyTooLarge(Exception):
     """The body is larger than the gateway takes."""
 
 
+class NoRoom(Exception):
+    """The bodies that are still coming take all the memory there is for them."""
+
+
 class ClientLeft(Exception):
-    """The client closed the connection before its request was whole."""
+    """The client closed the connection before its request was whole, or was told that it took too long."""
 
 
-async def read_body(receive: Receive, *, limit: int, stated: bytes | None) -> bytes:
-    """The whole body.
+class Bodies:
+    """Reads the bodies of requests: each is bounded, and so are all together that are not whole yet.
 
-    Args:
-        receive: ASGI's.
-        limit: bytes.
-        stated: the Content-Length header, if there was one.
-
-    Raises:
-        BodyTooLarge: it has, or says it has, more than `limit` bytes.
-        ClientLeft: it never ended.
+    How long one may take is the connection's to say, see `listen`.
     """
-    if stated is not None and stated.isdigit() and int(stated) > limit:
-        raise BodyTooLarge
-    event = await receive()
-    body: bytes = event.get("body", b"")
-    if event.get("more_body"):
-        parts, size = [body], len(body)
-        while event.get("more_body"):
-            if size > limit:
-                raise BodyTooLarge
-            event = await receive()
-            part: bytes = event.get("body", b"")
-            parts.append(part)
-            size += len(part)
-        body = b"".join(parts)
-    if event["type"] == "http.disconnect":
-        raise ClientLeft
-    if len(body) > limit:
-        raise BodyTooLarge
-    return body
+
+    def __init__(self, limit: int) -> None:
+        """No body may have more than `limit` bytes."""
+        self._limit = limit
+        self._room = _MOST_COMING * limit
+
+    async def read(self, receive: Receive, stated: bytes | None) -> bytes:
+        """The whole body; `stated` is the Content-Length header, if there was one.
+
+        Raises:
+            BodyTooLarge: it has, or says it has, more bytes than it may.
+            NoRoom: other bodies leave it none.
+            ClientLeft: it never ended.
+        """
+        if stated is not None and stated.isdigit() and int(stated) > self._limit:
+            raise BodyTooLarge
+        event = await receive()
+        body: bytes = event.get("body", b"")
+        if event.get("more_body"):
+            body = await self._rest(body, receive)
+        elif event["type"] == "http.disconnect":
+            raise ClientLeft
+        if len(body) > self._limit:
+            raise BodyTooLarge
+        return body
+
+    async def _rest(self, first: bytes, receive: Receive) -> bytes:
+        """The whole of a body that does not come at once."""
+        body, held = bytearray(first), 0
+        try:
+            while True:
+                if len(body) > self._limit:
+                    raise BodyTooLarge
+                more = max(0, len(body) - _SMALL) - held
+                if more > self._room:
+                    raise NoRoom
+                self._room -= more
+                held += more
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise ClientLeft
+                body += event.get("body", b"")
+                if not event.get("more_body"):
+                    return bytes(body)
+        finally:
+            self._room += held
 
 
 async def respond(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

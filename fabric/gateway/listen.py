@@ -1,15 +1,17 @@
-"""Where the gateway meets the network: uvicorn's protocol, bounded in what comes before a body, one write an answer.
+"""Where the gateway meets the network: uvicorn's protocol, one write an answer, and nobody who takes it from others.
 
-Above: `process`. Below: uvicorn and httptools.
+Above: `process`. Below: uvicorn and httptools. Bounded are the bytes before a body, the time in which a request has to
+arrive and an answer to be read, and the connections that are open at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import re
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _HTTP_2_OFFER: Final = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:[ \t]*h2c[ \t]*\r\n)")
 """The name of the header by which Java's client and `curl --http2` offer HTTP/2. A server may decline, but httptools
@@ -18,6 +20,15 @@ would take the body that follows for the new protocol; so the name is made anoth
 _MOST_DISCARDED: Final = 64 * 1024 * 1024
 """Bytes of a refused request that are still read: who hangs up on a client that writes takes the refusal from it."""
 _LINGER_SECONDS: Final = 5.0
+
+_LEAST_RATE: Final = 16 * 1024
+"""Bytes of a request that give its client one more second: a large body on a thin line arrives, a trickle does not."""
+_LOOKS: Final = 4
+"""Looks at who is waited for in the time that a client has; never less often than once a second."""
+_STRANGERS: Final = 4
+"""This part of all connections may be such as have no whole request yet."""
+_LEAVE_AT_ONCE: Final = 64
+"""This part of the idle connections is closed when there are too many: to look for one each time would be dear."""
 
 
 class _OneWrite:
@@ -55,33 +66,138 @@ class _OneWrite:
             self._transport.write(b"".join(held))
 
 
-def limited(max_header: int) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol with a bound on the bytes before the body, which httptools itself does not have."""
+class _Waiting(Protocol):
+    """A connection whose client is waited for."""
+
+    def look(self, now: float) -> None:
+        """End it if its client has had its time."""
+        ...
+
+
+class _Watch:
+    """Looks at all connections whose client is waited for, every now and then, and only while there are any.
+
+    A request that comes whole costs nothing here: it is never added, and no timer is set for it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._every = min(1.0, seconds / _LOOKS)
+        self._waiting: set[_Waiting] = set()
+        self._looking = False
+
+    def add(self, connection: _Waiting) -> None:
+        self._waiting.add(connection)
+        if not self._looking:
+            self._looking = True
+            self._look_later()
+
+    def remove(self, connection: _Waiting) -> None:
+        self._waiting.discard(connection)
+
+    def _look_later(self) -> None:
+        asyncio.get_running_loop().call_later(self._every, self._look)
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self._waiting):
+            connection.look(now)
+        self._looking = bool(self._waiting)
+        if self._looking:
+            self._look_later()
+
+
+def limited(max_header: int, client_timeout: float, max_connections: int) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol with bounds that uvicorn and httptools do not have.
+
+    Args:
+        max_header: bytes before a body.
+        client_timeout: seconds for a request to arrive (and one more for each `_LEAST_RATE`), and in which a client
+            reads some of an answer that waits for it.
+        max_connections: that are open at once; beyond it, idle ones make room.
+    """
+    watch = _Watch(client_timeout)
 
     class Limited(HttpToolsProtocol):
         _beside_body = 0
         """Bytes since the last one of a body: headers, trailers, the sizes of chunks."""
         _in_head = True
+        _begun = False
+        """Whether the beginning of a request is there, and its end is not."""
+        _whole = False
+        """Whether the bytes that came last ended with the end of a request."""
+        _arriving_since: float | None = None
+        """Since when the client is waited for, if it is: it has connected, or sent a part of a request."""
+        _arrived = 0
+        """Bytes that came since then."""
+        _unread_since: float | None = None
+        """Since when the client has read nothing of an answer that waits for it, if one does."""
+        _unread = 0
+        """Bytes that wait."""
         _refused = False
         _discarded = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.transport = cast("asyncio.Transport", _OneWrite(transport))
+            transport.set_write_buffer_limits(0)  # whatever the client does not take is to be known
+            self._arriving_since = self.loop.time()
+            watch.add(self)
+            if len(self.connections) > max_connections:
+                self._make_room()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            watch.remove(self)
+            super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             if self._refused:
                 self._discard(data)
                 return
             self._beside_body += len(data)
+            self._whole = False
             if self._in_head and b"h2c" in data:
                 data = _HTTP_2_OFFER.sub(b"ignored", data)
             super().data_received(data)
             if self._beside_body > max_header and not (self._refused or self.transport.is_closing()):
-                self._refuse()  # more than all headers may have, and still no end
+                self._refuse_head()  # more than all headers may have, and still no end
+            if not self._whole:
+                self._goes_on(len(data))
+            elif self._arriving_since is not None:
+                # After one that was answered before it was whole, uvicorn would wait for the next one for ever.
+                self._arriving_since = None if self._is_answering else self.loop.time()
+                self._arrived = 0
+                self._watch_no_longer()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread_since = self.loop.time()
+            self._unread = self.transport.get_write_buffer_size()
+            watch.add(self)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._unread_since = None
+            self._watch_no_longer()
+
+        def look(self, now: float) -> None:
+            """End the connection if its client has had its time."""
+            if self._unread_since is not None:
+                unread = self.transport.get_write_buffer_size()
+                if unread < self._unread:
+                    self._unread, self._unread_since = unread, now
+                elif now - self._unread_since > client_timeout:
+                    self.transport.abort()  # a request being worked on ends as when its client leaves
+                    return
+            if self._arriving_since is None or self._refused or self.transport.is_closing():
+                return
+            if self._is_held_up():
+                self._arriving_since = now
+            elif now - self._arriving_since > client_timeout + self._arrived / _LEAST_RATE:
+                self._end_arriving()
 
         def on_message_begin(self) -> None:
-            self._in_head = True
+            self._in_head = self._begun = True
+            self._whole = False
             self._discarded = 0
             super().on_message_begin()
 
@@ -90,7 +206,7 @@ def limited(max_header: int) -> type[HttpToolsProtocol]:
             self._beside_body = 0
             head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if head > max_header:
-                self._refuse()
+                self._refuse_head()
             else:
                 super().on_headers_complete()
                 self.headers = []  # for trailers, which nobody looks at; the request keeps its own
@@ -103,17 +219,75 @@ def limited(max_header: int) -> type[HttpToolsProtocol]:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
-            self._in_head = True  # the next one's
+            self._in_head = self._whole = True  # the head is the next one's
+            self._begun = False
             if not self._refused:
                 super().on_message_complete()
 
-        def _refuse(self) -> None:
+        def _goes_on(self, size: int) -> None:
+            """Wait for the rest of a request of which `size` more bytes came."""
+            if self._arriving_since is None:
+                self._arriving_since = self.loop.time()
+                watch.add(self)
+            self._arrived += size
+
+        def _watch_no_longer(self) -> None:
+            if self._arriving_since is None and self._unread_since is None:
+                watch.remove(self)
+
+        def _is_held_up(self) -> bool:
+            """Whether it is the gateway that a request waits for: an earlier one of its connection is worked on."""
+            return self.flow.read_paused or (self._in_head and self._is_answering)
+
+        @property
+        def _is_answering(self) -> bool:
+            cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn's type forgets the first request
+            return cycle is not None and not cycle.response_complete
+
+        def _end_arriving(self) -> None:
+            if not self._begun or (not self._in_head and self.cycle.response_started):
+                self.transport.close()  # nothing is asked, or it is being answered already: there is nothing to say
+                return
+            self._refuse(408, f"the request did not arrive within {client_timeout:g} s")
+            if not self._in_head:  # the application waits for the body
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+
+        def _make_room(self) -> None:
+            """Close connections that wait for their client, those first that have been quiet for longest.
+
+            If this one is the only such, it is the one that goes. Those without a whole request go first only when they
+            are many: a flood of them then leaves the ones of clients alone, and few newcomers displace no other.
+            """
+            everyone = cast("set[Limited]", self.connections)
+            strangers = [each for each in everyone if each._arriving_since is not None and not each._is_held_up()]
+            known = [each for each in everyone if each._arriving_since is None and not each._is_answering]
+            leaving = strangers if len(strangers) > max_connections // _STRANGERS or not known else known
+            for each in heapq.nsmallest(max(1, len(leaving) // _LEAVE_AT_ONCE), leaving, key=Limited._quiet_since):
+                each._leave()
+
+        def _quiet_since(self) -> float:
+            if self._arriving_since is not None:
+                return self._arriving_since
+            timer = self.timeout_keep_alive_task
+            return 0.0 if timer is None else timer.when() - self.timeout_keep_alive  # without: it is being refused
+
+        def _leave(self) -> None:
+            self.connections.discard(self)
+            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()
+
+        def _refuse_head(self) -> None:
+            self._refuse(431, f"the headers have more than {max_header} bytes")
+
+        def _refuse(self, status: int, reason: str) -> None:
             self._refused = True
-            message = f'{{"error":"the headers have more than {max_header} bytes"}}'.encode()
+            message = f'{{"error":"{reason}"}}'.encode()
             self.transport.write(
                 b"".join(
                     (
-                        STATUS_LINE[431],
+                        STATUS_LINE[status],
                         b"content-type: application/json\r\ncontent-length: %d\r\n" % len(message),
                         b"connection: close\r\n\r\n",
                         message,

@@ -20,7 +20,7 @@ from fabric import garbage, logs
 from fabric.broker import connect_until
 from fabric.gateway.app import Gateway
 from fabric.gateway.listen import limited
-from fabric.gateway.sockets import bind
+from fabric.gateway.sockets import bind, room_for
 from fabric.settings import Settings, load_settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -52,7 +52,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
 async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.socket) -> None:
     config = uvicorn.Config(
         gateway,
-        http=limited(int(settings.max_header)),
+        http=limited(int(settings.max_header), settings.client_timeout, room_for(settings.max_connections)),
         ws="none",
         proxy_headers=False,  # nothing here depends on the client's address
         lifespan="off",

@@ -12,7 +12,7 @@ import pytest
 from support.waiting import eventually
 
 from fabric.gateway import http, rpc
-from fabric.gateway.http import MOST_WAITING, BodyTooLarge, ClientLeft, Exchange, read_body
+from fabric.gateway.http import MOST_WAITING, Bodies, BodyTooLarge, ClientLeft, Exchange, NoRoom
 
 
 class Asgi:
@@ -156,7 +156,7 @@ def test_an_event_is_one_line_whatever_an_agent_puts_between_its_braces() -> Non
 
 
 async def body_of(*parts: bytes, limit: int, stated: bytes | None = None, leaves: bool = False) -> bytes:
-    """What `read_body` makes of a body in these parts."""
+    """What is made of a body in these parts."""
     events: list[dict[str, Any]] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     if leaves:
         events.append({"type": "http.disconnect"})
@@ -167,7 +167,7 @@ async def body_of(*parts: bytes, limit: int, stated: bytes | None = None, leaves
     async def receive() -> dict[str, Any]:
         return next(waiting)
 
-    return await read_body(receive, limit=limit, stated=stated)
+    return await Bodies(limit).read(receive, stated)
 
 
 async def test_a_body_is_read_up_to_its_limit_in_one_part_or_many() -> None:
@@ -197,7 +197,7 @@ async def test_a_body_that_never_ends_is_read_no_further_than_its_limit() -> Non
         return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
 
     with pytest.raises(BodyTooLarge):
-        await read_body(receive, limit=10_000, stated=None)
+        await Bodies(10_000).read(receive, None)
     assert read <= 12
 
 
@@ -206,3 +206,38 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_noticed() -> No
         await body_of(b"123", limit=5, leaves=True)
     with pytest.raises(ClientLeft):
         await body_of(limit=5, leaves=True)
+
+
+async def test_large_bodies_on_their_way_are_bounded_together_and_leave_room_for_small_ones() -> None:
+    large, bodies = 1024 * 1024, Bodies(1024 * 1024)
+    for _ in range(2):  # what the first ones took is given back
+        going_on, reading = asyncio.Event(), list[asyncio.Task[bytes]]()
+
+        async def begin(size: int, end: asyncio.Event = going_on) -> asyncio.Task[bytes]:
+            """Read a body of which nothing but an end without bytes is still to come."""
+            reading = asyncio.create_task(bodies.read(_in_two_parts(b"x" * size, end), None))
+            await asyncio.sleep(0)
+            return reading
+
+        while not (last := await begin(large)).done():
+            reading.append(last)
+        assert isinstance(last.exception(), NoRoom)
+        assert 64 <= len(reading) < 80
+        reading.append(await begin(50_000))
+        reading.pop(0).cancel()
+        await asyncio.sleep(0)
+        reading.append(await begin(large))
+        going_on.set()
+        assert {len(body) for body in await asyncio.gather(*reading)} == {large, 50_000}
+
+
+def _in_two_parts(first: bytes, end: asyncio.Event) -> http.Receive:
+    parts = [first]
+
+    async def receive() -> dict[str, Any]:
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": True}
+        await end.wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return receive

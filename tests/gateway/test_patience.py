@@ -1,0 +1,293 @@
+"""Clients that are slow, silent or deaf lose their own connection, and take the gateway from nobody else.
+
+Proves: TR-1, SE-6
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from support.running import Running, running_fabric
+from support.waiting import eventually
+
+from fabric.gateway.sockets import room_for
+from fabric_sdk import Agent, Context
+from gateway.client import Client, Wire, headers, meta, request, tools, written
+from gateway.probe import Waits, serving
+
+MAX_CONCURRENT = 4
+MAX_BODY = 256 * 1024
+MAX_CONNECTIONS = 256
+OTHER_FILES = 40
+ENDLESS = resource.RLIM_INFINITY
+TIMEOUT = 0.6
+"""Seconds a client may take."""
+SIZE = 3_500_000
+"""Bytes of a result that, being sent twice, is more than the system keeps for a client that does not read."""
+STEP = 256 * 1024
+LIST = json.dumps(request("tools/list")).encode()
+LARGE = LIST[:-1] + b" " * (100_000 - len(LIST)) + b"}"
+
+
+@pytest.fixture(scope="module")
+def brisk_fabric() -> Generator[Running]:
+    """A fabric whose gateway waits for nobody for long, and has few places and connections."""
+    env = {
+        "FABRIC_MAX_CONCURRENT": str(MAX_CONCURRENT),
+        "FABRIC_MAX_BODY": str(MAX_BODY),
+        "FABRIC_MAX_CONNECTIONS": str(MAX_CONNECTIONS),
+        "FABRIC_CLIENT_TIMEOUT": str(TIMEOUT),
+    }
+    hello = Path(__file__).parents[1] / "agents" / "hello.py"
+    with running_fabric(str(hello), env=env) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def good(brisk_fabric: Running) -> AsyncGenerator[Client]:
+    """A client that does nobody any harm."""
+    async with Client.to(brisk_fabric.mcp_url, brisk_fabric.token) as client:
+        yield client
+
+
+@pytest.fixture
+async def wires(good: Client) -> AsyncGenerator[AsyncExitStack]:
+    """Holds the connections of a test."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def connect(wires: AsyncExitStack, url: str, count: int) -> list[Wire]:
+    return [await wires.enter_async_context(Wire.to(url)) for _ in range(count)]
+
+
+async def is_refused_as_late(wire: Wire) -> None:
+    """Hold the gateway to say so, and to hang up."""
+    said = await wire.read_to_end()
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in said
+    assert b"did not arrive within 0.6 s" in said
+
+
+# requests that do not arrive
+
+
+async def test_slow_bodies_take_no_places_and_are_refused(good: Client, wires: AsyncExitStack) -> None:
+    head, body = written(good.url, good.headers("tools/list"), LIST).split(b"\r\n\r\n")
+    slow = await connect(wires, good.url, 200)
+    for wire in slow:
+        await wire.send(head, b"\r\n\r\n", body[:10])
+
+    async def trickle() -> None:
+        for byte in body[10:]:
+            await asyncio.sleep(TIMEOUT / 5)
+            for wire in slow:
+                await wire.send(bytes((byte,)))
+
+    trickling = asyncio.create_task(trickle())
+    refused = asyncio.gather(*map(is_refused_as_late, slow))
+    while not refused.done():
+        await good.still_serves()
+    await refused
+    trickling.cancel()
+
+
+async def test_an_upload_over_a_slow_line_is_taken(good: Client, wires: AsyncExitStack) -> None:
+    (wire,) = await connect(wires, good.url, 1)
+    post = written(good.url, good.headers("tools/list"), LARGE)
+    began = asyncio.get_running_loop().time()
+    for start in range(0, len(post), 5_000):
+        await wire.send(post[start : start + 5_000])
+        await asyncio.sleep(0.1)
+    assert asyncio.get_running_loop().time() - began > 3 * TIMEOUT
+    assert await wire.status() == 200
+
+
+@pytest.mark.parametrize("place", [1, 30, -1], ids=["request-line", "header", "last-byte"])
+async def test_a_head_without_end_is_refused(good: Client, wires: AsyncExitStack, place: int) -> None:
+    whole = written(good.url, good.headers("tools/list"), LIST)
+    head = whole.partition(LIST)[0]
+    for earlier in (False, True):  # the first of its connection, or a later one
+        (wire,) = await connect(wires, good.url, 1)
+        if earlier:
+            await wire.send(whole)
+            await wire.read_until(b'"id":1')
+            await wire.read_until(b"}}}}")
+        await wire.send(head[:place])
+        await is_refused_as_late(wire)
+
+
+async def test_a_header_byte_now_and_then_does_not_help(good: Client, wires: AsyncExitStack) -> None:
+    (wire,) = await connect(wires, good.url, 1)
+    await wire.send(b"GET /healthz HTTP/1.1\r\nx: ")
+    refused = asyncio.create_task(is_refused_as_late(wire))
+    while not refused.done():
+        await wire.send(b"x")
+        await asyncio.sleep(TIMEOUT / 5)
+    await refused
+
+
+async def test_who_asks_nothing_is_hung_up_on_without_a_word(good: Client, wires: AsyncExitStack) -> None:
+    silent, blank = await connect(wires, good.url, 2)
+    await blank.send(b"\r\n")
+    assert await silent.read_to_end(seconds=5 * TIMEOUT) == b""
+    assert await blank.read_to_end(seconds=5 * TIMEOUT) == b""
+
+
+@pytest.mark.parametrize("rest", [1, 0], ids=["goes-on", "is-done"])
+async def test_who_sends_what_was_refused_already_is_hung_up_on(good: Client, wires: AsyncExitStack, rest: int) -> None:
+    (wire,) = await connect(wires, good.url, 1)
+    post = written(good.url, {**good.headers("tools/list"), "authorization": "Bearer wrong"}, LIST)
+    await wire.send(post[:-2])
+    assert await wire.status() == 401
+    await wire.send(post[-2 : len(post) - rest])
+    await wire.read_to_end(seconds=5 * TIMEOUT)
+
+
+async def test_a_request_that_waits_for_the_one_before_it_is_not_late(good: Client, wires: AsyncExitStack) -> None:
+    (wire,) = await connect(wires, good.url, 1)
+    call = request("tools/call", {"name": "hello_whoami", "arguments": {"wait": 3 * TIMEOUT}})
+    first = written(good.url, good.headers("tools/call", "hello_whoami"), json.dumps(call).encode())
+    second = written(good.url, good.headers("tools/list"), LIST)
+    await wire.send(first + second[:100])
+    assert await wire.status() == 200
+    await wire.read_until(b'"pid"')
+    await wire.send(second[100:])
+    await wire.read_until(b"HTTP/1.1 200 ")
+
+
+# connections
+
+
+def files(running: Running) -> int:
+    """How many files and connections the gateway has open."""
+    return psutil.Process(running.pids["gateway"]).num_fds()
+
+
+async def test_connections_without_a_request_displace_one_another_only(
+    brisk_fabric: Running, good: Client, wires: AsyncExitStack
+) -> None:
+    (known,) = await connect(wires, good.url, 1)
+    whole = written(good.url, good.headers("tools/list"), LIST)
+    await known.send(whole)
+    await known.read_until(b"}}}}")
+    for _ in range(3):
+        await connect(wires, good.url, MAX_CONNECTIONS)
+        await good.still_serves()
+        assert files(brisk_fabric) < MAX_CONNECTIONS + OTHER_FILES
+    await known.send(whole)
+    assert await known.status() == 200
+
+
+async def test_idle_connections_make_room_for_new_ones(
+    brisk_fabric: Running, good: Client, wires: AsyncExitStack
+) -> None:
+    whole = written(good.url, good.headers("tools/list"), LIST)
+    (busy,) = await connect(wires, good.url, 1)
+    call = request("tools/call", {"name": "hello_whoami", "arguments": {"wait": 3.0}})
+    await busy.send(written(good.url, good.headers("tools/call", "hello_whoami"), json.dumps(call).encode()))
+    for _ in range(MAX_CONNECTIONS + 50):
+        (wire,) = await connect(wires, good.url, 1)
+        await wire.send(whole)
+        assert await wire.status() == 200
+    assert MAX_CONNECTIONS * 0.9 < files(brisk_fabric) < MAX_CONNECTIONS + OTHER_FILES
+    assert await busy.status() == 200
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "room", "raised"),
+    [
+        pytest.param(2000, 4000, 1000, None, id="enough"),
+        pytest.param(ENDLESS, ENDLESS, 1000, None, id="endless"),
+        pytest.param(500, 4000, 1000, 1128, id="raised"),
+        pytest.param(500, ENDLESS, 1000, 1128, id="raised-from-endless"),
+        pytest.param(500, 800, 672, 800, id="too-few"),
+        pytest.param(20, 20, 1, None, id="far-too-few"),
+    ],
+)
+def test_there_is_room_for_as_many_connections_as_there_are_descriptors(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, room: int, raised: int | None
+) -> None:
+    given: list[tuple[int, int]] = []
+
+    def limits(_: int) -> tuple[int, int]:
+        return soft, hard
+
+    def limit(_: int, limits: tuple[int, int]) -> None:
+        given.append(limits)
+
+    monkeypatch.setattr(resource, "getrlimit", limits)
+    monkeypatch.setattr(resource, "setrlimit", limit)
+    assert room_for(1000) == room
+    assert given == ([] if raised is None else [(raised, hard)])
+
+
+# answers that are not read
+
+
+class Flood(Agent):
+    """Says more than fits between a gateway and a client that reads nothing, and then waits for ever."""
+
+    def __init__(self) -> None:
+        super().__init__("flood")
+        self.waits = Waits()
+        self.tool(self.pour)
+        self.tool(self.large)
+
+    async def large(self, size: int) -> str:
+        """Return so much."""
+        return "x" * size
+
+    async def pour(self, ctx: Context) -> None:
+        """Report progress of 16 MB."""
+        for number in range(160):
+            await ctx.progress(number, 160, "x" * 100_000)
+        await self.waits.wait()
+
+
+async def all_places_are_free(good: Client) -> bool:
+    call = {"name": "hello_whoami", "arguments": {"wait": 0.2}}
+    answers = await asyncio.gather(*(good.ask("tools/call", call) for _ in range(MAX_CONCURRENT)))
+    return all(answer.status_code == 200 for answer in answers)
+
+
+async def test_who_never_reads_loses_the_call_and_its_place(brisk_fabric: Running, good: Client) -> None:
+    flood = Flood()
+    params = {"name": "flood_pour", "arguments": {}, "_meta": meta(progressToken=1)}
+    call = json.dumps(request("tools/call", params)).encode()
+    async with serving(brisk_fabric.nats_url, flood), AsyncExitStack() as wires:
+        await eventually(lambda: "flood_pour" in tools(brisk_fabric), what="the flood in the list of tools")
+        for wire in await connect(wires, good.url, MAX_CONCURRENT):
+            await wire.send(written(good.url, headers("tools/call", "flood_pour", token=good.token), call))
+        await asyncio.wait_for(flood.waits.begun.wait(), 20)
+        await asyncio.wait_for(flood.waits.cancelled.wait(), 20)
+        async with asyncio.timeout(10):
+            while not await all_places_are_free(good):
+                pass
+
+
+async def test_who_reads_slowly_gets_all_of_it(brisk_fabric: Running, good: Client) -> None:
+    call = json.dumps(request("tools/call", {"name": "flood_large", "arguments": {"size": SIZE}})).encode()
+    at, loop, said = urlsplit(good.url), asyncio.get_running_loop(), b""
+    async with serving(brisk_fabric.nats_url, Flood()):
+        await eventually(lambda: "flood_large" in tools(brisk_fabric), what="the flood in the list of tools")
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STEP)  # or the system reads ahead
+            slow.setblocking(False)
+            await loop.sock_connect(slow, (at.hostname, at.port))
+            await loop.sock_sendall(slow, written(good.url, good.headers("tools/call", "flood_large"), call))
+            while len(said) < 2 * SIZE:  # it comes as text and as structured content
+                more = await loop.sock_recv(slow, STEP)
+                assert more, f"it hung up after {len(said)} bytes"
+                said += more
+                await asyncio.sleep(TIMEOUT / 10)
