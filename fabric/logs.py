@@ -6,8 +6,24 @@ Above: worker and gateway processes. Below: `logging`. Libraries speak only when
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 _QUIET = ("mcp", "uvicorn", "asyncio", "nats", "httpx", "watchfiles")
+_MOST_TOLD: Final = 1000
+
+
+class Once:
+    """Warns of each thing once; what comes from the bus may have no end, so beyond a thousand it falls silent."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._told: set[object] = set()
+
+    def warning(self, about: object, message: str, *arguments: object) -> None:
+        """Warn, unless it was done for `about` before."""
+        if about not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(about)
+            self._log.warning(message, *arguments)
 
 
 def configure(level: str) -> None:

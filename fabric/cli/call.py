@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
-from fabric.cli.connection import catalogue, connected
-from fabric.cli.console import err, out, print_json, run
+from fabric.cli.calling import LOOK_SECONDS, arguments, described, show_progress, show_value, wanted
+from fabric.cli.connection import connected, there_are
+from fabric.cli.console import run
 from fabric.cli.options import DataOption, JsonOption, TimeoutOption
-from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
+from fabric_sdk import ToolError
+from fabric_sdk.contracts.description import Json
+from fabric_sdk.contracts.errors import InvalidParams
 
 
 def call(
-    agent: Annotated[str, typer.Argument(help="The agent.")],
-    tool: Annotated[str, typer.Argument(help="Its tool.")],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="name=value pairs, values as JSON or text; or one JSON object.")
+    agent: Annotated[str, typer.Argument(help="The agent; or agent.tool; or agent_tool, as MCP clients see it.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TOOL ARGUMENTS",
+            help="Its tool; then name=value pairs, values as JSON or text, or one JSON object.",
+        ),
     ] = None,
     timeout: TimeoutOption = 60.0,
     key: Annotated[str | None, typer.Option(help="Idempotency key: repeat the call safely.")] = None,
@@ -26,42 +31,23 @@ def call(
     data: DataOption = None,
 ) -> None:
     """Call a tool: `fabric call hello echo text=hi`."""
-    run(_call(agent, tool, arguments or [], timeout, key, json_output=json_output, data=data))
+    run(_call(agent, words or [], timeout, key, json_output=json_output, data=data))
 
 
 async def _call(
-    agent: str, tool: str, given: list[str], timeout: float, key: str | None, *, json_output: bool, data: Path | None
+    agent: str, words: list[str], timeout: float, key: str | None, *, json_output: bool, data: Path | None
 ) -> None:
-    arguments = _arguments(given)
-
-    def progress(done: float, total: float | None, message: str | None) -> None:
-        err.print(f"[dim]{done:g}{'' if total is None else f' of {total:g}'} {message or ''}[/]")
-
+    asked = wanted(agent, words)
     async with connected(data) as fabric:
-        names = [entry["name"] for entry in (await catalogue(fabric, timeout=min(timeout, 5.0)))["agents"]]
-        if agent not in names and agent != "registry":
-            raise UnknownAgent(f"there is no agent {agent!r}", fix=f"there are: {', '.join(names) or 'none'}")
-        value = await fabric.agent(agent).call(tool, arguments, timeout=timeout, key=key, on_progress=progress)
-    if json_output or not isinstance(value, str):
-        print_json(value)
-    else:
-        out.print(value, markup=False, soft_wrap=True)
-
-
-def _arguments(given: list[str]) -> dict[str, Any]:
-    if len(given) == 1 and given[0].lstrip().startswith("{"):
+        offer = await described(fabric, asked.agent, min(timeout, LOOK_SECONDS))
+        tools: dict[str, Json] = {tool["name"]: tool for tool in offer.tools} if offer else {}
+        given = arguments(asked.given, tools.get(asked.tool, {}).get("inputSchema", {}))
         try:
-            value = json.loads(given[0])
-        except ValueError as broken:
-            raise ConfigurationError(f"the arguments are not JSON: {broken}", fix='write {"name": "value"}') from None
-        return cast("dict[str, Any]", value)
-    arguments: dict[str, Any] = {}
-    for pair in given:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise ConfigurationError(f"{pair!r} is not name=value", fix="write text=hi or count=3")
-        try:
-            arguments[name] = json.loads(text)
-        except ValueError:
-            arguments[name] = text
-    return arguments
+            value = await fabric.agent(asked.agent).call(
+                asked.tool, given, timeout=timeout, key=key, on_progress=show_progress
+            )
+        except (InvalidParams, ToolError) as refused:
+            if tools and asked.tool not in tools:  # said only now: another of its instances might have had it
+                refused.fix = there_are(asked.tool, tools)
+            raise
+    show_value(value, json_output=json_output)

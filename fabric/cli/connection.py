@@ -1,21 +1,26 @@
 """Which fabric a command talks to: the one its environment names, else the one running on the data folder.
 
-Above: commands. Below: `whereabouts`.
+Above: commands. Below: `whereabouts`, probes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from fabric.embedded import ServerUnusable, probe_nats
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
 
+NO_JETSTREAM: Final = "put `jetstream { store_dir: FOLDER, sync_interval: always }` into its configuration"
+
 _CATALOGUE_SECONDS: Final = 5.0
+_MOST_NAMED: Final = 10
 
 
 def nats_url(data: Path | None) -> str:
@@ -38,6 +43,20 @@ async def connected(data: Path | None) -> AsyncGenerator[Fabric]:
         yield fabric
 
 
+@asynccontextmanager
+async def durable(data: Path | None) -> AsyncGenerator[Fabric]:
+    """The same, for what the server keeps.
+
+    Raises:
+        TransportUnavailable: the server keeps nothing.
+    """
+    async with connected(data) as fabric:
+        with suppress(ServerUnusable):  # it is in use: what cannot be asked beforehand, the first question tells
+            if not (await probe_nats(nats_url(data))).jetstream:
+                raise TransportUnavailable("this NATS server runs without JetStream", fix=NO_JETSTREAM)
+        yield fabric
+
+
 async def catalogue(fabric: Fabric, *, timeout: float = _CATALOGUE_SECONDS) -> dict[str, Any]:
     """Who is there, as the registry tells it.
 
@@ -50,3 +69,12 @@ async def catalogue(fabric: Fabric, *, timeout: float = _CATALOGUE_SECONDS) -> d
         raise AgentUnavailable(
             "NATS is there, but no registry answers", fix="start the fabric with `fabric up`"
         ) from None
+
+
+def there_are(wanted: str, names: Iterable[str]) -> str:
+    """What to say to somebody who asked for what is not there: the names that are near, else those there are."""
+    names = sorted(names)
+    if near := get_close_matches(wanted, names):
+        return f"did you mean {' or '.join(near)}?"
+    more = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"there are: {', '.join(names[:_MOST_NAMED]) or 'none'}{more}"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Coroutine, Sequence
 from enum import IntEnum
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import typer
 import uvloop
@@ -24,6 +25,13 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 T = TypeVar("T")
+
+_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of text, and halves of characters."""
+
+
+_LONG: Final = 400
+"""Characters of JSON that a person still reads; `--json` has all."""
 
 
 class Exit(IntEnum):
@@ -51,6 +59,7 @@ _BY_ERROR: tuple[tuple[type[errors.FabricError], Exit], ...] = (
     (errors.ConfigurationError, Exit.USAGE),
     (errors.UnknownAgent, Exit.USAGE),
     (errors.UnknownName, Exit.USAGE),
+    (errors.UnknownTask, Exit.USAGE),
     (errors.InvalidParams, Exit.USAGE),
 )
 
@@ -70,24 +79,56 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def fail(failure: errors.FabricError) -> NoReturn:
     """Say what is wrong and how to mend it, and end."""
-    err.print(f"[bold red]error:[/] {escape(failure.message)}", soft_wrap=True)
-    if failure.fix:
-        err.print(f"  [dim]fix:[/] {escape(failure.fix)}", soft_wrap=True)
+    message, fix = (seen(text or "", but="\n") for text in (failure.message, failure.fix))
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    if fix:
+        err.print(f"  [dim]fix:[/] {escape(fix)}", soft_wrap=True)
     code = next((code for kind, code in _BY_ERROR if isinstance(failure, kind)), Exit.FAILED)
     raise typer.Exit(int(code)) from None
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def seen(text: str, *, but: str = "") -> str:
+    """`text` from elsewhere, harmless to a terminal: what is no visible character, `but` for these, is spelled out."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in but else ascii(found[0])[1:-1], text)
+
+
+def warn(message: str) -> None:
+    """Say what may be wrong, and go on."""
+    err.print(f"[yellow]warning:[/] {escape(seen(message))}", soft_wrap=True)
+
+
+def print_json(value: Any, *, line: bool = False) -> None:
+    """One JSON document on standard output; `line`: on one line, and at once."""
+    document = json.dumps(value, indent=None if line else 2, ensure_ascii=False)
+    # JSON itself spells out the first 32 control characters; of the others, only strings can hold any.
+    spelled = _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", document)
+    sys.stdout.write(spelled + "\n")
+    if line:
+        sys.stdout.flush()
+
+
+def facts(said: Sequence[tuple[str, object]]) -> None:
+    """What is known of one thing: a name and a value on each line; those without a value are left out."""
+    known = [(name, value) for name, value in said if value not in (None, "")]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
+        out.print(f"[bold]{name:{width}}[/]  {escape(seen(str(value)))}", soft_wrap=True)
+
+
+def brief_json(value: Any) -> str | None:
+    """JSON on one line, cut off where it is long; nothing for null."""
+    if value is None:
+        return None
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONG else text[:_LONG] + "…"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; numbers stand to the right."""
+    """A table; numbers stand to the right, and ids stay whole: they are copied."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for at, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[at], (int, float)) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "ID")
     for row in rows:
-        grid.add_row(*(escape(str(cell)) for cell in row))
+        grid.add_row(*(escape(seen(str(cell))) for cell in row))
     out.print(grid)

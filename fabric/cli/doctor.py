@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
 
-from fabric.cli.connection import catalogue, connected, nats_url
-from fabric.cli.console import Exit, out, print_json, run
+from fabric.cli.connection import catalogue, connected, nats_url, there_are
+from fabric.cli.console import Exit, out, print_json, run, seen
+from fabric.cli.durability import Doubt, streams, syncs
 from fabric.cli.options import DataOption, JsonOption
+from fabric.cli.ps import disagreements
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
-from fabric.settings import load_settings
+from fabric.settings import PREFIX, Settings, load_settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError
+from fabric_sdk.contracts.description import Json
+
+_INTERNAL: Final = {f"{PREFIX}LISTEN_FD"}
+"""Variables that are no settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +40,40 @@ class Finding:
     fix: str | None = None
 
 
-def doctor(json_output: JsonOption = False, data: DataOption = None) -> None:
+def doctor(
+    monitor: Annotated[
+        str | None, typer.Option("--nats-monitor", help="NATS's HTTP monitor. [port 8222 of its host]")
+    ] = None,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
     """Check this machine and the running fabric."""
-    findings = run(_examine(data))
+    findings = run(_examine(data, monitor))
     if json_output:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.state]
-            out.print(f"[{colour}]{finding.state:8}[/] {finding.check:10} {escape(finding.detail)}", soft_wrap=True)
+            out.print(
+                f"[{colour}]{finding.state:8}[/] {finding.check:10} {escape(seen(finding.detail))}", soft_wrap=True
+            )
             if finding.fix:
-                out.print(f"{'':20}[dim]fix:[/] {escape(finding.fix)}", soft_wrap=True)
+                out.print(f"{'':20}[dim]fix:[/] {escape(seen(finding.fix))}", soft_wrap=True)
     if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(int(Exit.FAILED))
 
 
-async def _examine(data: Path | None) -> list[Finding]:
+async def _examine(data: Path | None, monitor: str | None) -> list[Finding]:
     looks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
         ("python", _python),
         ("binaries", _binaries),
         ("settings", _settings),
         ("nats", lambda: _nats(data)),
+        ("jetstream", lambda: syncs(data, monitor)),
+        ("streams", lambda: streams(data)),
         ("redis", lambda: _redis(data)),
         ("registry", lambda: _registry(data)),
+        ("agents", lambda: _agents(data)),
         ("gateway", lambda: _gateway(data)),
     ]
     return [await _look(name, look) for name, look in looks]
@@ -64,16 +82,12 @@ async def _examine(data: Path | None) -> list[Finding]:
 async def _look(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
     try:
         return Finding(name, "ok", await look())
-    except _Skip as nothing:
-        return Finding(name, "warning", str(nothing))
+    except Doubt as doubt:
+        return Finding(name, "warning", doubt.message, doubt.fix)
     except FabricError as failure:
         return Finding(name, "failed", failure.message, failure.fix)
     except (OSError, RuntimeError) as failure:
         return Finding(name, "failed", str(failure) or type(failure).__name__)
-
-
-class _Skip(Exception):
-    """There is nothing to look at."""
 
 
 async def _python() -> str:
@@ -86,6 +100,10 @@ async def _binaries() -> str:
 
 async def _settings() -> str:
     load_settings()
+    settings = {PREFIX + name.upper() for name in Settings.model_fields}
+    if unknown := sorted(name for name in os.environ if name.startswith(PREFIX) and name not in settings | _INTERNAL):
+        hints = "; ".join(there_are(name, settings) for name in unknown)
+        raise Doubt(f"no setting, and so without effect: {', '.join(unknown)}", fix=hints)
     return "the environment's FABRIC_ variables are valid"
 
 
@@ -100,7 +118,7 @@ async def _redis(data: Path | None) -> str:
     connection = Whereabouts.of(data)
     url = settings.redis_url or (connection.redis_url if connection else None)
     if url is None:
-        raise _Skip("not known from here: FABRIC_REDIS_URL is not set and no fabric runs on this data folder")
+        raise Doubt("not known from here: FABRIC_REDIS_URL is not set and no fabric runs on this data folder")
     facts = await probe_redis(url)
     return f"{urlsplit(url).netloc.rpartition('@')[2]} runs version {facts.version}"
 
@@ -116,10 +134,24 @@ async def _registry(data: Path | None) -> str:
     return f"{len(found['agents'])} agents, {instances} instances"
 
 
+async def _agents(data: Path | None) -> str:
+    try:
+        async with connected(data) as fabric:
+            agents: list[Json] = (await catalogue(fabric))["agents"]
+    except FabricError:
+        raise Doubt("not known, as no registry answers") from None
+    root, names = load_settings().root, [agent["name"] for agent in agents]
+    if root is not None and root not in names:
+        raise Doubt(f"FABRIC_ROOT is {root!r}, and there is no such agent", fix=there_are(root, names))
+    if different := disagreements(agents):
+        raise Doubt("; ".join(different), fix="finish the deployment, or stop the instances that should not be there")
+    return "the instances of each agent offer the same"
+
+
 async def _gateway(data: Path | None) -> str:
     connection = Whereabouts.of(data)
     if connection is None:
-        raise _Skip("not known from here: no fabric runs on this data folder")
+        raise Doubt("not known from here: no fabric runs on this data folder")
     at = urlsplit(connection.mcp_url)
     status, body = await http_status(at.hostname or "127.0.0.1", at.port or 80, "/readyz")
     if status != 200:

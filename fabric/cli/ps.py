@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import typer
+from rich.markup import escape
 
-from fabric.cli.connection import catalogue, connected
-from fabric.cli.console import out, print_json, run, table
+from fabric.cli.connection import catalogue, connected, there_are
+from fabric.cli.console import err, out, print_json, run, seen, table
 from fabric.cli.options import DataOption, JsonOption
-from fabric_sdk.contracts.description import Beat
+from fabric.cli.times import brief
+from fabric_sdk import Fabric, FabricError
+from fabric_sdk.contracts.description import Beat, Json
+from fabric_sdk.contracts.errors import UnknownAgent
+
+_ENOUGH: Final = 8
+"""Characters of an instance that tell it from others; `--json` has all."""
 
 
 def ps(json_output: JsonOption = False, data: DataOption = None) -> None:
@@ -42,23 +51,47 @@ async def _ps(*, json_output: bool, data: Path | None) -> None:
         if not beats:
             rows.append((agent["name"], "", "", "gone", "", "", "", "", ""))
     table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "SERVED", "FAILED", "PROCESS", "UP"), rows)
+    for warning in disagreements(found["agents"]):
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+def disagreements(agents: list[Json]) -> list[str]:
+    """The agents whose instances do not all offer the same, though each call may go to any of them."""
+    found: list[str] = []
+    for agent in agents:
+        ready = [beat for beat in map(Beat.model_validate, agent["instances"]) if beat.state == "ready"]
+        others = Counter(beat.version for beat in ready if beat.digest != agent["digest"])
+        if others:
+            versions = ", ".join(f"{count} of version {seen(version)}" for version, count in others.items())
+            found.append(
+                f"{others.total()} of {len(ready)} instances of {agent['name']} ({versions}) offer something else than "
+                "clients are shown, which is what most offer; calls go to any"
+            )
+    return found
 
 
 def _row(beat: Beat) -> tuple[object, ...]:
     busy = f"{beat.running}/{beat.capacity}" + (f" +{beat.waiting}" if beat.waiting else "")
-    up = _duration(time.time() - beat.started)
-    where = f"{beat.host}:{beat.pid}"
-    return (beat.agent, beat.version, beat.instance, beat.state, busy, beat.served, beat.failed, where, up)
+    up = brief(time.time() - beat.started)
+    where = f"{beat.host.partition('.')[0]}:{beat.pid}"
+    return (beat.agent, beat.version, beat.instance[:_ENOUGH], beat.state, busy, beat.served, beat.failed, where, up)
 
 
 async def _tools(agent: str | None, *, everything: bool, json_output: bool, data: Path | None) -> None:
-    found: list[dict[str, Any]] = []
     async with connected(data) as fabric:
-        registry = fabric.agent("registry")
-        for entry in (await catalogue(fabric))["agents"] if agent is None else [{"name": agent}]:
-            described = await registry.call("description", {"agent": entry["name"]}, timeout=10.0)
-            if everything or described["kind"] == "agent":
-                found += [{"agent": entry["name"], **tool} for tool in described["tools"]]
+        names = [entry["name"] for entry in (await catalogue(fabric))["agents"]]
+        if agent is not None and agent not in names:
+            raise UnknownAgent(f"there is no agent {agent!r}", fix=there_are(agent, names))
+        wanted = names if agent is None else [agent]
+        descriptions = await asyncio.gather(*(_described(fabric, name) for name in wanted), return_exceptions=True)
+    found: list[Json] = []
+    for name, described in zip(wanted, descriptions, strict=True):
+        if isinstance(described, FabricError) and agent is None:  # one bad agent must not hide the others
+            err.print(f"[yellow]warning:[/] {name}: {escape(seen(described.message))}", soft_wrap=True)
+        elif isinstance(described, BaseException):
+            raise described
+        elif everything or described["kind"] == "agent":
+            found += [{"agent": name, **tool} for tool in described["tools"]]
     if json_output:
         print_json(found)
         return
@@ -71,14 +104,11 @@ async def _tools(agent: str | None, *, everything: bool, json_output: bool, data
         out.print("[dim]No tools yet: start an agent with `fabric worker server.py`.[/]")
 
 
-def _signature(tool: dict[str, Any]) -> str:
-    schema: dict[str, Any] = tool.get("inputSchema") or {}
+async def _described(fabric: Fabric, agent: str) -> Json:
+    return await fabric.agent("registry").call("description", {"agent": agent}, timeout=10.0)
+
+
+def _signature(tool: Json) -> str:
+    schema: Json = tool.get("inputSchema") or {}
     required: set[str] = set(schema.get("required", ()))
     return ", ".join(name if name in required else f"[{name}]" for name in schema.get("properties", {}))
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{seconds:.0f}s"

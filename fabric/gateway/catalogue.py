@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fabric.gateway.view import View
+from fabric.logs import Once
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Description
@@ -26,9 +27,13 @@ log = logging.getLogger(__name__)
 _REFRESH_SECONDS: Final = 5.0
 _CALL_SECONDS: Final = 10.0
 _DESCRIBE_SECONDS: Final = 0.5
-"""How long one agent that does not describe itself may keep the others from being listed."""
+"""How long one agent that does not describe itself may keep the others from being listed; then it is asked again, …"""
+_LONGEST_WAIT: Final = 30.0
+"""… and each time after twice as long, up to this."""
 _FIRST_SECONDS: Final = 3.0
 """The same for the first list of all, before which clients wait: a part of it would deny them tools that are there."""
+_ROOT_SECONDS: Final = 10.0
+"""How long the root may be away before somebody has to be told; pools start after the gateway."""
 
 
 class CatalogueKeeper:
@@ -43,21 +48,29 @@ class CatalogueKeeper:
         self._root = root
         self._fabric = fabric
         self._descriptions: dict[str, Description] = {}  # by the agent's name
-        self._asking: dict[str, asyncio.Task[Description]] = {}  # by digest
+        self._asking: dict[tuple[str, str], asyncio.Task[Description]] = {}  # by name and digest
+        self._once = Once(log)
         self._wake = asyncio.Event()
         self._began = 0.0
+        self._rooted = 0.0  # when the root was last seen
 
     async def run(self) -> None:
         """Refresh on every change, and now and then in case one was missed."""
-        self._began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._began = self._rooted = loop.time()
+        loop.call_later(_FIRST_SECONDS, self._wake.set)
         self._fabric.transport.listen(self._connection_changed)
         await self._fabric.transport.subscribe(subjects.CATALOGUE_CHANGED, self._changed)
-        while True:
-            self._wake.clear()
-            await self._refresh()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_REFRESH_SECONDS):
-                    await self._wake.wait()
+        try:
+            while True:
+                self._wake.clear()
+                await self._refresh()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_REFRESH_SECONDS):
+                        await self._wake.wait()
+        finally:
+            for asking in self._asking.values():
+                asking.cancel()
 
     async def _refresh(self) -> None:
         try:
@@ -73,6 +86,18 @@ class CatalogueKeeper:
             self.stale = False
             if not self._asking or asyncio.get_running_loop().time() > self._began + _FIRST_SECONDS:
                 self.ready.set()
+            self._look_for_root(asyncio.get_running_loop().time())
+
+    def _look_for_root(self, now: float) -> None:
+        if self.view.rooted:
+            self._rooted = now
+        elif now > self._rooted + _ROOT_SECONDS:
+            self._once.warning(
+                "root",
+                "the root agent %r is not there: no tool is shown without a prefix; start it, or set FABRIC_ROOT or "
+                "--root to one that `fabric ps` lists",
+                self._root,
+            )
 
     async def _load(self) -> None:
         catalogue: dict[str, Any] = await self._fabric.agent("registry").call("catalogue", timeout=_CALL_SECONDS)
@@ -91,29 +116,30 @@ class CatalogueKeeper:
 
     async def _fetch(self, wanted: dict[str, str]) -> dict[str, Description]:
         """The descriptions of these agents, but for those that do not come soon; they are there at a later refresh."""
-        for digest in self._asking.keys() - set(wanted.values()):
-            self._asking.pop(digest).cancel()
-        for name, digest in wanted.items():
-            if digest not in self._asking:
-                self._asking[digest] = asyncio.create_task(self._describe(name, digest))
-        if self._asking:
-            await asyncio.wait(self._asking.values(), timeout=_DESCRIBE_SECONDS)
-        fetched: dict[str, Description] = {}
-        for name, digest in wanted.items():
-            if not self._asking[digest].done():
-                continue
-            try:
-                fetched[name] = self._asking.pop(digest).result()
-            except (FabricError, ValidationError) as failure:  # one bad agent must not spoil the list
-                log.warning("agent %s is not listed as it is now: %s", name, failure)
-        if len(fetched) < len(wanted):
-            asyncio.get_running_loop().call_later(_DESCRIBE_SECONDS, self._wake.set)
-        return fetched
+        for key in self._asking.keys() - wanted.items():
+            self._asking.pop(key).cancel()
+        lacked = [key for key in wanted.items() if key not in self._asking]
+        if new := {key: asyncio.create_task(self._describe(*key)) for key in lacked}:
+            self._asking |= new
+            _, late = await asyncio.wait(new.values(), timeout=_DESCRIBE_SECONDS)
+            for each in late:
+                each.add_done_callback(lambda _: self._wake.set())
+        come = [key for key, asking in self._asking.items() if asking.done()]
+        return {name: self._asking.pop((name, digest)).result() for name, digest in come}
 
     async def _describe(self, name: str, digest: str) -> Description:
+        """Ask until the answer is good, and ever more seldom: one bad agent must not spoil the list or keep us busy."""
         registry = self._fabric.agent("registry")
         asked = {"agent": name, "digest": digest}
-        return Description.model_validate(await registry.call("description", asked, timeout=_CALL_SECONDS))
+        wait = _DESCRIBE_SECONDS
+        while True:
+            try:
+                answer = await registry.call("description", asked, timeout=_CALL_SECONDS)
+                return Description.model_validate(answer).as_asked(name, digest)
+            except (FabricError, ValueError) as failure:
+                self._once.warning((name, digest), "agent %s is not listed as it is now: %s", name, failure)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
     def _changed(self, message: Message) -> None:
         self._wake.set()

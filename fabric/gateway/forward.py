@@ -5,7 +5,10 @@ Above: `modern`, `legacy`. Below: `fabric_sdk`'s caller and the current `View`. 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from typing import Final
 
 from mcp.shared.inbound import NAME_BEARING_METHODS
@@ -20,6 +23,9 @@ from fabric_sdk.patterns.call import Call, OnFrame
 
 NAMED: Final = NAME_BEARING_METHODS
 """The methods that reach an agent, and the member of params that says which."""
+_MOST_COMPARED: Final = 100
+_LONGEST_COMPARED: Final = 64
+"""A wrong name must not cost more than a right one."""
 
 
 @dataclass(slots=True)
@@ -50,9 +56,10 @@ class Forwarder:
         view = self._catalogue.view
         if method == "resources/read":
             return view.route_uri(named)
-        route = (view.tools if method == "tools/call" else view.prompts).get(named)
-        if route is None:
-            raise Refusal(INVALID_PARAMS, f"there is no {'tool' if method == 'tools/call' else 'prompt'} {named!r}")
+        routes = view.tools if method == "tools/call" else view.prompts
+        if (route := routes.get(named)) is None:
+            what = "tool" if method == "tools/call" else "prompt"
+            raise Refusal(INVALID_PARAMS, f"there is no {what} {named!r}{_meant(named, routes)}")
         return route
 
     async def forward(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Body:
@@ -61,8 +68,7 @@ class Forwarder:
         Raises:
             FabricError: see `patterns.call.Caller.call`.
         """
-        if route.name != named:
-            params = with_member(params, NAMED[method], route.name)
+        params = own_params(method, named, route, params)
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
         call = Call(route.agent, method, Body(encoded=params), scope, safe=route.safe, on_frame=asker.on_frame)
         result = await self._fabric.caller.call(call)
@@ -74,3 +80,19 @@ class Forwarder:
         for content in value.get("contents", ()):
             content["uri"] = self._catalogue.view.shown_uri(route.agent, content["uri"])
         return Body(value)
+
+
+def own_params(method: str, named: str, route: Route, params: bytes) -> bytes:
+    """The params with the name that the agent itself uses."""
+    return params if route.name == named else with_member(params, NAMED[method], route.name)
+
+
+def _meant(named: str, names: Iterable[str]) -> str:
+    """A hint at the names that are near, among those of the same agent."""
+    if len(named) > _LONGEST_COMPARED:
+        return ""
+    agent, underscore, own = named.partition("_")
+    prefix = agent + underscore
+    others = islice((name[len(prefix) :] for name in names if name.startswith(prefix)), _MOST_COMPARED)
+    near = [prefix + name for name in get_close_matches(own, others)]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -19,6 +19,7 @@ from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal
 from fabric_sdk.contracts.description import Description, Json
+from fabric_sdk.contracts.task import Policy
 from fabric_sdk.routing.retry import is_safe
 
 PAGE: Final = 500
@@ -38,6 +39,8 @@ class Route:
     """Whether the work may be done twice without harm."""
     schema: Json | None = None
     """The tool's input schema, if it asks for `Mcp-Param-*` headers."""
+    policy: Policy | None = None
+    """How the tool runs as a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class View:
         self.instructions = self._agents[root].instructions if root in self._agents else None
 
     @property
+    def rooted(self) -> bool:
+        """Whether the root is there, if there shall be one."""
+        return self._root is None or self._root in self._agents
+
+    @property
     def agents(self) -> int:
         """How many agents are in it."""
         return len(self._agents)
@@ -88,7 +96,7 @@ class View:
             schema: Json = tool.get("inputSchema") or {}
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
-            self.tools.setdefault(name, Route(agent, tool["name"], safe, schema if asks else None))
+            self.tools.setdefault(name, Route(agent, tool["name"], safe, schema if asks else None, Policy.of(tool)))
             lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:
             name = self._shown_name(agent, prompt["name"])

@@ -7,6 +7,9 @@ from typing import Final
 AGENTS: Final = "fab:agents"
 """Sorted set: agent name → Unix milliseconds of its last heartbeat."""
 
+DIGESTS: Final = "fab:digests"
+"""Hash: agent name → digest of the description that speaks for it."""
+
 REVISION: Final = "fab:revision"
 """Counter: grows whenever an agent, an instance or a digest comes or goes. Where it is missing, so is the catalogue."""
 
@@ -19,16 +22,11 @@ def instances(agent: str) -> str:
     return f"fab:instances:{agent}"
 
 
-def lease(instance: str) -> str:
+def lease(agent: str, instance: str) -> str:
     """String with expiry: the instance's last heartbeat, as JSON, or `GONE`."""
-    return f"fab:lease:{instance}"
+    return f"fab:lease:{agent}:{instance}"
 
 
-def digest(agent: str) -> str:
-    """Hash: `digest` of the description that the agent's newest `instance` gives, and when that one `started`."""
-    return f"fab:digest:{agent}"
-
-
-def description(digest: str) -> str:
-    """String with expiry: a description, as JSON."""
-    return f"fab:description:{digest}"
+def description(agent: str, digest: str) -> str:
+    """String with expiry: what `agent` offers under this digest, as JSON."""
+    return f"fab:description:{agent}:{digest}"

@@ -11,18 +11,20 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from fabric.registry.store import Store, StoreUnavailable
+from fabric.logs import Once
+from fabric.registry.store import MOST_OF_ALL, Store, StoreUnavailable, Written
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable, UnknownAgent
+from fabric_sdk.contracts.errors import AgentUnavailable, ConfigurationError, TransportUnavailable, UnknownAgent
 from fabric_sdk.patterns.gather import gather
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,15 @@ _SWEEP_SECONDS: Final = 1.0
 _ASK_BUS_SECONDS: Final = 0.5
 _REBUILD_SECONDS: Final = 1.0
 """The same before all that Redis holds is written anew: whoever is missed then is missed until its next heartbeat."""
+_DESCRIBE_SECONDS: Final = 5.0
+_FIRST_WAIT: Final = 1.0
+_LONGEST_WAIT: Final = 60.0
+"""Before an agent that did not describe itself is asked again; doubled each time."""
+_MOST_KEPT: Final = 1024
+"""Descriptions in memory, and those that are asked for at once."""
+
+_Key = tuple[str, str]
+"""Agent and digest: what a description is filed under."""
 
 
 class AgentEntry(BaseModel):
@@ -39,6 +50,7 @@ class AgentEntry(BaseModel):
 
     name: str
     digest: str
+    """Of what speaks for the agent; see `speaking`."""
     instances: list[Beat]
 
 
@@ -56,20 +68,28 @@ class Registry:
     def __init__(self, store: Store, fabric: Fabric) -> None:
         self._store = store
         self._fabric = fabric
-        self._heard: dict[str, Beat] = {}  # the newest of each instance, until written
+        self._heard: dict[tuple[str, str], Beat] = {}  # the newest of each agent's instance, until written
         self._wake = asyncio.Event()
         self._away = False  # Redis, at the last look; a question does not wait to find out anew
-        self._described: dict[str, Description] = {}  # by digest; immutable, so never stale
-        self._asking: dict[str, asyncio.Task[None]] = {}  # by the digest of the description that is asked for
+        self._described: dict[_Key, Description] = {}  # immutable, so never stale
+        self._asking: dict[_Key, asyncio.Task[None]] = {}
+        self._waits: dict[_Key, float] = {}  # of those that did not describe themselves
+        self._once = Once(log)
 
     def hear(self, message: Message) -> None:
-        """Take one heartbeat."""
+        """Take one heartbeat. It has to come on its own subject, for whose use a broker may ask permission."""
         try:
             beat = Beat.model_validate(message.body.value())
         except ValueError:
-            log.warning("a heartbeat on %s is malformed", message.subject)
+            self._once.warning(message.subject, "heartbeats on %r are malformed: they are ignored", message.subject)
             return
-        self._heard[beat.instance] = beat
+        key = beat.agent, beat.instance
+        if message.subject != subjects.beat(*key):
+            self._once.warning(message.subject, "heartbeats on %r are of another: they are ignored", message.subject)
+        elif len(self._heard) < MOST_OF_ALL or key in self._heard:
+            self._heard[key] = beat
+        else:
+            self._once.warning("heard", "more than %d instances beat at once: some are ignored", MOST_OF_ALL)
         self._wake.set()
 
     async def keep(self) -> None:
@@ -113,24 +133,33 @@ class Registry:
         written = await self._store.beat(beats)
         if written is None:
             beats = await self._everybody(beats)
-            written = await self._store.beat(beats, everybody=True)
-        changed, missing = written or (False, set())
+            written = await self._store.beat(beats, everybody=True) or Written(changed=False, missing=set(), full=[])
+        for why in written.full:
+            self._once.warning(why, "%s: no more are taken until some go", why)
         for beat in beats:
-            if beat.digest in missing and beat.digest not in self._asking:
-                self._asking[beat.digest] = asyncio.create_task(self._fetch(beat))
-        if changed:
+            key = beat.agent, beat.digest
+            if key in written.missing and key not in self._asking and len(self._asking) < _MOST_KEPT:
+                self._asking[key] = asyncio.create_task(self._fetch(beat))
+        if written.changed:
             await self._tell()
 
     async def _fetch(self, beat: Beat) -> None:
         """Ask an instance what it offers. It may take its time: nobody's lease waits for it."""
+        key = beat.agent, beat.digest
         try:
-            description = await self._fabric.agent(beat.agent).describe(instance=beat.instance, timeout=5.0)
-            await self._store.describe(description)
+            described = await self._fabric.agent(beat.agent).describe(instance=beat.instance, timeout=_DESCRIBE_SECONDS)
+            await self._store.describe(described.as_asked(*key))
+            self._waits.pop(key, None)
             await self._tell()
-        except (FabricError, ValidationError) as failure:  # the next beat with this digest asks again
-            log.warning("%s does not describe itself: %s", beat.instance, failure)
+        except (FabricError, ValueError) as failure:  # a later beat with this digest asks again
+            self._once.warning(key, "%s of %s does not describe itself: %s", beat.instance, beat.agent, failure)
+            if len(self._waits) > _MOST_KEPT:
+                self._waits.clear()
+            wait = self._waits.get(key, _FIRST_WAIT)
+            self._waits[key] = min(2 * wait, _LONGEST_WAIT)
+            await asyncio.sleep(wait)
         finally:
-            del self._asking[beat.digest]
+            del self._asking[key]
 
     async def _tell(self) -> None:
         await self._fabric.transport.publish(Message(subjects.CATALOGUE_CHANGED, Body({"at": time.time()})))
@@ -150,42 +179,57 @@ class Registry:
 
     async def description(self, agent: str, digest: str) -> Description:
         """What `agent` offers, under this digest."""
-        if (known := self._described.get(digest)) is None:
-            try:
-                known = await self._store.description(digest)
-            except StoreUnavailable:
-                known = None
-            if known is None:
-                known = await self._fabric.agent(agent).describe(timeout=5.0)
-            if len(self._described) > 1024:
+        if (known := self._described.get((agent, digest))) is None:
+            with suppress(StoreUnavailable):
+                known = await self._store.description(agent, digest)
+            known = known or await self._ask(agent, digest)
+            if len(self._described) >= _MOST_KEPT:
                 self._described.clear()
-            self._described[known.digest] = known
+            self._described[agent, digest] = known
         return known
+
+    async def _ask(self, agent: str, digest: str) -> Description:
+        """From the agent itself: from any of its instances, as most are alike, else from one that announces this."""
+        client = self._fabric.agent(agent)
+        described = await client.describe(timeout=_DESCRIBE_SECONDS)
+        if described.digest != digest:
+            entries = [entry for entry in (await self.catalogue()).agents if entry.name == agent]
+            announcing = [beat.instance for entry in entries for beat in entry.instances if beat.digest == digest]
+            if not announcing:
+                raise AgentUnavailable(f"no instance of agent {agent!r} offers {digest!r} any more")
+            described = await client.describe(timeout=_DESCRIBE_SECONDS, instance=announcing[-1])
+        return described.as_asked(agent, digest)
 
     async def _ask_who_was_here_first(self) -> None:
         """Instances that began before this one are not waited for until their next heartbeat."""
         with suppress(TransportUnavailable):
             for beat in await self._ask_bus():
-                self._heard.setdefault(beat.instance, beat)
+                self._heard.setdefault((beat.agent, beat.instance), beat)
         self._wake.set()
 
     async def _everybody(self, heard: list[Beat]) -> list[Beat]:
         """The beats of all there are, to fill an empty Redis."""
-        beats = {beat.instance: beat for beat in await self._ask_bus(_REBUILD_SECONDS)}
-        return list((beats | {beat.instance: beat for beat in heard}).values())
+        beats = [*await self._ask_bus(_REBUILD_SECONDS), *heard]
+        return list({(beat.agent, beat.instance): beat for beat in beats}.values())
 
     async def _catalogue_from_bus(self) -> Catalogue:
-        entries: dict[str, AgentEntry] = {}
-        for beat in sorted(await self._ask_bus(), key=lambda each: each.started):
-            entry = entries.setdefault(beat.agent, AgentEntry(name=beat.agent, digest="", instances=[]))
-            entry.digest = beat.digest  # the newest instance speaks for the agent
-            entry.instances.append(beat)
-        return Catalogue(revision=0, agents=sorted(entries.values(), key=lambda entry: entry.name))
+        by_agent: dict[str, list[Beat]] = {}
+        for beat in sorted(await self._ask_bus(), key=lambda each: (each.agent, each.started)):
+            by_agent.setdefault(beat.agent, []).append(beat)
+        entries = [AgentEntry(name=name, digest=speaking(beats), instances=beats) for name, beats in by_agent.items()]
+        return Catalogue(revision=0, agents=entries)
 
     async def _ask_bus(self, seconds: float = _ASK_BUS_SECONDS) -> list[Beat]:
         """Everybody who answers `$SRV.STATS` within a moment."""
         answers = await gather(self._fabric.transport, subjects.service("STATS"), seconds=seconds)
-        return [beat for beat in map(_beat_of, answers) if beat is not None]
+        return [beat for beat in map(_beat_of, answers[:MOST_OF_ALL]) if beat is not None]
+
+
+def speaking(beats: Sequence[Beat]) -> str:
+    """The digest that speaks for an agent, as `beat.lua` has it: that of most instances that take calls; where two
+    have as many, that of the newest instance."""
+    votes = Counter(beat.digest for beat in beats if beat.state == "ready")
+    return max(beats, key=lambda beat: (votes[beat.digest], beat.started)).digest
 
 
 def _beat_of(stats: Any) -> Beat | None:

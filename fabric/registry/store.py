@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -26,6 +26,22 @@ LEASE: Final = 15.0
 """Seconds an instance counts as there after a heartbeat: three heartbeats, and longer than NATS needs to fail over."""
 GRACE: Final = 60.0
 """Seconds an agent stays in the catalogue after its last instance went: a restart must not empty a tool list."""
+
+MOST_AGENTS: Final = 1000
+MOST_OF_ONE: Final = 1000
+MOST_OF_ALL: Final = 5000
+"""Agents, instances of one agent, and instances of all: as many as one message can tell of."""
+
+
+class Written(NamedTuple):
+    """What came of a batch of heartbeats."""
+
+    changed: bool
+    """Whether the catalogue did."""
+    missing: set[tuple[str, str]]
+    """Agent and digest of the descriptions that are wanted."""
+    full: list[str]
+    """Why newcomers were refused, in words."""
 
 
 class StoreUnavailable(FabricError):
@@ -46,28 +62,32 @@ class Store:
         source = files("fabric.registry").joinpath("lua/beat.lua").read_text()
         self._beat_script = self._redis.register_script(source)
 
-    async def beat(self, beats: Iterable[Beat], *, everybody: bool = False) -> tuple[bool, set[str]] | None:
+    async def beat(self, beats: Iterable[Beat], *, everybody: bool = False) -> Written | None:
         """Renew the leases of `beats` and end those that ran out.
 
         Returns:
-            Whether the catalogue changed, and the digests whose descriptions are wanted; `None` if Redis is empty,
-            which only the beats of `everybody` can change: a part of the catalogue would pass for the whole.
+            `None` if Redis is empty, which only the beats of `everybody` can change: a part of the catalogue would
+            pass for the whole.
         """
         arguments: list[Any] = [int(time.time() * 1000), int(LEASE * 1000), int(GRACE * 1000), int(everybody)]
+        arguments += [MOST_AGENTS, MOST_OF_ONE, MOST_OF_ALL]
         for each in beats:
-            arguments += [each.agent, each.instance, each.digest, each.state, int(each.started * 1000)]
-            arguments.append(orjson.dumps(each.model_dump()))
+            arguments += [each.agent, each.instance, each.digest, each.state, orjson.dumps(each.model_dump())]
         try:
             answer = cast("list[Any]", await self._beat_script(args=arguments))
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
-        return (bool(answer[0]), {digest.decode() for digest in answer[1:]}) if answer else None
+        if not answer:
+            return None
+        changed, missing, full = answer
+        named = [part.decode() for part in missing]
+        return Written(bool(changed), set(zip(named[0::2], named[1::2], strict=True)), [why.decode() for why in full])
 
     async def describe(self, description: Description) -> None:
         """Keep a description for as long as heartbeats mention it."""
         try:
             await self._redis.set(
-                keys.description(description.digest),
+                keys.description(description.name, description.digest),
                 orjson.dumps(description.model_dump(mode="json")),
                 px=int((GRACE + LEASE) * 1000),
             )
@@ -81,31 +101,30 @@ class Store:
         """
         try:
             revision = int(await self._redis.get(keys.REVISION) or 0)
-            names = sorted(name.decode() for name in await self._redis.zrange(keys.AGENTS, 0, -1))
+            speaking = await self._redis.hgetall(keys.DIGESTS)
+            digests = {name.decode(): digest.decode() for name, digest in sorted(speaking.items())}
             pipeline = self._redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.hget(keys.digest(name), "digest")
+            for name in digests:
                 pipeline.zrangebyscore(keys.instances(name), time.time() * 1000, "+inf")
-            answers: list[Any] = await pipeline.execute() if names else []
-            leased = [instance.decode() for found in answers[1::2] for instance in found]
-            beats: list[bytes | None] = (
-                await self._redis.mget([keys.lease(instance) for instance in leased]) if leased else []
-            )
+            found: list[Any] = await pipeline.execute() if digests else []
+            leased = [
+                keys.lease(name, instance.decode())
+                for name, living in zip(digests, found, strict=True)
+                for instance in living
+            ]
+            beats: list[bytes | None] = await self._redis.mget(leased) if leased else []
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
         by_agent: dict[str, list[Beat]] = {}
         living = [Beat.model_validate_json(raw) for raw in beats if raw not in (None, keys.GONE)]
         for beat in sorted(living, key=lambda each: (each.started, each.instance)):
             by_agent.setdefault(beat.agent, []).append(beat)
-        found = zip(names, answers[0::2], strict=True)
-        return revision, [
-            (name, digest.decode(), by_agent.get(name, [])) for name, digest in found if digest is not None
-        ]
+        return revision, [(name, digest, by_agent.get(name, [])) for name, digest in digests.items()]
 
-    async def description(self, digest: str) -> Description | None:
-        """The description with this digest, if it is stored."""
+    async def description(self, agent: str, digest: str) -> Description | None:
+        """What `agent` offers under this digest, if it is stored."""
         try:
-            raw = await self._redis.get(keys.description(digest))
+            raw = await self._redis.get(keys.description(agent, digest))
         except (RedisError, OSError) as failure:
             raise self._unavailable(failure) from failure
         return None if raw is None else Description.model_validate_json(raw)

@@ -25,6 +25,9 @@ from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
 BEAT_INTERVAL: Final = 5.0
 """Seconds between heartbeats; a lease lasts three of them."""
 
+_MOST_SAID: Final = 1024
+"""Characters of a text in an answer to `$SRV`, which has to fit into a message whatever an author or an error says."""
+
 _SEMVER: Final = re.compile(r"\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?")
 
 
@@ -149,9 +152,9 @@ class Announcer:
             "name": "call",
             "subject": subjects.calls(self._description.name),
             "queue_group": subjects.POOL,
-            "metadata": {"tools": ",".join(str(tool.get("name")) for tool in self._description.tools)[:1024]},
+            "metadata": {"tools": ",".join(str(tool.get("name")) for tool in self._description.tools)[:_MOST_SAID]},
         }
-        description = self._description.description or ""
+        description = (self._description.description or "")[:_MOST_SAID]
         return self._identity("info") | {"description": description, "endpoints": [endpoint]}
 
     def _stats(self) -> dict[str, Any]:
@@ -162,7 +165,7 @@ class Announcer:
             "queue_group": subjects.POOL,
             "num_requests": load.served + load.failed,
             "num_errors": load.failed,
-            "last_error": load.last_error,
+            "last_error": load.last_error[:_MOST_SAID],
             "processing_time": int(load.spent * 1e9),
             "average_processing_time": int(load.spent * 1e9 / max(1, load.served + load.failed)),
             "data": {"beat": self.beat().model_dump()},

@@ -25,7 +25,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a tool's error": (("call", "hello", "refuse", "reason=not today"), 4, ("not today",)),
     "a crash of a tool": (("call", "hello", "crash"), 4, ("RuntimeError: something unexpected",)),
     "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("The deadline passed",)),
-    "tools of nobody": (("tools", "nobody"), 2, ("there is no agent 'nobody'", "fabric ps")),
+    "tools of nobody": (("tools", "nobody"), 2, ("there is no agent 'nobody'", "there are: ")),
 }
 ANSWERED: dict[str, tuple[str, ...]] = {
     "ps": ("ps",),
@@ -90,9 +90,9 @@ def test_call_prints_the_value_alone_on_standard_output(done: dict[str, Done], n
 
 def test_doctor_finds_every_part_well(done: dict[str, Done]) -> None:
     assert {finding["check"]: finding["state"] for finding in done["doctor as JSON"].json} == dict.fromkeys(
-        ("python", "binaries", "settings", "nats", "redis", "registry", "gateway"), "ok"
+        ("python", "binaries", "settings", "nats", "redis", "registry", "agents", "gateway"), "ok"
     )
-    assert done["doctor"].out.count("ok ") == 7
+    assert done["doctor"].out.count("ok ") == 8
 
 
 def test_the_environment_names_the_data_folder_or_the_bus(node: Up, data: Path) -> None:

@@ -16,6 +16,8 @@ class FakeRegistry:
         self.revision = 1
         self.agents: dict[str, Any] = {}
         """By name: a description, or whatever else shall be answered; `None` for no answer at all."""
+        self.answers: dict[str, Any] = {}
+        """By name: what is answered in place of what is announced."""
         self.broken = False
         self.asked: list[str] = []
 
@@ -32,7 +34,7 @@ class FakeRegistry:
         @agent.tool
         async def description(agent: str, digest: str) -> dict[str, Any]:
             self.asked.append(agent)
-            given = self.agents[agent]
+            given = self.answers.get(agent, self.agents[agent])
             if given is None:
                 await asyncio.Event().wait()
             return cast("dict[str, Any]", given.model_dump() if isinstance(given, Description) else given)

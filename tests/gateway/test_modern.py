@@ -281,7 +281,7 @@ async def test_a_notification_of_an_unknown_version_is_refused(mcp: Client) -> N
 async def test_discover_says_what_there_is(mcp: Client) -> None:
     result = await mcp.result("server/discover")
     assert result["supportedVersions"] == [VERSION]
-    assert result["capabilities"].keys() == {"tools", "resources", "prompts"}
+    assert result["capabilities"].keys() == {"tools", "resources", "prompts", "extensions"}
     assert (result["resultType"], result["cacheScope"]) == ("complete", "private")
     assert result["ttlMs"] >= 0
     assert result["_meta"][SERVER]["name"] == "agent-fabric"

@@ -6,6 +6,7 @@ Proves: CM-1, CM-2
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ async def fill(kept: Store, *beats: Beat) -> None:
 async def test_an_empty_redis_is_filled_by_everybody_or_not_at_all(kept: Store) -> None:
     assert await kept.beat([beat()]) is None
     assert await kept.agents() == (0, [])
-    assert await kept.beat([beat(), beat("b", "b1", "d2")], everybody=True) == (True, {"d1", "d2"})
+    assert await kept.beat([beat(), beat("b", "b1", "d2")], everybody=True) == (True, {("a", "d1"), ("b", "d2")}, [])
     revision, _ = await kept.agents()
     assert revision > 0
     assert await shown(kept) == {"a": ("d1", {"a1": "ready"}), "b": ("d2", {"b1": "ready"})}
@@ -95,8 +96,8 @@ async def test_the_order_depends_on_names_and_ages_and_not_on_who_beat_last(kept
 async def test_a_beat_that_says_nothing_new_changes_nothing(kept: Store) -> None:
     await fill(kept, beat())
     revision, _ = await kept.agents()
-    assert await kept.beat([beat(running=5)]) == (False, {"d1"})
-    assert await kept.beat([]) == (False, set())
+    assert await kept.beat([beat(running=5)]) == (False, {("a", "d1")}, [])
+    assert await kept.beat([]) == (False, set(), [])
     assert (await kept.agents())[0] == revision
 
 
@@ -120,40 +121,44 @@ async def test_a_description_is_asked_for_until_it_is_there(kept: Store) -> None
     described = Description(name="a", tools=[{"name": "t", "inputSchema": {"x": ["é", 1.5, None]}}])
     heard = beat(digest=described.digest)
     await fill(kept, heard)
-    assert await kept.beat([heard, beat(instance="a2", digest=described.digest)]) == (True, {described.digest})
-    assert await kept.description(described.digest) is None
+    assert await kept.beat([heard, beat(instance="a2", digest=described.digest)]) == (
+        True,
+        {("a", described.digest)},
+        [],
+    )
+    assert await kept.description("a", described.digest) is None
     await kept.describe(described)
-    assert await kept.beat([heard]) == (False, set())
-    assert await kept.description(described.digest) == described
+    assert await kept.beat([heard]) == (False, set(), [])
+    assert await kept.description("a", described.digest) == described
 
 
 async def test_a_lease_that_is_not_renewed_ends_and_the_agent_stays_for_the_grace(kept: Store, clock: Clock) -> None:
     await fill(kept, beat(), beat(instance="a2"))
     clock.now += LEASE - 1
-    assert await kept.beat([beat()]) == (False, {"d1"})
+    assert await kept.beat([beat()]) == (False, {("a", "d1")}, [])
     assert (await shown(kept))["a"][1].keys() == {"a1", "a2"}
     clock.now += 1.125
     assert (await shown(kept))["a"][1].keys() == {"a1"}, "an ended lease is not shown, swept or not"
-    assert await kept.beat([]) == (True, set())
+    assert await kept.beat([]) == (True, set(), [])
     clock.now += LEASE
-    assert await kept.beat([]) == (True, set())
+    assert await kept.beat([]) == (True, set(), [])
     assert await shown(kept) == {"a": ("d1", {})}
     clock.now += GRACE - LEASE - 1.25
-    assert await kept.beat([]) == (False, set())
+    assert await kept.beat([]) == (False, set(), [])
     assert await shown(kept) == {"a": ("d1", {})}
     clock.now += 0.125
-    assert await kept.beat([]) == (True, set())
+    assert await kept.beat([]) == (True, set(), [])
     assert await shown(kept) == {}
-    assert await kept.beat([]) == (False, set())
+    assert await kept.beat([]) == (False, set(), [])
 
 
 async def test_who_says_goodbye_is_gone_at_once_and_its_agent_stays_for_the_grace(kept: Store, clock: Clock) -> None:
     await fill(kept, beat())
-    assert await kept.beat([beat(state="gone")]) == (True, set())
+    assert await kept.beat([beat(state="gone")]) == (True, set(), [])
     assert await shown(kept) == {"a": ("d1", {})}
-    assert await kept.beat([beat(state="gone"), beat(instance="unknown", state="gone")]) == (False, set())
+    assert await kept.beat([beat(state="gone"), beat(instance="unknown", state="gone")]) == (False, set(), [])
     clock.now += GRACE
-    assert await kept.beat([]) == (True, set())
+    assert await kept.beat([]) == (True, set(), [])
     assert await shown(kept) == {}
 
 
@@ -161,14 +166,14 @@ async def test_a_heartbeat_that_is_late_does_not_call_back_who_said_goodbye(kept
     """Two registries share the heartbeats, and the one that has an earlier one may write it later."""
     await fill(kept, beat(), beat(instance="a2"))
     await kept.beat([beat(state="gone")])
-    assert await kept.beat([beat(), beat(state="draining")]) == (False, set())
+    assert await kept.beat([beat(), beat(state="draining")]) == (False, set(), [])
     assert await shown(kept) == {"a": ("d1", {"a2": "ready"})}
 
 
 async def test_a_look_in_the_middle_of_a_goodbye_sees_who_is_left(kept: Store, any_redis: Server) -> None:
     await fill(kept, beat(), beat(instance="a2"))
     with any_redis.client() as client:  # between the two questions of one look
-        client.set(keys.lease("a1"), keys.GONE)
+        client.set(keys.lease("a", "a1"), keys.GONE)
     assert await shown(kept) == {"a": ("d1", {"a2": "ready"})}
 
 
@@ -198,12 +203,13 @@ async def test_in_a_rolling_restart_the_new_description_wins_once(kept: Store, c
 
 
 @pytest.mark.parametrize("goes", ["says goodbye", "falls silent"])
-async def test_a_new_description_that_is_taken_back_gives_way(kept: Store, clock: Clock, goes: str) -> None:
+async def test_a_single_newer_instance_does_not_speak_for_the_pool(kept: Store, clock: Clock, goes: str) -> None:
     old = [beat(instance=f"old{number}", digest="old", started=1.0 + number) for number in range(2)]
     canary = beat(instance="canary", digest="new", started=100.0)
     await fill(kept, *old)
     await kept.beat([canary])
-    assert (await shown(kept))["a"][0] == "new"
+    everybody = {"old0": "ready", "old1": "ready"}
+    assert await shown(kept) == {"a": ("old", everybody | {"canary": "ready"})}
     if goes == "says goodbye":
         await kept.beat([canary.model_copy(update={"state": "gone"})])
     else:
@@ -211,7 +217,67 @@ async def test_a_new_description_that_is_taken_back_gives_way(kept: Store, clock
         await kept.beat(old)
         clock.now += 2
         await kept.beat([])
-    assert await shown(kept) == {"a": ("old", {"old0": "ready", "old1": "ready"})}
+    assert await shown(kept) == {"a": ("old", everybody)}
+
+
+@pytest.mark.parametrize("goes", ["drains", "says goodbye", "falls silent"])
+async def test_of_two_the_newest_speaks_and_gives_way_when_it_goes(kept: Store, clock: Clock, goes: str) -> None:
+    old = beat(instance="old", digest="old", started=1.0)
+    new = beat(instance="new", digest="new", started=100.0)
+    await fill(kept, new, old)
+    assert (await shown(kept))["a"][0] == "new"
+    if goes == "falls silent":
+        clock.now += LEASE - 1
+        await kept.beat([old])
+        clock.now += 2
+        await kept.beat([])
+    else:
+        await kept.beat([new.model_copy(update={"state": "draining" if goes == "drains" else "gone"})])
+    assert (await shown(kept))["a"][0] == "old"
+
+
+async def test_an_instance_that_offers_something_else_now_changes_its_vote(kept: Store) -> None:
+    beats = [beat(instance=f"i{number}", digest="x", started=float(number)) for number in range(3)]
+    await fill(kept, *beats)
+    for number, speaks in enumerate(("x", "y", "y")):
+        changed = beats[number].model_copy(update={"digest": "y"})
+        assert (await kept.beat([changed]) or (None,))[0] is True
+        assert (await shown(kept))["a"][0] == speaks
+
+
+async def test_each_agent_has_instances_and_descriptions_of_its_own(kept: Store) -> None:
+    """Whatever another agent calls its own: a broker may let each speak on its own subject alone."""
+    mine = Description(name="a", digest="d1", title="mine")
+    await fill(kept, beat())
+    await kept.describe(mine)
+    assert await kept.beat([beat("b", "a1", "d1", state="gone")]) == (False, set(), [])
+    assert await kept.beat([beat("b", "a1", "d1", started=50.0)]) == (False, set(), []), "b's own has said goodbye"
+    await kept.describe(Description(name="b", digest="d1", title="not mine"))
+    assert await shown(kept) == {"a": ("d1", {"a1": "ready"})}
+    assert await kept.description("a", "d1") == mine
+
+
+async def test_a_full_catalogue_takes_nobody_new_and_keeps_those_it_has(
+    kept: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("MOST_AGENTS", 3), ("MOST_OF_ONE", 2), ("MOST_OF_ALL", 4)):
+        monkeypatch.setattr(store, name, most)
+    await fill(kept, *(beat("a", f"a{number}") for number in range(2)), beat("b", "b0"))
+    for newcomer, why in (
+        (beat("a", "a2"), "a has 2 instances"),
+        (beat("c", "c0"), None),
+        (beat("b", "b1"), "there are 4 instances"),
+        (beat("d", "d0"), "there are 3 agents"),
+        (beat("d", "d0", state="gone"), "there are 3 agents"),
+    ):
+        assert (await kept.beat([newcomer, newcomer]) or ())[2:] == ([why] if why else [],)
+    everybody = {"a": ["a0", "a1"], "b": ["b0"], "c": ["c0"]}
+    assert {name: [*states] for name, (_, states) in (await shown(kept)).items()} == everybody
+    clock.now += LEASE - 1
+    await kept.beat([beat("a", "a0", running=1), beat("b", "b0"), beat("c", "c0")])
+    clock.now += 2
+    assert (await kept.beat([beat("a", "a2")]) or ())[2:] == ([],), "another lease has ended"
+    assert (await shown(kept))["a"][1].keys() == {"a0", "a2"}
 
 
 async def test_who_comes_back_after_everybody_was_gone_speaks_for_the_agent(kept: Store, clock: Clock) -> None:
@@ -233,7 +299,7 @@ async def test_what_is_lost_is_filled_again(kept: Store, any_redis: Server) -> N
         client.script_flush()
     assert await kept.agents() == (0, [])
     assert await kept.beat([beats[0]]) is None
-    assert await kept.beat(beats, everybody=True) == (True, {described.digest, "d2"})
+    assert await kept.beat(beats, everybody=True) == (True, {("a", described.digest), ("b", "d2")}, [])
     assert await shown(kept) == before
 
 
@@ -241,7 +307,7 @@ async def test_two_registries_share_one_catalogue(kept: Store, any_redis: Server
     other = Store(any_redis.url)
     try:
         await fill(kept, beat())
-        assert await other.beat([beat("b", "b1")]) == (True, {"d1"})
+        assert await other.beat([beat("b", "b1")]) == (True, {("b", "d1")}, [])
         assert await shown(kept) == await shown(other) == {"a": ("d1", {"a1": "ready"}), "b": ("d1", {"b1": "ready"})}
         clock.now += LEASE - 1
         await asyncio.gather(*(each.beat([beat()]) for each in (kept, other) for _ in range(50)))
@@ -255,8 +321,9 @@ async def test_two_registries_share_one_catalogue(kept: Store, any_redis: Server
 async def test_thousands_of_instances_are_one_batch(kept: Store) -> None:
     beats = [beat(f"agent-{number % 50}", f"i{number}", f"d{number % 50}") for number in range(5000)]
     async with asyncio.timeout(10):
-        assert await kept.beat(beats, everybody=True) == (True, {f"d{number}" for number in range(50)})
-        assert await kept.beat(beats) == (False, {f"d{number}" for number in range(50)})
+        missing = {(f"agent-{number}", f"d{number}") for number in range(50)}
+        assert await kept.beat(beats, everybody=True) == (True, missing, [])
+        assert await kept.beat(beats) == (False, missing, [])
         assert sum(len(instances) for _, instances in (await shown(kept)).values()) == 5000
 
 
@@ -265,12 +332,12 @@ async def test_no_key_is_written_that_the_catalogue_of_keys_does_not_know(kept: 
     await fill(kept, beat(digest=described.digest))
     await kept.describe(described)
     known = {
-        *(keys.AGENTS, keys.REVISION, keys.instances("a"), keys.lease("a1"), keys.digest("a")),
-        keys.description(described.digest),
+        *(keys.AGENTS, keys.DIGESTS, keys.REVISION, keys.instances("a"), keys.lease("a", "a1")),
+        keys.description("a", described.digest),
     }
     with any_redis.client() as client:
         assert {key.decode() for key in client.scan_iter()} == known
-        for key in (keys.lease("a1"), keys.description(described.digest)):
+        for key in (keys.lease("a", "a1"), keys.description("a", described.digest)):
             assert 0 < client.pttl(key) <= (GRACE + LEASE) * 1000
 
 
@@ -294,7 +361,12 @@ async def test_a_redis_that_is_away_is_told_without_its_password_and_used_again_
         kept = Store(server.url)
         await fill(kept, beat())
         server.stop()
-        for ask in (kept.agents(), kept.beat([beat()]), kept.description("d1"), kept.describe(Description(name="a"))):
+        for ask in (
+            kept.agents(),
+            kept.beat([beat()]),
+            kept.description("a", "d1"),
+            kept.describe(Description(name="a")),
+        ):
             with pytest.raises(StoreUnavailable, match=f"Redis at 127.0.0.1:{server.port} cannot be reached") as away:
                 await ask
             assert "secret" not in str(away.value)
@@ -343,7 +415,9 @@ class Model:
         self.digests = {agent: digest for agent, digest in self.digests.items() if agent in self.heard}
         for agent in self.heard:
             if living := [instance for instance in self.leases if SPEAKERS[instance][0] == agent]:
-                self.digests[agent] = SPEAKERS[max(living, key=lambda each: SPEAKERS[each][2])][1]
+                votes = Counter(SPEAKERS[each][1] for each in living if self.states[each] == "ready")
+                speaker = max(living, key=lambda each: (votes[SPEAKERS[each][1]], SPEAKERS[each][2]))
+                self.digests[agent] = SPEAKERS[speaker][1]
 
     def shown(self, now: float) -> Shown:
         return {
@@ -370,7 +444,7 @@ class Machine(RuleBasedStateMachine):
         with self.server.client() as client:
             client.flushall()
         self.model = Model()
-        self.described: set[str] = set()
+        self.described: set[tuple[str, str]] = set()
         self.revision = 0
         self.runner = asyncio.Runner()
         self.kept = self.runner.run(_opened(self.server.url))
@@ -391,25 +465,25 @@ class Machine(RuleBasedStateMachine):
             assert answer is None
             return
         assert answer is not None
-        changed, missing = answer
+        changed, missing, full = answer
+        assert not full
         counted = [each for each in beats if each.state != "gone" and each.instance not in gone]
-        assert missing == {each.digest for each in counted} - self.described
+        assert missing == {(each.agent, each.digest) for each in counted} - self.described
         assert changed or self.model.shown(self.clock.now) == before
         self.look()
         again = self.runner.run(self.kept.beat(beats))
-        assert again == (False, missing), "the same once more is nothing new"
+        assert again == (False, missing, []), "the same once more is nothing new"
 
     @rule(eighths=st.sampled_from([1, 32, 60, 119, 120, 121, 240, 479, 480, 481]))
     def wait(self, eighths: int) -> None:
         self.clock.now += eighths / 8
         self.look(swept=False)
 
-    @rule(digest=st.sampled_from(sorted({digest for _, digest, _ in SPEAKERS.values()})))
-    def describe(self, digest: str) -> None:
-        described = Description(name="a").model_copy()
-        vars(described)["digest"] = digest
-        self.runner.run(self.kept.describe(described))
-        self.described.add(digest)
+    @rule(named=st.sampled_from(sorted({(agent, digest) for agent, digest, _ in SPEAKERS.values()})))
+    def describe(self, named: tuple[str, str]) -> None:
+        agent, digest = named
+        self.runner.run(self.kept.describe(Description(name=agent, digest=digest)))
+        self.described.add(named)
 
     @rule()
     def lose_everything(self) -> None:

@@ -1,22 +1,24 @@
 """What an agent says of itself: the MCP objects it offers, in MCP's own JSON forms (2026-07-28).
 
-Above: agents, registry, gateway. Below: pydantic. Two instances with the same `digest` offer the same.
+Above: agents, registry, gateway. Below: pydantic. Two instances of an agent with the same `digest` offer the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import to_jsonable_python
 
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.subjects import checked_agent_name, checked_token
 
 Json = dict[str, Any]
+
+_MOST_SHOWN: Final = 64
 
 
 def _with(member: str) -> AfterValidator:
@@ -46,8 +48,18 @@ def _wrapped(check: Callable[[str], str]) -> AfterValidator:
 AgentName = Annotated[str, _wrapped(checked_agent_name)]
 Instance = Annotated[str, _wrapped(checked_token)]
 """Both stand in subjects, so nothing else is ever taken from the wire."""
+Digest = Annotated[str, _wrapped(checked_token)]
+"""Names a description, together with the agent's name: each agent has only its own to give away."""
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 """What every JSON library carries exactly."""
+Shown = Annotated[str, AfterValidator(lambda text: text[:_MOST_SHOWN])]
+"""For people to read: cut rather than refused, as nothing depends on it."""
+
+
+def _digest_of(said: Json) -> str:
+    """16 hexadecimal digits that change with anything said."""
+    canonical = orjson.dumps(to_jsonable_python(said), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()[:16]
 
 
 class Description(BaseModel):
@@ -66,13 +78,21 @@ class Description(BaseModel):
     resources: list[Annotated[Json, _with("uri")]] = Field(default_factory=list[Json])
     resource_templates: list[Annotated[Json, _with("uriTemplate")]] = Field(default_factory=list[Json])
     prompts: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
+    streams: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
+    """What `Fabric.agent(…).open` can open: each with a name."""
     completions: bool = False
+    digest: Digest = Field(default_factory=_digest_of)
+    """Changes with anything said above. Made by the sender alone: a receiver may not know all that was said."""
 
-    @cached_property
-    def digest(self) -> str:
-        """16 hexadecimal digits that change with anything said here."""
-        canonical = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
-        return hashlib.sha256(canonical).hexdigest()[:16]
+    def as_asked(self, agent: str, digest: str) -> Description:
+        """This, if it is what `agent` announces under `digest`.
+
+        Raises:
+            ValueError: it is another agent's, or says something else.
+        """
+        if (self.name, self.digest) != (agent, digest):
+            raise ValueError(f"{agent} {digest} was asked for, and {self.name} {self.digest} came")
+        return self
 
     def tool(self, name: str) -> Json | None:
         """The tool of this name, as `tools/list` shows it."""
@@ -86,9 +106,9 @@ class Beat(BaseModel):
 
     agent: AgentName
     instance: Instance
-    version: str
-    digest: str
-    host: str
+    version: Shown
+    digest: Digest
+    host: Shown
     pid: Count
     started: float = Field(ge=0, lt=1e11)
     """Unix time in seconds."""
