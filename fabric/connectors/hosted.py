@@ -25,13 +25,13 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from fabric_sdk import Context, Fabric
-from fabric_sdk.client import WRAPPED
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description, Json
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.pipeline import Request
+from fabric_sdk.results import WRAPPED
 
 _TRANSPORT: Final = TransportContext(kind="fabric", can_send_request=False)
 _INNER: Final = ("_lowlevel_server", "_mcp_server")

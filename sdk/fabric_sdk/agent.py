@@ -10,8 +10,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, overload
 
 from fabric_sdk.authoring.prompt import Prompt
+from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.authoring.resource import Resource
 from fabric_sdk.authoring.signature import Function
+from fabric_sdk.authoring.streaming import RUN, Streaming
 from fabric_sdk.authoring.tool import Tool
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
@@ -19,6 +21,8 @@ from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.task import Policy, Priority
+from fabric_sdk.patterns.stream import Stream
 from fabric_sdk.pipeline import Request
 
 F = TypeVar("F", bound=Function)
@@ -61,10 +65,14 @@ class Agent:
         self._tools: dict[str, Tool] = {}
         self._resources: dict[str, Resource] = {}
         self._prompts: dict[str, Prompt] = {}
+        self._streams: dict[str, Streaming] = {}
+        self.reactions: dict[str, Reaction] = {}
+        """What is done about events, by the function's name."""
         self._methods = {
             "tools/call": self._call_tool,
             "resources/read": self._read_resource,
             "prompts/get": self._get_prompt,
+            RUN: self._run_stream,
         }
 
     def __repr__(self) -> str:
@@ -82,12 +90,14 @@ class Agent:
         description: str | None = None,
         annotations: dict[str, Any] | None = None,
         meta: dict[str, Any] | None = None,
+        task: Policy | None = None,
     ) -> Callable[[F], F]: ...
     def tool(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
         """Offer a function as a tool: `@agent.tool` or `@agent.tool(annotations={"readOnlyHint": True})`.
 
         Types become JSON Schema, the docstring the description. `annotations` are MCP's `ToolAnnotations`: a tool
-        with `readOnlyHint` or `idempotentHint` is called again by itself when a worker is lost.
+        with `readOnlyHint` or `idempotentHint` is called again by itself when a worker is lost. `task` says how it is
+        tried and retried where it runs as a task.
         """
 
         def offer(function: F) -> F:
@@ -134,6 +144,43 @@ class Agent:
 
         return offer if function is None else offer(function)
 
+    def stream(self, function: F) -> F:
+        """Offer a function as a stream: it sends and receives for as long as the stream lives.
+
+        It takes a `Stream`, and a `Context` if it wants one. Clients open it by its name.
+        """
+        streaming = Streaming(function)
+        _add(self._streams, streaming.name, streaming, "stream")
+        return function
+
+    def on(
+        self,
+        *topics: str,
+        filter: str | None = None,
+        transform: str | None = None,
+        task: Policy | None = None,
+        priority: Priority = "normal",
+    ) -> Callable[[F], F]:
+        """Run a function for each event of these topics: `@agent.on("orders.*", filter="data.total > 100")`.
+
+        All workers of this agent share the events. Each event is reacted to once, as a task: tried again as `task`
+        says, put with the dead letters when that fails.
+
+        Args:
+            topics: patterns; `*` stands for one word, `>` at the end for the rest.
+            filter: a CEL expression over `event` and `data`; only events for which it is true come.
+            transform: a CEL expression; what it makes of an event is what the function sees as its data.
+            task: how it is tried, and tried again.
+            priority: of the tasks.
+        """
+
+        def react(function: F) -> F:
+            reaction = Reaction(topics, function, filter=filter, transform=transform, policy=task, priority=priority)
+            _add(self.reactions, reaction.name, reaction, "reaction")
+            return function
+
+        return react
+
     async def describe(self) -> Description:
         """Everything this agent offers."""
         resources = list(self._resources.values())
@@ -144,6 +191,7 @@ class Agent:
             resources=[each.described for each in resources if not each.is_template],
             resource_templates=[each.described for each in resources if each.is_template],
             prompts=[prompt.described for prompt in self._prompts.values()],
+            streams=[streaming.described for streaming in self._streams.values()],
             **self._about,  # type: ignore[arg-type]
         )
 
@@ -160,6 +208,10 @@ class Agent:
 
     async def _call_tool(self, params: dict[str, Any], context: Context) -> Body:
         tool = _named(self._tools, params)
+        if tool is None and context.task is not None and (name := str(params.get("name"))).startswith(MARK):
+            reaction = self.reactions.get(name.removeprefix(MARK))
+            if reaction is not None:
+                return await reaction.react(_arguments(params), context)
         if tool is None:
             raise errors.UnknownName(f"agent {self.name!r} has no tool {params.get('name')!r}")
         return await tool.call(_arguments(params), context)
@@ -180,6 +232,13 @@ class Agent:
         if prompt is None:
             raise errors.UnknownName(f"agent {self.name!r} has no prompt {params.get('name')!r}")
         return self._complete(await prompt.get(_arguments(params), context))
+
+    async def _run_stream(self, params: dict[str, Any], context: Context) -> Body:
+        streaming, stream = _named(self._streams, params), params.get("stream")
+        if streaming is None or not isinstance(stream, Stream):  # a worker opens streams, a message cannot
+            raise errors.UnknownMethod(f"agent {self.name!r} does not serve {RUN!r}")
+        await streaming.run(stream, context)
+        return self._complete({})
 
     def _complete(self, result: dict[str, Any]) -> Body:
         return Body({**result, "resultType": "complete", "_meta": self._stamp})

@@ -1,43 +1,46 @@
 """The way in: `async with Fabric.connect() as fabric: await fabric.agent("reader").call("read", {...})`.
 
-Above: authors and the command line. Below: `patterns.call` over a transport. Results come back as Python values.
+Above: authors and the command line. Below: the patterns, over a transport. Results come back as Python values.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+from typing_extensions import Unpack
 
 from fabric_sdk.contracts import errors
-from fabric_sdk.contracts.description import Description
-from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.scope import scope_for
+from fabric_sdk.contracts.event import Event
 from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.patterns.call import Call, Caller
-from fabric_sdk.routing.retry import is_safe
+from fabric_sdk.handle import Task
+from fabric_sdk.jetstream import JetStream
+from fabric_sdk.patterns.call import Caller
+from fabric_sdk.patterns.conversation import Conversation
+from fabric_sdk.patterns.dead import DeadLetters
+from fabric_sdk.patterns.event import Events, Received, interest
+from fabric_sdk.patterns.schedule import Schedules
+from fabric_sdk.patterns.schema import Schemas
+from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.base import Transport
 from fabric_sdk.transports.nats import NatsTransport
 
-DEFAULT_TIMEOUT: Final = 60.0
-"""Seconds a call may take if its caller does not say."""
 
-_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+class Wanted(TypedDict, total=False):
+    """What a subscriber wants of events."""
 
-OnProgress = Callable[[float, float | None, str | None], None]
-"""Hears progress: how far, of how much, in words."""
-
-WRAPPED: Final = "fabric/wrapped"
-"""In a result's `_meta`: `structuredContent` is `{"result": value}` because `value` is no JSON object."""
-
-
-class NativeResult(Body):
-    """A tool's result that still holds the Python value it came from, for callers in the same process."""
-
-    __slots__ = ("native",)
-    native: Any
+    filter: str
+    """A CEL expression over `event` and `data`; only events for which it is true come."""
+    transform: str
+    """A CEL expression; what it makes of an event is what the subscriber sees as its `data`."""
+    start: datetime | int | Literal["new", "all"]
+    """Where to begin: at a time, at a place (an event's `sequence`), with what is new, or with all that is kept."""
+    original_speed: bool
+    """Whether events come as far apart as they were published."""
 
 
 class Fabric:
@@ -46,6 +49,12 @@ class Fabric:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.caller = Caller(transport)
+        self.jetstream = JetStream(transport)
+        self.tasks = Tasks(self.jetstream)
+        self.schedules = Schedules(self.jetstream)
+        self.dead = DeadLetters(self.jetstream)
+        self.schemas = Schemas(self.jetstream)
+        self.events = Events(self.jetstream, self.schemas)
 
     @staticmethod
     @asynccontextmanager
@@ -78,6 +87,83 @@ class Fabric:
             yield fabric
         finally:
             await fabric.caller.close()
+            await fabric.schemas.close()
+            await fabric.jetstream.close()
+
+    async def publish(self, topic: str, data: Any, *, id: str | None = None, subject: str | None = None) -> Event:
+        """Tell what happened, to whoever wants to know: returns once the fabric has it on the disk.
+
+        Args:
+            topic: what kind of thing happened: words between dots, as `orders.created`.
+            data: a JSON value; where a schema is registered for the topic, one that fits it.
+            id: names the event among those of its topic; published again within two minutes, it changes nothing.
+                In a task, the same data has the same id in every attempt, unless said otherwise.
+            subject: what it happened to.
+
+        Raises:
+            InvalidParams: the topic is none, or the data does not fit the topic's schema.
+            QueueFull: the stream takes no more; try again later.
+            TransportUnavailable: the broker did not answer; with the same `id` it may be published again.
+        """
+        return await self.events.publish(topic, data, id=id, subject=subject)
+
+    def subscribe(
+        self, *topics: str, group: str | None = None, **how: Unpack[Wanted]
+    ) -> AbstractAsyncContextManager[AsyncGenerator[Received]]:
+        """Events as they come: `async with fabric.subscribe("orders.*") as events: async for event in events: …`
+
+        Without a group, each event comes once and in order, from `start` on, as long as this subscriber lives. With a
+        group, the events are shared by its members, and remembered for it: each comes until a member acknowledged it,
+        which asking for the next one does.
+
+        Args:
+            topics: patterns; `*` stands for one word, `>` at the end for the rest.
+            group: the name of a durable group; where it begins is settled by its first member.
+            how: see `Wanted`.
+
+        Raises:
+            InvalidParams: a topic, an expression or a time is none.
+        """
+        wanted = interest(topics, **how)
+        return self.events.subscribe(wanted, group) if group else self.events.read(wanted)
+
+    def replay(
+        self, *topics: str, until: datetime | int | None = None, **how: Unpack[Wanted]
+    ) -> AbstractAsyncContextManager[AsyncGenerator[Received]]:
+        """Events that happened, in order, and then the end: from `start` (all that is kept, by default) to `until`.
+
+        Args:
+            topics: patterns; `*` stands for one word, `>` at the end for the rest.
+            until: a time or a place (an event's `sequence`); the end as it is now, by default.
+            how: see `Wanted`.
+
+        Raises:
+            InvalidParams: a topic, an expression or a time is none.
+        """
+        how.setdefault("start", "all")
+        return self.events.replay(interest(topics, **how), until)
+
+    def conversation(self, conversation_id: str, *, keep: float | None = None) -> Conversation:
+        """What is remembered of a conversation: kept outside every process, the same after a restart of everything.
+
+        Args:
+            conversation_id: letters, digits, hyphens, underscores.
+            keep: seconds after the last append for which it is remembered; three months unless said otherwise.
+
+        Raises:
+            ConfigurationError: nothing can be called so.
+        """
+        return Conversation(self.jetstream, conversation_id, keep)
+
+    async def start_all(self, starts: Sequence[Start]) -> list[Task]:
+        """Start up to a thousand tasks, made by `AgentClient.plan`: all are accepted, or none.
+
+        Raises:
+            InvalidParams: they are none or too many, or one of them is for later.
+            FabricError: as `AgentClient.start`.
+        """
+        await self.tasks.start_all(starts)
+        return [Task(self.tasks, start.agent, start.id) for start in starts]
 
     def agent(self, name: str) -> AgentClient:
         """The agent called `name`, wherever its instances are.
@@ -85,107 +171,4 @@ class Fabric:
         Raises:
             ConfigurationError: nothing can have this name.
         """
-        return AgentClient(self.caller, checked_agent_name(name))
-
-
-class AgentClient:
-    """One agent, seen from a caller."""
-
-    def __init__(self, caller: Caller, name: str) -> None:
-        self._caller = caller
-        self.name = name
-
-    async def call(
-        self,
-        tool: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        key: str | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Any:
-        """Call a tool and return its value.
-
-        A call inside a handler ends no later than the call being handled. If a worker is lost on the way, the call
-        goes to another one when the tool is marked read-only or idempotent, or when `key` is given.
-
-        Args:
-            tool: the tool's name.
-            arguments: its arguments, by name.
-            timeout: seconds.
-            key: idempotency key, the same for every repetition of the same piece of work.
-            on_progress: hears how far the work is.
-
-        Raises:
-            ToolError: the tool reported an error.
-            FabricError: the call did not reach a tool or its answer did not come; see `patterns.call`.
-        """
-
-        async def safe() -> bool:
-            described = (await self.describe()).tool(tool)
-            return is_safe(described.get("annotations") if described else None)
-
-        call = Call(
-            self.name,
-            "tools/call",
-            Body({"name": tool, "arguments": arguments or {}}),
-            scope_for(timeout),
-            safe=safe if key is None else True,
-            key=None if key is None else _checked_key(key),
-            on_frame=_progress_to(on_progress) if on_progress else None,
-        )
-        return _value_of(await self._caller.call(call))
-
-    async def read(self, uri: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
-        """Read a resource: its MCP contents, each with `uri`, `mimeType` and `text` or `blob` (base64)."""
-        return (await self._ask("resources/read", {"uri": uri}, timeout))["contents"]
-
-    async def prompt(
-        self, name: str, arguments: Mapping[str, str] | None = None, *, timeout: float = DEFAULT_TIMEOUT
-    ) -> list[dict[str, Any]]:
-        """Fill in a prompt: its MCP messages, each with `role` and `content`."""
-        return (await self._ask("prompts/get", {"name": name, "arguments": arguments or {}}, timeout))["messages"]
-
-    async def describe(self, *, timeout: float = DEFAULT_TIMEOUT, instance: str | None = None) -> Description:
-        """What the agent says of itself; `instance` asks a certain one."""
-        return Description.model_validate(await self._ask("fabric/describe", {}, timeout, instance))
-
-    async def _ask(self, method: str, params: dict[str, Any], timeout: float, instance: str | None = None) -> Any:
-        """Call a method that only reads."""
-        call = Call(self.name, method, Body(params), scope_for(timeout), safe=True, instance=instance)
-        return (await self._caller.call(call)).value()
-
-
-def _checked_key(key: str) -> str:
-    """`key`, if it can travel in a header."""
-    if _KEY.fullmatch(key) is None:
-        raise errors.InvalidParams("an idempotency key has 1 to 128 printable ASCII characters without spaces")
-    return key
-
-
-def _progress_to(listener: OnProgress) -> Callable[[str, Body], None]:
-    def hear(kind: str, frame: Body) -> None:
-        if kind == "progress":
-            progress: dict[str, Any] = frame.value()
-            listener(progress["progress"], progress.get("total"), progress.get("message"))
-
-    return hear
-
-
-def _value_of(result: Body) -> Any:
-    """The Python value in an MCP tool result: what the tool returned, else its text, else its content blocks."""
-    if isinstance(result, NativeResult):
-        return result.native
-    value: dict[str, Any] = result.value()
-    content: list[dict[str, Any]] = value.get("content") or []
-    if value.get("isError"):
-        text = "\n".join(block.get("text", "") for block in content if block.get("type") == "text")
-        raise errors.ToolError(text or None, data=content)
-    if "structuredContent" in value:
-        structured = value["structuredContent"]
-        meta: dict[str, Any] = value.get("_meta") or {}
-        wrapped = meta.get(WRAPPED) or meta.get("fastmcp", {}).get("wrap_result")
-        return structured["result"] if wrapped else structured
-    if len(content) == 1 and content[0].get("type") == "text":
-        return content[0]["text"]
-    return content or None
+        return AgentClient(self.caller, self.tasks, self.schedules, checked_agent_name(name))

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from fabric_sdk.announce import Announcer, Load
+from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
@@ -25,8 +26,11 @@ from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Scope, Trace, current_scope
 from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.hosting import OPEN, StreamHost
+from fabric_sdk.listening import Listener
 from fabric_sdk.patterns.call import ALIVE_INTERVAL
 from fabric_sdk.pipeline import Middleware, Request, compose
+from fabric_sdk.taking import TaskTaker
 from fabric_sdk.transports.base import Subscription, Transport
 
 log = logging.getLogger(__name__)
@@ -76,6 +80,10 @@ class Limits:
 
     concurrency: int = 64
     """Calls handled at once."""
+    tasks: int = 64
+    """Tasks worked on at once, beside the calls."""
+    streams: int = 1024
+    """Streams open at once, beside both."""
     queue: int = 1024
     """Calls waiting for their turn; beyond it, a call is refused with `Overloaded`."""
 
@@ -137,6 +145,7 @@ class Worker:
         await self._exit.enter_async_context(self._servable.lifespan(self._fabric))
         self.description = await self._servable.describe()
         name = subjects.checked_agent_name(self.description.name)
+        self._fabric.events.source = f"/agents/{name}"
         subscribe = self._transport.subscribe
         self._subscriptions = [
             await subscribe(subjects.calls(name), self._receive, queue=subjects.POOL),
@@ -144,30 +153,50 @@ class Worker:
         ]
         self._control = await subscribe(subjects.control(name), self._receive_control)
         await self._transport.flush()
+        handler, most = self._handler, self.limits.tasks
+        self._reactions: list[Reaction] = list(getattr(self._servable, "reactions", {}).values())
+        policies = {MARK + reaction.name: reaction.policy for reaction in self._reactions}
+        self._taker = TaskTaker(
+            self._fabric, self.description, self.instance, handler, concurrency=most, policies=policies
+        )
         self._announcer = Announcer(self._transport, self.description, self.instance, self._load)
         await self._announcer.open()
+        self._taker.open()
+        self._streams = StreamHost(self._fabric, self.description, self._handler, self.limits.streams)
+        self._listener = Listener(self._fabric, name, self._reactions)
 
     async def drain(self, grace: float = 30.0) -> None:
-        """Leave without losing a call: take no new ones, finish those in hand, say goodbye.
+        """Leave without losing anything: take nothing new, finish what is in hand, say goodbye.
 
         Args:
-            grace: seconds; calls that run longer are cancelled and answered with `WorkerLost`.
+            grace: seconds; calls that run longer are cancelled and answered with `WorkerLost`, tasks given back.
         """
         self._announcer.draining()
-        await asyncio.gather(*(subscription.close() for subscription in self._subscriptions))
+        await self._listener.close()
+        await asyncio.gather(self._taker.stop_taking(), *(each.close() for each in self._subscriptions))
         try:
-            await asyncio.wait_for(self._idle.wait(), grace)
+            await asyncio.wait_for(self._finished(), grace)
         except TimeoutError:
-            for job in list(self._hands.jobs.values()):
-                self._end(job, errors.WorkerLost("the worker was stopped before the call ended"))
+            self.hurry()
             with suppress(TimeoutError):  # a handler may refuse to be cancelled; it goes with the process
-                await asyncio.wait_for(self._idle.wait(), _CANCEL_SECONDS)
+                await asyncio.wait_for(self._finished(), _CANCEL_SECONDS)
+        await self._taker.close()
         await self._announcer.close()
         await self._control.close()
         if self._ticker is not None:
             self._ticker.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._exit.aclose()
+
+    async def _finished(self) -> None:
+        await asyncio.gather(self._idle.wait(), self._taker.finished(), self._streams.finished())
+
+    def hurry(self) -> None:
+        """End the calls in hand, each answered with `WorkerLost`, and the tasks: a `drain` waits for them no longer."""
+        self._taker.hurry()
+        self._streams.hurry()
+        for job in list(self._hands.jobs.values()):
+            self._end(job, errors.WorkerLost("the worker was stopped before the call ended"))
 
     # receive → open → admit
 
@@ -234,6 +263,8 @@ class Worker:
         """The innermost handler: the agent's, but for what the heartbeats announce by digest."""
         if request.method == "fabric/describe":
             return Body(self.description.model_dump(mode="json"))
+        if request.method == OPEN:
+            return await self._streams.open(context, request.params)
         try:
             return await self._servable.handle(context, request)
         except errors.FabricError as failure:
@@ -331,9 +362,12 @@ class Worker:
 
     def _receive_control(self, message: Message) -> None:
         try:
-            cancelled = message.body.members().get("cancel")
+            said = message.body.members()
         except ValueError:
             return
+        if "task" in said:
+            self._taker.cancel(str(said["task"]))
+        cancelled = said.get("cancel")
         if (job := self._hands.jobs.get(str(cancelled))) is not None:
             self._end(job, errors.CallCancelled())
 
@@ -387,10 +421,10 @@ class Worker:
         hands = self._hands
         return Load(
             self.limits.concurrency,
-            hands.running,
-            len(hands.queue),
-            self.served,
-            self.failed,
+            hands.running + self._taker.running,
+            len(hands.queue) + self._taker.waiting,
+            self.served + self._taker.done,
+            self.failed + self._taker.failed,
             self._spent,
             self._last_error,
         )

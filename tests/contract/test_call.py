@@ -17,7 +17,6 @@ import pytest
 from support.waiting import Ear, eventually
 
 from fabric_sdk import Agent, Context, Fabric, ToolError
-from fabric_sdk.client import AgentClient
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
@@ -26,6 +25,7 @@ from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.patterns import call as calling
 from fabric_sdk.patterns.call import Call
 from fabric_sdk.pipeline import Handler, Request
+from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.base import Subscription, Transport
 from fabric_sdk.worker import Limits, Worker
 from tests.contract.conftest import MemoryBus, Stage, settled

@@ -34,7 +34,7 @@ class PrivateNats:
     """One nats-server on one port, for as long as `private_nats` is entered."""
 
     def __init__(self, folder: Path, configuration: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._folder = folder
         self._configuration = configuration
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +54,7 @@ class PrivateNats:
         self._write_configuration()
         with (self._folder / "log").open("ab") as log:
             command = [str(nats_binary()), "-c", "nats.conf"]
-            self._process = subprocess.Popen([*_tied(), *command], cwd=self._folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen([*tied(), *command], cwd=self._folder, stdout=log, stderr=log)
         wait_until(self._greets, seconds=20, what="the greeting of nats-server")
 
     def kill(self) -> None:
@@ -115,11 +115,11 @@ def private_nats(configuration: str = "") -> Generator[PrivateNats]:
             server.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     return next(port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port))
 
 
-def _tied() -> list[str]:
+def tied() -> list[str]:
     """What makes a command end with this process: a test that runs out of time ends it without any clearing up."""
     if sys.platform != "linux":
         return []

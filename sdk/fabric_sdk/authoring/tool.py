@@ -19,10 +19,11 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.signature import Function, Signature, explain
-from fabric_sdk.client import WRAPPED, NativeResult
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import ConfigurationError, FabricError, ToolError, UnencodableResult
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError, HandlerFailed, ToolError, UnencodableResult
+from fabric_sdk.contracts.task import POLICY_META, Policy
+from fabric_sdk.results import WRAPPED, NativeResult
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Tool:
         description: str | None = None,
         annotations: dict[str, Any] | None = None,
         meta: dict[str, Any] | None = None,
+        task: Policy | None = None,
     ) -> None:
         self._signature = Signature(function)
         self.name = self._signature.name if name is None else name
@@ -60,7 +62,7 @@ class Tool:
         described["inputSchema"] = self._signature.input_schema()
         described["outputSchema"] = self._output_schema()
         described["annotations"] = annotations
-        described["_meta"] = meta
+        described["_meta"] = {**(meta or {}), POLICY_META: task.meta()} if task else meta
         self.described = {key: value for key, value in described.items() if value is not None}
 
     def _output_schema(self) -> dict[str, Any] | None:
@@ -95,6 +97,8 @@ class Tool:
         except FabricError:
             raise
         except (Exception, SystemExit) as failure:  # a tool that ends the program ends its own call and nobody else's
+            if context.task is not None:  # its policy decides what becomes of it, and wants to know what it was
+                raise TaskFailed(failure) from failure
             log.exception("tool %s failed", self.name)
             return self._error(f"{self.name} failed: {type(failure).__name__}: {failure}")
         return _Result(value, self)
@@ -127,6 +131,15 @@ class Tool:
             return self._returns.dump_python(value, mode="json", warnings="error")
         except PydanticSerializationError as misfit:
             raise UnencodableResult(f"{self.name} returned what its return type does not allow: {misfit}") from misfit
+
+
+class TaskFailed(HandlerFailed):
+    """An attempt at a task failed."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__(f"{type(failure).__name__}: {failure}")
+        self.kinds = [kind.__name__ for kind in type(failure).__mro__]
+        """The names of what was raised, and of all it is a kind of."""
 
 
 class _Result(NativeResult):

@@ -62,6 +62,10 @@ class Overloaded(FabricError):
     started = False
 
 
+class QueueFull(Overloaded):
+    """The queue is full; try again later."""
+
+
 class UnknownAgent(FabricError):
     """There is no agent of this name."""
 
@@ -131,8 +135,61 @@ class ToolError(FabricError):
     """
 
 
+class Retry(HandlerFailed):
+    """The task is to be tried again.
+
+    Authors raise it in a tool that runs as a task: `after` seconds, at once with 0, or when its policy says. In a call
+    it is an error like any other.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, after: float | None = None, fix: str | None = None, data: Any = None
+    ) -> None:
+        super().__init__(message, fix=fix, data=data)
+        self.after = after
+
+
+class Reject(HandlerFailed):
+    """The task cannot be done.
+
+    Authors raise it in a tool that runs as a task, to have it put with the dead letters without another attempt.
+    """
+
+
 class UnencodableResult(HandlerFailed):
     """The handler returned something that has no JSON form."""
+
+
+class StreamLost(FabricError):
+    """The other end of the stream fell silent."""
+
+    code = 5021
+
+
+class StreamClosed(FabricError):
+    """The stream was ended."""
+
+
+# How a task ended, if not with a result; its handle raises them.
+
+
+class UnknownTask(FabricError):
+    """There is no such task, or its end is no longer on record."""
+
+    code = -32602
+    started = False
+
+
+class TaskDead(FabricError):
+    """The task failed for good and was put with the dead letters; `data` holds the error of each attempt."""
+
+
+class TaskCancelled(CallCancelled):
+    """The task was cancelled."""
+
+
+class TaskExpired(DeadlineExceeded):
+    """The task expired before a worker began it."""
 
 
 # What a person set up wrongly; the command line prints these without a traceback.

@@ -1,15 +1,19 @@
 """What a call hands down to the calls made on its behalf: deadline, principal, trace.
 
-Above: patterns, context, worker, gateway. Below: nothing. A scope only ever narrows: what is called ends no later than
-its caller.
+Above: patterns, context, worker, gateway. Below: the names of headers. A scope only ever narrows: what is called
+ends no later than its caller.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
+from collections import Counter
 from contextvars import ContextVar
 from typing import Final, NamedTuple
+
+from fabric_sdk.contracts.subjects import Header
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
@@ -42,9 +46,42 @@ class Scope(NamedTuple):
     principal: str | None = None
     trace: Trace | None = None
 
+    def headers(self) -> dict[str, str]:
+        """Principal and trace, as they travel; the deadline rides in the address of the answer."""
+        headers: dict[str, str] = {}
+        if self.principal is not None:
+            headers[Header.PRINCIPAL] = self.principal
+        if self.trace is not None:
+            headers[Header.TRACEPARENT] = self.trace.traceparent
+            if self.trace.tracestate:
+                headers[Header.TRACESTATE] = self.trace.tracestate
+        return headers
+
 
 current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
 """The scope of the call being handled in this task; a call made here never outlives it."""
+
+
+class Effects:
+    """Names for what one task does to the fabric: the same for the same thing, whichever attempt does it.
+
+    A handler that is run again starts the same tasks and publishes the same events again; under the same names the
+    broker and the workers know them for repetitions.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._seen: Counter[str] = Counter()
+
+    def name(self, *said: str) -> str:
+        """A name for doing this; doing the same once more in one attempt is another thing."""
+        thing = hashlib.blake2b("\0".join((self._task_id, *said)).encode(), digest_size=16).hexdigest()
+        self._seen[thing] += 1
+        return f"{thing}-{self._seen[thing]}"
+
+
+current_effects: ContextVar[Effects | None] = ContextVar("current_effects", default=None)
+"""The names for what the task that runs here does to the fabric."""
 
 
 def scope_for(timeout: float, *, principal: str | None = None, trace: Trace | None = None) -> Scope:

@@ -16,6 +16,8 @@ _AGENT_NAME: Final = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
+_MOST_DIGITS: Final = 15  # of a deadline: thousands of years, which a float holds exactly
+
 POOL: Final = "pool"
 """The queue group that every instance of an agent joins: one of them takes each call."""
 
@@ -24,6 +26,38 @@ CATALOGUE_CHANGED: Final = "fab.catalogue.changed"
 
 BEATS: Final = "fab.beat.>"
 """Every heartbeat of every instance."""
+
+
+TASKS: Final = "fab.task.*.*.*"
+"""Every task that waits or is being worked on: its agent, its class, its id."""
+
+RECORDS: Final = "fab.record.*.*.*"
+"""What is on record: an agent, what kind of record (`task`, `dead`), a task's id."""
+
+RECORD_STORED: Final = "fab.record.*.task.*"
+RECORD_TOLD: Final = "fab.told.{{wildcard(1)}}.{{wildcard(2)}}"
+"""Where the server repeats each task's record as it is stored; see `told`."""
+
+LATER: Final = "fab.later.*.*.*"
+"""What is to be started later: an agent, `once`, `every` or `due`, a task's id or a schedule's name."""
+
+
+EVENTS: Final = "fab.event.>"
+"""Every event of every topic."""
+
+SCHEMAS: Final = "fab.schema.>"
+"""Every version of every topic's schema."""
+
+SCHEMAS_TOLD: Final = "fab.registered.>"
+"""Where the server repeats each schema once it is stored."""
+
+
+CONVERSATIONS: Final = "fab.conversation.*"
+"""What is remembered of every conversation."""
+
+
+OBJECTS: Final = "fab.object.*.*"
+"""Every piece of what is too large for one message."""
 
 
 class Header:
@@ -37,6 +71,25 @@ class Header:
     ERROR: Final = "Nats-Service-Error"  # ADR-32: an error's text …
     ERROR_CODE: Final = "Nats-Service-Error-Code"  # … and code; the body holds the JSON-RPC error object
     STATUS: Final = "Status"  # set by the broker: 503 says that nobody listens
+    EXPIRES: Final = "Fab-Expires"  # of a task: Unix time in seconds after which it is not begun
+    KEEP: Final = "Fab-Keep"  # of a task: seconds for which its end stays on record
+    REDRIVE: Final = "Fab-Redrive"  # of a task: it was dead, and is to be tried again
+    ROUND: Final = "Fab-Round"  # of a task: it brings the answers to what was asked in this round
+    CLASS: Final = "Fab-Class"  # of what is to be started later: its class
+    MESSAGE_ID: Final = "Nats-Msg-Id"
+    TTL: Final = "Nats-TTL"
+    EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+    SEQUENCE: Final = "Nats-Sequence"
+    ROLLUP: Final = "Nats-Rollup"
+    CLAIM: Final = "Fab-Claim"  # the body is elsewhere: `<claim>.<pieces>.<bytes>`
+    SNAPSHOT: Final = "Fab-Snapshot"  # in a conversation: it stands for all that came before
+    SCHEDULE: Final = "Nats-Schedule"
+    SCHEDULE_TARGET: Final = "Nats-Schedule-Target"
+    SCHEDULE_ZONE: Final = "Nats-Schedule-Time-Zone"
+    SCHEDULER: Final = "Nats-Scheduler"
+    BATCH: Final = "Nats-Batch-Id"
+    BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+    BATCH_COMMIT: Final = "Nats-Batch-Commit"
 
 
 def checked_agent_name(name: str) -> str:
@@ -109,7 +162,7 @@ def reply(client: str, due: float, call_id: int) -> str:
 def due_of(reply_subject: str) -> float | None:
     """The deadline in an answer's address, in seconds of Unix time; `None` in a foreign address (`_INBOX.…`)."""
     tokens = reply_subject.split(".")
-    if len(tokens) == 5 and tokens[1] == "reply" and tokens[3].isdecimal():
+    if len(tokens) == 5 and tokens[1] == "reply" and tokens[3].isdecimal() and len(tokens[3]) <= _MOST_DIGITS:
         return int(tokens[3]) / 1000
     return None
 
@@ -132,3 +185,83 @@ def alive(reply_subject: str, instance: str) -> str:
 def service(verb: str, *scope: str) -> str:
     """A NATS micro service subject (ADR-32): `$SRV.PING`, `$SRV.INFO.<name>`, `$SRV.STATS.<name>.<id>`."""
     return ".".join(("$SRV", verb, *scope))
+
+
+def inbox(client: str, number: int) -> str:
+    """Where the broker answers one question of one client."""
+    return f"fab.inbox.{client}.{number}"
+
+
+def inboxes(client: str) -> str:
+    """All of the broker's answers to one client."""
+    return f"fab.inbox.{client}.>"
+
+
+def task(agent: str, priority: str, task_id: str) -> str:
+    """Where one task waits."""
+    return f"fab.task.{agent}.{priority}.{task_id}"
+
+
+def tasks(agent: str, priority: str) -> str:
+    """All tasks of one agent and class."""
+    return f"fab.task.{agent}.{priority}.*"
+
+
+def record(agent: str, task_id: str) -> str:
+    """How one task stands."""
+    return f"fab.record.{agent}.task.{task_id}"
+
+
+def dead(agent: str, task_id: str) -> str:
+    """The dead letter of one task; `*` for either."""
+    return f"fab.record.{agent}.dead.{task_id}"
+
+
+def told(agent: str, task_id: str) -> str:
+    """Where each change of one task is told as it is stored, and its progress and log as they come."""
+    return f"fab.told.{agent}.{task_id}"
+
+
+def later(agent: str, kind: str, name: str) -> str:
+    """What is to be started later: `once` (by task id), `every` (by schedule name), and what is `due` of both."""
+    return f"fab.later.{agent}.{kind}.{name}"
+
+
+def stream(stream_id: str, end: str) -> str:
+    """Where one end of a stream hears the other: `client` or `worker`."""
+    return f"fab.stream.{stream_id}.{end}"
+
+
+def conversation(conversation_id: str) -> str:
+    """What is remembered of one conversation."""
+    return f"fab.conversation.{conversation_id}"
+
+
+def piece(claim: str, number: int) -> str:
+    """One piece of what is too large for one message."""
+    return f"fab.object.{claim}.{number}"
+
+
+def pieces(claim: str) -> str:
+    """All pieces of one claim."""
+    return f"fab.object.{claim}.*"
+
+
+def event(topic: str) -> str:
+    """Where events of a topic go; with wildcards, of the topics that match."""
+    return f"fab.event.{topic}"
+
+
+def topic_of(event_subject: str) -> str:
+    """The topic of an event."""
+    return event_subject.removeprefix("fab.event.")
+
+
+def schema(topic: str) -> str:
+    """The versions of one topic's schema."""
+    return f"fab.schema.{topic}"
+
+
+def registered_topic(told_subject: str) -> str:
+    """The topic that a schema was registered for."""
+    return told_subject.removeprefix("fab.registered.")

@@ -81,15 +81,9 @@ class Call:
         scope = self.scope
         if self.key is None and scope.principal is None and scope.trace is None:
             return None
-        headers: dict[str, str] = {}
+        headers = scope.headers()
         if self.key is not None:
             headers[Header.KEY] = self.key
-        if scope.principal is not None:
-            headers[Header.PRINCIPAL] = scope.principal
-        if scope.trace is not None:
-            headers[Header.TRACEPARENT] = scope.trace.traceparent
-            if scope.trace.tracestate:
-                headers[Header.TRACESTATE] = scope.trace.tracestate
         return headers
 
 

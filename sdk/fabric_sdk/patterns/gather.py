@@ -12,12 +12,12 @@ from typing import Any
 from uuid import uuid4
 
 from fabric_sdk.contracts import subjects
-from fabric_sdk.contracts.envelope import EMPTY, Message
+from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.transports.base import Transport
 
 
-async def gather(transport: Transport, subject: str, *, seconds: float) -> list[Any]:
-    """The decoded JSON answers to one empty message on `subject` that come within `seconds`.
+async def gather(transport: Transport, subject: str, *, seconds: float, body: Body = EMPTY) -> list[Any]:
+    """The decoded JSON answers to one message on `subject` that come within `seconds`.
 
     Raises:
         TransportUnavailable: the question could not be sent.
@@ -34,7 +34,7 @@ async def gather(transport: Transport, subject: str, *, seconds: float) -> list[
     replies = await transport.subscribe(subjects.replies(client), hear)
     try:
         due = time.time() + seconds
-        await transport.publish(Message(subject, EMPTY, reply=subjects.reply(client, due, 1)))
+        await transport.publish(Message(subject, body, reply=subjects.reply(client, due, 1)))
         await asyncio.sleep(seconds)
     finally:
         await replies.close()

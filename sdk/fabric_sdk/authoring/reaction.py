@@ -1,0 +1,81 @@
+"""A reaction: an author's function that is run for each event its agent subscribes to.
+
+Above: `Agent`. Below: `Signature`'s world is JSON; here the argument is an `Event`. A reaction runs as a task, so it
+has a task's guarantees: its attempts, its dead letters, its `once` and `checkpoint`. The transformation is part of it:
+an event that does not fit becomes a dead letter, to be redriven once the transformation is mended.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, Final
+
+from fabric_sdk.context import Context
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.event import Event
+from fabric_sdk.contracts.subjects import checked_token
+from fabric_sdk.contracts.task import Policy, Priority
+from fabric_sdk.patterns.event import Interest, interest
+from fabric_sdk.routing.expressions import Expression
+
+MARK: Final = "on/"
+"""Before a reaction's name, where a tool's name stands: no tool can be called so."""
+
+
+class Reaction:
+    """One subscription of an agent, and what it does about the events."""
+
+    def __init__(
+        self,
+        topics: tuple[str, ...],
+        function: Callable[..., Any],
+        *,
+        filter: str | None = None,
+        transform: str | None = None,
+        policy: Policy | None = None,
+        priority: Priority = "normal",
+    ) -> None:
+        self.name = checked_token(getattr(function, "__name__", ""))
+        self.interest: Interest = interest(topics, filter=filter)
+        self._transform = Expression(transform) if transform else None
+        self.policy = policy or Policy()
+        self.priority: Priority = priority
+        self._function = function
+        parameters = list(inspect.signature(function).parameters)
+        hints = typing.get_type_hints(function)
+        self._context = next((name for name in parameters if hints.get(name) is Context), None)
+        events = [name for name in parameters if name != self._context]
+        if len(events) != 1 or not inspect.iscoroutinefunction(function):
+            raise ConfigurationError(
+                f"{self.name} cannot react to events", fix="write `async def …(event: Event)`, with a Context if wanted"
+            )
+        self._event = events[0]
+
+    def params(self, event: Event) -> Body:
+        """The task that reacting to `event` is."""
+        return Body({"name": MARK + self.name, "arguments": {"event": event.about(), "data": event.data}})
+
+    async def react(self, arguments: dict[str, Any], context: Context) -> Body:
+        """Run the function for the event in a task's arguments."""
+        about: dict[str, Any] = arguments["event"]
+        event = Event(
+            about["topic"],
+            Body(arguments["data"]),
+            id=about["id"],
+            source=about["source"],
+            time=about["time"],
+            subject=about.get("subject"),
+            schema=about.get("dataschema"),
+            sequence=about.get("sequence", 0),
+            type=about.get("type"),
+        )
+        if self._transform is not None:
+            event.transform(self._transform.transformed(event))
+        given: dict[str, Any] = {self._event: event}
+        if self._context is not None:
+            given[self._context] = context
+        await self._function(**given)
+        return Body({"content": [], "resultType": "complete"})

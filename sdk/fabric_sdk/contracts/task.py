@@ -1,0 +1,188 @@
+"""What is said of a task: its class, its states, its policy, and its record as it is stored (docs/wire.md).
+
+Above: patterns and workers. Below: nothing but JSON. A record is written whole, by whoever holds the last sequence of
+its subject: a task has one history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypedDict, cast, get_args
+from uuid import uuid4
+
+import orjson
+
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import ConfigurationError
+
+Priority = Literal["critical", "high", "normal", "low"]
+PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "normal", "low")
+
+State = Literal["queued", "running", "input_required", "completed", "dead", "cancelled", "expired"]
+ENDS: Final = frozenset(("completed", "dead", "cancelled", "expired"))
+
+DEFAULT_KEEP: Final = 86_400.0
+"""Seconds for which a task's end stays on record, and its key names it."""
+LONGEST_UNENDED: Final = 30 * 86_400
+"""Seconds after which the record of a task that never ended is given up, and so is an unread dead letter."""
+
+ForMcp = Literal["never", "optional", "required"]
+
+POLICY_META: Final = "fabric/task"
+"""Where a tool's `_meta` holds its `Policy`, so that hosted servers can state one too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a tool runs as a task."""
+
+    attempts: int = 5
+    """How often it is tried, the first time included; a lost worker counts."""
+    first_wait: float = 1.0
+    """Seconds before the second attempt; doubled with each further one."""
+    longest_wait: float = 60.0
+    """Seconds between two attempts at most."""
+    timeout: float = 900.0
+    """Seconds that one attempt may take."""
+    retry_on: tuple[str, ...] = ("Exception",)
+    """Names of the exceptions, or of their base classes, after which it is tried again."""
+    silence: float | None = None
+    """Seconds without `heartbeat`, `progress` or `checkpoint` after which an attempt counts as hung."""
+    mcp: ForMcp = "never"
+    """Whether an MCP client's call becomes a task: not at all, if the client knows tasks, or else it is refused."""
+    asks_first: bool = False
+    """Whether an MCP client's call becomes a task only once it brings answers: until then it is a call, and asks."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.timeout <= 0 or self.first_wait < 0 or self.longest_wait < 0:
+            raise ConfigurationError("a task's policy needs at least one attempt and a positive timeout")
+        if self.silence is not None and self.silence <= 0:
+            raise ConfigurationError("a task's policy allows no silence at all, or for more than 0 seconds")
+        if self.mcp not in get_args(ForMcp):
+            raise ConfigurationError(f"for MCP clients, a task is {', '.join(get_args(ForMcp))}, not {self.mcp!r}")
+
+    @staticmethod
+    def of(tool: Mapping[str, Any] | None) -> Policy:
+        """The policy in a tool's description; the default where it states none that can be read."""
+        meta: dict[str, Any] = (tool or {}).get("_meta") or {}
+        stated: Any = meta.get(POLICY_META)
+        if not isinstance(stated, dict):
+            return Policy()
+        known = {name: value for name, value in cast("dict[str, Any]", stated).items() if name in Policy.__slots__}
+        try:
+            if "retry_on" in known:
+                known["retry_on"] = tuple(map(str, known["retry_on"]))
+            return Policy(**known)
+        except (ConfigurationError, TypeError):
+            return Policy()
+
+    def meta(self) -> dict[str, Any]:
+        """This policy as a tool's `_meta` states it."""
+        return {name: getattr(self, name) for name in Policy.__slots__}
+
+    def wait_after(self, attempt: int) -> float:
+        """Seconds to wait after this failed attempt."""
+        return min(self.first_wait * 2 ** min(attempt - 1, 30), self.longest_wait)
+
+
+class Parked(TypedDict):
+    """What a task that waits for answers goes on with."""
+
+    requests: dict[str, Any]
+    """MCP requests that are open, each under a key that the task never uses again."""
+    answers: dict[str, Any]
+    """To the others, each under the key that the tool gave its request."""
+    params: dict[str, Any]
+    """Of `tools/call`, with the state that the tool wants back."""
+    headers: dict[str, str]
+
+
+@dataclass(slots=True)
+class Record:
+    """How a task stands."""
+
+    id: str
+    agent: str
+    tool: str = ""
+    state: State = "queued"
+    queued: float = 0.0
+    """When it was started: Unix time in seconds."""
+    changed: float = 0.0
+    """When this was written: Unix time in seconds."""
+    priority: Priority = "normal"
+    origin: int = 0
+    """The place of its message in the queue; another message of the same task is a repetition."""
+    attempt: int = 0
+    returned: int = 0
+    """Deliveries that were handed back without an attempt."""
+    given: int = 0
+    """How often it was begun; it only grows, though a consumer that is made anew counts anew."""
+    instance: str = ""
+    principal: str | None = None
+    """Who started it, as verified at the edge."""
+    keep: float = DEFAULT_KEEP
+    expires: float | None = None
+    """Unix time in seconds after which it is not begun."""
+    progress: dict[str, Any] | None = None
+    saved: list[Any] = field(default_factory=list[Any])
+    """The last checkpoint, if there is one."""
+    steps: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What `once` has done, by step."""
+    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Of each failed attempt: `attempt`, `error`, `code`, `instance`, `at`, `trace`."""
+    rounds: int = 0
+    """How often it has asked whoever started it."""
+    parked: Parked | None = None
+    """What it asks now, in the state `input_required`."""
+    result: Any = None
+    """The MCP result: JSON, or bytes of JSON on the way out."""
+    claim: str = ""
+    """Where the result lies, if it is too large for a record."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state in ENDS
+
+    def overdue(self, now: float) -> bool:
+        """Whether it was never begun, and may not be any more."""
+        return self.state == "queued" and self.attempt == 0 and self.expires is not None and self.expires <= now
+
+    def body(self) -> Body:
+        """This record as it is stored."""
+        stored = {name: value for name in Record.__slots__ if (value := getattr(self, name)) not in _NOTHING}
+        if isinstance(self.result, bytes):
+            stored["result"] = orjson.Fragment(self.result)
+        return Body(encoded=orjson.dumps(stored))
+
+    @staticmethod
+    def of(body: Body) -> Record:
+        """The record in a stored body; what a newer version added to it is passed over."""
+        stored = body.members()
+        return Record(**{name: value for name, value in stored.items() if name in Record.__slots__})
+
+
+_NOTHING: Final[tuple[Any, ...]] = (None, "", {}, [])
+
+
+def largest_params(max_message: int) -> int:
+    """Bytes that a task may bring or keep, where messages have `max_message`: the rest is for how it ends."""
+    return max_message - max_message // 16
+
+
+def priority_of(text: str | None) -> Priority:
+    """The class that `text` names; `normal` for what names none."""
+    return text if text in PRIORITIES else "normal"
+
+
+def new_task_id() -> str:
+    """An id nobody can guess."""
+    return uuid4().hex
+
+
+def keyed_task_id(agent: str, key: str, principal: str | None) -> str:
+    """The one id that `key` gives to a task of `agent`, for each principal its own."""
+    said = "\0".join((agent, principal or "", key))
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,77 @@
+"""What is too large for one message: kept in pieces, with a small message that says where (the claim check).
+
+Above: tasks and events. Below: JetStream. The pieces go by themselves after a stated time, so a claim that nobody
+redeems costs nothing for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import uuid4
+
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.streams import OBJECTS
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.jetstream.api import JetStream
+
+_PIECE: Final = 512 * 1024
+"""Bytes; below what any NATS server takes."""
+_BESIDE: Final = 64 * 1024
+"""Bytes that a message may need beside what may become a claim."""
+
+
+class ClaimLost(errors.HandlerFailed):
+    """What was too large for one message is no longer kept."""
+
+
+class Claims:
+    """Keeps what is too large, and gives it back."""
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+
+    def are_needed_for(self, size: int) -> bool:
+        """Whether so many bytes do not fit into one message with others."""
+        return size > self._jetstream.transport.max_message - _BESIDE
+
+    async def keep(self, encoded: bytes, seconds: float) -> str:
+        """Keep `encoded` for so long; returns the claim.
+
+        Raises:
+            QueueFull: no more can be kept.
+        """
+        await self._jetstream.ensure(OBJECTS)
+        name = uuid4().hex
+        pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
+        headers = {Header.TTL: f"{max(1, round(seconds))}s", Header.EXPECTED: "0"}
+        for number, piece in enumerate(pieces):
+            await self._jetstream.store(subjects.piece(name, number), Body(encoded=piece), headers)
+        return f"{name}.{len(pieces)}.{len(encoded)}"
+
+    async def redeem(self, claim: str) -> Body:
+        """What was kept.
+
+        Raises:
+            ClaimLost: it is no longer kept, or was never whole.
+        """
+        name, _, numbers = claim.partition(".")
+        count, _, size = numbers.partition(".")
+        if not (count.isdecimal() and size.isdecimal()):
+            raise ClaimLost(f"{claim!r} is no claim")
+        await self._jetstream.ensure(OBJECTS)
+        pieces: list[bytes] = []
+        for number in range(int(count)):
+            found = await self._jetstream.last(OBJECTS, subjects.piece(subjects.checked_token(name), number))
+            if found is None:
+                raise ClaimLost
+            pieces.append(found.body.encoded())
+        whole = b"".join(pieces)
+        if len(whole) != int(size):
+            raise ClaimLost
+        return Body(encoded=whole)
+
+    async def drop(self, claim: str) -> None:
+        """Keep it no longer."""
+        name = claim.partition(".")[0]
+        await self._jetstream.purge(OBJECTS, subjects.pieces(subjects.checked_token(name)))

@@ -1,0 +1,128 @@
+"""Dead letters: tasks that failed for good, kept until somebody decides.
+
+Guarantee: **nothing that died is forgotten** before its letter is purged or a month has passed. A redriven task is the
+same task, under the same id and key, with its history.
+
+Above: `client`, the platform's own agents. Below: JetStream. The letter lies beside the task's record, and was written
+together with its end (`attempt.bury`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.streams import RECORDS, TASKS
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.task import Priority, Record, priority_of
+from fabric_sdk.jetstream import JetStream, StoredMessage, SubjectTaken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One task that failed for good."""
+
+    id: str
+    agent: str
+    tool: str
+    priority: Priority
+    died: float
+    """Unix time in seconds."""
+    errors: list[dict[str, Any]]
+    """Of each attempt: `attempt`, `error`, `instance`, `at` (Unix time), `trace` (W3C traceparent)."""
+    headers: dict[str, str]
+    """Key, principal and trace, as they came with it."""
+    params: Any
+    """Of `tools/call`."""
+    sequence: int
+    """Its place in the stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Which letters are meant."""
+
+    agent: str = "*"
+    tool: str | None = None
+    error: str | None = None
+    """Part of the last attempt's error, in any case of letters."""
+    before: float | None = None
+    """Unix time in seconds."""
+
+    def matches(self, letter: DeadLetter) -> bool:
+        """Whether `letter` is meant."""
+        last = str(letter.errors[-1].get("error", "")) if letter.errors else ""
+        return (
+            (self.tool is None or letter.tool == self.tool)
+            and (self.error is None or self.error.lower() in last.lower())
+            and (self.before is None or letter.died < self.before)
+        )
+
+
+class DeadLetters:
+    """Lists, shows, redrives and purges them."""
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+
+    async def find(self, which: Which) -> AsyncGenerator[DeadLetter]:
+        """All that are meant, oldest first."""
+        await self._jetstream.ensure(RECORDS)
+        for message in await self._jetstream.every(RECORDS, subjects.dead(which.agent, "*")):
+            if (letter := _letter_of(message)) is not None and which.matches(letter):
+                yield letter
+
+    async def show(self, task_id: str) -> DeadLetter:
+        """The letter of this task.
+
+        Raises:
+            UnknownTask: there is none.
+        """
+        await self._jetstream.ensure(RECORDS)
+        found = await self._jetstream.last(RECORDS, subjects.dead("*", subjects.checked_token(task_id)))
+        letter = _letter_of(found) if found else None
+        if letter is None:
+            raise errors.UnknownTask(f"there is no dead letter of a task {task_id!r}")
+        return letter
+
+    async def redrive(self, letter: DeadLetter) -> bool:
+        """Try this task again, as the same task; tell whether it is being tried, and was not already."""
+        await self._jetstream.ensure(TASKS)
+        kept = await self._jetstream.last(RECORDS, subjects.record(letter.agent, letter.id))
+        dead = kept is not None and Record.of(kept.body).state == "dead"
+        if dead:
+            again = f"{letter.id}-{letter.sequence}"  # redriven from two places at once, it is one message
+            headers = {**letter.headers, Header.REDRIVE: "1", Header.MESSAGE_ID: again}
+            subject = subjects.task(letter.agent, letter.priority, letter.id)
+            try:
+                dead = not (await self._jetstream.store(subject, Body(letter.params), headers)).duplicate
+            except SubjectTaken:
+                dead = False
+        # By its own place, since the task may have died once more by now.
+        await self._jetstream.delete(RECORDS, letter.sequence)
+        return dead
+
+    async def purge(self, letter: DeadLetter) -> bool:
+        """Forget this letter; tell whether it was there. The task stays dead for whoever asks."""
+        return await self._jetstream.delete(RECORDS, letter.sequence)
+
+
+def _letter_of(message: StoredMessage) -> DeadLetter | None:
+    try:
+        said = message.body.members()
+        return DeadLetter(
+            id=str(said["id"]),
+            agent=str(said["agent"]),
+            tool=str(said.get("tool", "")),
+            priority=priority_of(said.get("priority")),
+            died=float(said["died"]),
+            errors=[dict(each) for each in said.get("errors", [])],
+            headers=dict(said.get("headers", {})),
+            params=said.get("params"),
+            sequence=message.sequence,
+        )
+    except (ValueError, KeyError, TypeError):
+        return None  # not written by us

@@ -1,0 +1,369 @@
+"""Tasks: work that is kept until its end is on record.
+
+Guarantee: **what was accepted ends exactly once on record**, as `completed`, `dead`, `cancelled` or `expired`,
+through any crash. A key names one task for as long as its end is kept: whoever starts it again joins it.
+
+Above: `client`, the gateway. Below: JetStream. Starting a task is one stored message in `TASKS`; its record in
+`RECORDS` is written by the worker that has it (`taking`), and each change is told to whoever waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.scope import Scope, current_effects
+from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS, Stream
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.task import (
+    DEFAULT_KEEP,
+    LONGEST_UNENDED,
+    PRIORITIES,
+    Parked,
+    Priority,
+    Record,
+    keyed_task_id,
+    largest_params,
+    new_task_id,
+    priority_of,
+)
+from fabric_sdk.jetstream import Claims, JetStream, StoredMessage, SubjectTaken, WrongSequence
+from fabric_sdk.patterns.call import OnFrame
+from fabric_sdk.patterns.schedule import moment
+from fabric_sdk.routing.asking import resumed, take_answers
+
+_LOOK_SECONDS: Final = 5.0
+"""Between two looks at a record that is waited for: the net under what is told, which may get lost."""
+MOST_AT_ONCE: Final = 1000
+"""Tasks in one atomic batch, as JetStream has it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Start:
+    """One task, as its sender describes it."""
+
+    agent: str
+    params: Body
+    """Of `tools/call`."""
+    scope: Scope
+    key: str | None = None
+    priority: Priority = "normal"
+    at: float | None = None
+    """Unix time in seconds before which it is not begun."""
+    expires: float | None = None
+    """Unix time in seconds after which it is not begun."""
+    keep: float = DEFAULT_KEEP
+    """Seconds for which its end stays on record."""
+    id: str = field(init=False)
+    claim: str | None = field(init=False, default=None)
+    """Where the params lie, if they are too large for one message."""
+
+    def __post_init__(self) -> None:
+        if self.priority not in PRIORITIES:
+            raise errors.InvalidParams(f"a task's priority is one of {', '.join(PRIORITIES)}, not {self.priority!r}")
+        if self.keep < 1:
+            raise errors.InvalidParams("the end of a task is kept for at least a second")
+        effects = current_effects.get()
+        if self.key is None and effects is not None:
+            self.key = effects.name("start", self.agent, self.params.encoded().decode())
+        keyed = self.key is not None
+        if keyed:  # for so long, the server knows the key by itself, and would refuse what nobody remembers
+            self.keep = max(self.keep, DUPLICATE_WINDOW)
+        self.id = keyed_task_id(self.agent, self.key or "", self.scope.principal) if keyed else new_task_id()
+
+    def message(self) -> Message:
+        """The message that waits in the queue."""
+        return Message(subjects.task(self.agent, self.priority, self.id), self.params, headers=self._headers())
+
+    def message_for_later(self) -> Message:
+        """The message that the server turns into one that is due, at its time."""
+        assert self.at is not None
+        headers = self._headers() | {
+            Header.SCHEDULE: f"@at {moment(self.at)}",
+            Header.SCHEDULE_TARGET: subjects.later(self.agent, "due", self.id),
+            Header.CLASS: self.priority,
+            Header.EXPECTED: "0",
+        }
+        return Message(subjects.later(self.agent, "once", self.id), self.params, headers=headers)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {Header.MESSAGE_ID: self.id}
+        if self.key is not None:
+            headers[Header.KEY] = self.key
+        if self.keep != DEFAULT_KEEP:
+            headers[Header.KEEP] = f"{self.keep:.3f}"
+        if self.expires is not None:
+            headers[Header.EXPIRES] = f"{self.expires:.3f}"
+        if self.claim is not None:
+            headers[Header.CLAIM] = self.claim
+        return headers | self.scope.headers()
+
+
+class Tasks:
+    """Starts tasks, reads and waits for their records, cancels them."""
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+        self._claims = Claims(jetstream)
+
+    async def start(self, start: Start) -> bool:
+        """Accept a task: returns once the server has it on the disk.
+
+        Returns:
+            Whether this started it; `False`: there was one of this key already, and this is that one.
+
+        Raises:
+            QueueFull: the queue takes no more.
+            TransportUnavailable: the server did not answer; whether it has the task is unknown. With the same key it
+                may be started again without harm.
+        """
+        later = start.at is not None and start.at > time.time()
+        await self._jetstream.ensure(LATER if later else TASKS)
+        await self._fit(start)
+        message = start.message_for_later() if later else start.message()
+        try:
+            stored = await self._jetstream.store(message.subject, message.body, message.headers)
+        except (SubjectTaken, WrongSequence):
+            return False
+        return not stored.duplicate
+
+    async def start_all(self, starts: Sequence[Start]) -> None:
+        """Accept all of these tasks, or none.
+
+        Raises:
+            InvalidParams: they are none or too many, one is for later, or one was started before.
+            Others: as `start`.
+        """
+        if not 0 < len(starts) <= MOST_AT_ONCE:
+            raise errors.InvalidParams(f"one batch starts 1 to {MOST_AT_ONCE} tasks, not {len(starts)}")
+        if any(start.at is not None for start in starts):
+            raise errors.InvalidParams("tasks for later cannot be started in one batch with others")
+        await self._jetstream.ensure(TASKS)
+        for start in starts:
+            await self._fit(start)
+        try:
+            await self._jetstream.store_all([start.message() for start in starts])
+        except SubjectTaken:
+            raise errors.InvalidParams(
+                "one of these tasks was started before, so none was started now",
+                fix="start tasks that may have been started before one by one: each joins its like",
+            ) from None
+
+    async def _fit(self, start: Start) -> None:
+        """Keep params that are too large for one message apart from it; the tool's name stays."""
+        encoded = start.params.encoded()
+        if len(encoded) > largest_params(self._jetstream.transport.max_message):
+            start.claim = await self._claims.keep(encoded, LONGEST_UNENDED)
+            start.params = Body({"name": start.params.members().get("name")})
+
+    async def result(self, record: Record) -> Body:
+        """The MCP result of a task that was completed.
+
+        Raises:
+            ClaimLost: it was too large for a record, and is no longer kept.
+        """
+        return await self._claims.redeem(record.claim) if record.claim else Body(record.result)
+
+    async def read(self, agent: str, task_id: str) -> Record:
+        """How a task stands.
+
+        Raises:
+            UnknownTask: there is none of this id, or its end is no longer kept.
+        """
+        return (await self._look(agent, task_id))[0]
+
+    async def wait(
+        self, agent: str, task_id: str, *, timeout: float | None = None, on_frame: OnFrame | None = None
+    ) -> Record:
+        """The record of a task once it has ended.
+
+        Raises:
+            UnknownTask: as `read`.
+            DeadlineExceeded: it did not end within `timeout` seconds; it goes on.
+        """
+        try:
+            async with asyncio.timeout(timeout), self.watch(agent, task_id, on_frame) as changes:
+                async for record in changes:
+                    if record.ended:
+                        return record
+        except TimeoutError:
+            raise errors.DeadlineExceeded("the task has not ended yet; it goes on") from None
+        raise AssertionError("a task is watched until it ends")
+
+    @asynccontextmanager
+    async def watch(
+        self, agent: str, task_id: str, on_frame: OnFrame | None = None
+    ) -> AsyncGenerator[AsyncGenerator[Record]]:
+        """The records of a task as they change, from how it stands now to its end."""
+        told: asyncio.Queue[Record] = asyncio.Queue()
+
+        def hear(message: Message) -> None:
+            kind = message.header(Header.FRAME)
+            try:
+                if kind is None:
+                    told.put_nowait(Record.of(message.body))
+                elif on_frame is not None:
+                    on_frame(kind, message.body)
+            except (ValueError, TypeError):
+                return  # not ours; the next look finds what there is
+
+        async def changes() -> AsyncGenerator[Record]:
+            record = await self.read(agent, task_id)
+            yield record
+            while not record.ended:
+                seen = record.changed
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        record = await told.get()
+                except TimeoutError:
+                    record = await self.read(agent, task_id)
+                if record.changed != seen or record.ended:
+                    yield record
+
+        subscription = await self._jetstream.transport.subscribe(subjects.told(agent, task_id), hear)
+        stream = changes()
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+            await subscription.close()
+
+    async def cancel(self, agent: str, task_id: str) -> Record:
+        """End a task: it is never begun, or its handler is told; returns how it ended.
+
+        A task that has ended already stays as it is.
+        """
+        while True:
+            record, place = await self._look(agent, task_id)
+            if record.ended:
+                return record
+            record.state, record.parked = "cancelled", None
+            if not await self._write(record, place):
+                continue  # it went on in between
+            await self._forget(agent, task_id)
+            await self._jetstream.transport.publish(Message(subjects.control(agent), Body({"task": task_id})))
+            return record
+
+    async def answer(self, agent: str, task_id: str, answers: Mapping[str, Any]) -> Record:
+        """Give a task answers to what it asks; with the last one it goes on.
+
+        Answers to what it does not ask, or asks no more, are passed over.
+
+        Raises:
+            UnknownTask: as `read`.
+        """
+        while True:
+            record, place = await self._look(agent, task_id)
+            parked = record.parked
+            if not take_answers(record, answers) or parked is None:
+                return record
+            if not parked["requests"]:
+                await self._resume(record, parked)
+                record.state, record.parked = "queued", None
+            if await self._write(record, place):
+                return record
+
+    async def _resume(self, record: Record, parked: Parked) -> None:
+        """Put a parked task into the queue again."""
+        # The worker that parked it may not have taken off yet what led to it.
+        await self._jetstream.delete(TASKS, record.origin)
+        message = resumed(record, parked)
+        with suppress(SubjectTaken):
+            await self._jetstream.store(message.subject, message.body, message.headers)
+
+    async def _write(self, record: Record, place: int) -> bool:
+        """Put `record` down in the place of the one it was read from; tell whether that was still the last."""
+        record.changed = time.time()
+        keep = record.keep if record.ended else LONGEST_UNENDED
+        headers = {Header.EXPECTED: str(place), Header.TTL: f"{max(1, round(keep))}s"}
+        try:
+            await self._jetstream.store(subjects.record(record.agent, record.id), record.body(), headers)
+        except WrongSequence:
+            return False
+        return True
+
+    async def _ensure(self) -> None:
+        for stream in (TASKS, RECORDS, LATER):
+            await self._jetstream.ensure(stream)
+
+    async def _look(self, agent: str, task_id: str) -> tuple[Record, int]:
+        """The record of a task and its place; 0: none is written yet."""
+        subjects.checked_token(task_id)
+        await self._ensure()
+        for _ in range(2):  # between the two looks, a worker may have ended what was still in the queue at the first
+            found = await self._jetstream.last(RECORDS, subjects.record(agent, task_id))
+            record = Record.of(found.body) if found else await self._queued(agent, task_id)
+            if record is None:
+                continue
+            place = found.sequence if found else 0
+            if record.overdue(time.time()):  # perhaps no worker ever comes: whoever looks writes it down
+                record.state = "expired"
+                if not await self._write(record, place):
+                    return await self._look(agent, task_id)
+                await self._forget(agent, task_id)
+            elif record.state == "dead" and await self._redriven(record):
+                record.state = "queued"
+            return record, place
+        raise errors.UnknownTask(f"agent {agent!r} has no task {task_id!r}")
+
+    async def _redriven(self, record: Record) -> bool:
+        """Whether a dead task waits to be tried again."""
+        found = await self._jetstream.last(TASKS, subjects.task(record.agent, "*", record.id))
+        return found is not None and found.sequence > record.origin and Header.REDRIVE in found.headers
+
+    async def _queued(self, agent: str, task_id: str) -> Record | None:
+        """The record of a task that no worker has written one for: it waits in the queue, or for its time."""
+        waiting = await self._waiting(agent, task_id)
+        if waiting is None:
+            return None
+        _, found = waiting
+        record = record_of(found.headers, found.body)
+        record.id, record.agent, record.queued, record.changed = task_id, agent, found.stored, found.stored
+        record.priority = priority_of(found.headers.get(Header.CLASS) or found.subject.split(".")[3])
+        return record
+
+    async def _forget(self, agent: str, task_id: str) -> None:
+        """Take a task out of the queue, wherever it waits."""
+        while (waiting := await self._waiting(agent, task_id)) is not None:
+            stream, found = waiting
+            await self._jetstream.delete(stream, found.sequence)
+
+    async def _waiting(self, agent: str, task_id: str) -> tuple[Stream, StoredMessage] | None:
+        """The message of a task that waits; one that a schedule of this name brought is none."""
+        for stream, subject in (
+            (TASKS, subjects.task(agent, "*", task_id)),
+            (LATER, subjects.later(agent, "once", task_id)),
+            (LATER, subjects.later(agent, "due", task_id)),
+        ):
+            found = await self._jetstream.last(stream, subject)
+            if found is not None and ".every." not in found.headers.get(Header.SCHEDULER, ""):
+                return stream, found
+        return None
+
+
+def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
+    """The first record of a task, from the message that started it."""
+    headers = headers or {}
+    try:
+        tool = str(orjson.loads(params.encoded()).get("name", ""))
+    except (ValueError, AttributeError):
+        tool = ""  # the handler will say what is wrong with it
+    keep = number(headers.get(Header.KEEP)) or DEFAULT_KEEP
+    expires = number(headers.get(Header.EXPIRES))
+    return Record(id="", agent="", tool=tool, principal=headers.get(Header.PRINCIPAL), keep=keep, expires=expires)
+
+
+def number(text: Any) -> float | None:
+    """A header's number; `None` for what is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,271 @@
+"""One agent, seen from whoever calls it: calls, tasks, streams, broadcasts, and what it says of itself.
+
+Above: the client. Below: the patterns, each with its own guarantee. Results come back as Python values.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Final, TypedDict
+from uuid import uuid4
+
+from typing_extensions import Unpack
+
+from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.description import Description
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
+from fabric_sdk.contracts.task import DEFAULT_KEEP, Priority
+from fabric_sdk.handle import OnProgress, Task, progress_to
+from fabric_sdk.patterns.broadcast import Answer, broadcast
+from fabric_sdk.patterns.call import Call, Caller
+from fabric_sdk.patterns.schedule import Schedule, Schedules
+from fabric_sdk.patterns.stream import Channel, Stream
+from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.results import value_of
+from fabric_sdk.routing.retry import is_safe
+
+DEFAULT_TIMEOUT: Final = 60.0
+"""Seconds a call may take if its caller does not say."""
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class How(TypedDict, total=False):
+    """How a task is started."""
+
+    key: str
+    """Names the task: while its end is kept, whoever starts it with this key again joins it."""
+    priority: Priority
+    """`critical`, `high`, `normal` (unless said otherwise) or `low`."""
+    delay: float
+    """Seconds before which it is not begun."""
+    at: datetime | float
+    """When it may begin: a time with its zone, or Unix time in seconds."""
+    expires: float
+    """Seconds after which it is not begun any more, and ends as `expired`."""
+    keep: float
+    """Seconds for which its end is kept: a day unless said otherwise, and two minutes at least if it has a key."""
+
+
+class AgentClient:
+    """One agent, seen from a caller."""
+
+    def __init__(self, caller: Caller, tasks: Tasks, schedules: Schedules, name: str) -> None:
+        self._caller = caller
+        self._tasks = tasks
+        self._schedules = schedules
+        self.name = name
+
+    async def call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        key: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """Call a tool and return its value.
+
+        A call inside a handler ends no later than the call being handled. If a worker is lost on the way, the call
+        goes to another one when the tool is marked read-only or idempotent, or when `key` is given.
+
+        Args:
+            tool: the tool's name.
+            arguments: its arguments, by name.
+            timeout: seconds.
+            key: idempotency key, the same for every repetition of the same piece of work.
+            on_progress: hears how far the work is.
+
+        Raises:
+            ToolError: the tool reported an error.
+            FabricError: the call did not reach a tool or its answer did not come; see `patterns.call`.
+        """
+
+        async def safe() -> bool:
+            described = (await self.describe()).tool(tool)
+            return is_safe(described.get("annotations") if described else None)
+
+        call = Call(
+            self.name,
+            "tools/call",
+            Body({"name": tool, "arguments": arguments or {}}),
+            scope_for(timeout),
+            safe=safe if key is None else True,
+            key=None if key is None else _checked_key(key),
+            on_frame=progress_to(on_progress) if on_progress else None,
+        )
+        return value_of(await self._caller.call(call))
+
+    async def start(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Task:
+        """Start a tool as a task: returns once the fabric has it on the disk.
+
+        It is done even if every process of the fabric dies meanwhile, and tried again as the tool's policy says.
+
+        Args:
+            tool: the tool's name.
+            arguments: its arguments, by name.
+            how: see `How`.
+
+        Raises:
+            InvalidParams: a name, a key or a time is not usable.
+            QueueFull: the queue takes no more; try again later.
+            TransportUnavailable: the broker did not answer, and whether it has the task is unknown; started again with
+                the same key, it is the same task.
+        """
+        start = self.plan(tool, arguments, **how)
+        fresh = await self._tasks.start(start)
+        return Task(self._tasks, self.name, start.id, joined=not fresh)
+
+    def plan(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Start:
+        """What `start` would start; for `Fabric.start_all`."""
+        now = time.time()
+        key, expires = how.get("key"), how.get("expires")
+        return Start(
+            agent=self.name,
+            params=Body({"name": tool, "arguments": arguments or {}}),
+            scope=scope_for(DEFAULT_TIMEOUT),
+            key=None if key is None else _checked_key(key),
+            priority=how.get("priority", "normal"),
+            at=_moment(how, now),
+            expires=None if expires is None else now + expires,
+            keep=how.get("keep", DEFAULT_KEEP),
+        )
+
+    async def schedule(
+        self,
+        name: str,
+        when: str,
+        tool: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        zone: str | None = None,
+        priority: Priority = "normal",
+    ) -> None:
+        """Start a tool as a task again and again, until `unschedule`; in place of any schedule of this name.
+
+        Args:
+            name: the schedule's own: letters, digits, hyphens, underscores.
+            when: `every 90s` (`ms`, `s`, `m`, `h`; a second at least), a cron expression of five fields (or six, with
+                seconds first), `@hourly`, `@daily` …
+            tool: the tool's name.
+            arguments: its arguments, by name.
+            zone: the time zone of a cron expression, as `Europe/Rome`; UTC by default.
+            priority: of the tasks.
+
+        Raises:
+            InvalidParams: the name, the expression or the zone is not usable.
+        """
+        schedule = Schedule(
+            agent=self.name,
+            name=name,
+            when=when,
+            zone=zone,
+            priority=priority,
+            tool=tool,
+            arguments=dict(arguments or {}),
+        )
+        await self._schedules.set(schedule, scope_for(DEFAULT_TIMEOUT), keep=DEFAULT_KEEP)
+
+    async def unschedule(self, name: str) -> bool:
+        """Remove a schedule; tell whether there was one of this name."""
+        return await self._schedules.remove(self.name, name)
+
+    @asynccontextmanager
+    async def open(self, stream: str, arguments: Mapping[str, Any] | None = None) -> AsyncGenerator[Stream]:
+        """Open a stream to one instance: `async with agent.open("chat") as stream: await stream.send(…)`.
+
+        Leaving the block ends both directions, and the handler with them. To see the handler through, `end` the stream
+        and read until nothing more comes. Leaving it with an exception cancels the stream.
+
+        Args:
+            stream: its name.
+            arguments: for its handler, by name.
+
+        Raises:
+            FabricError: no instance opened it; see `patterns.call`. Reading raises what the handler raised.
+        """
+        channel = Channel(self._caller.transport, uuid4().hex, "client", "worker")
+        await channel.open()
+        try:
+            params = Body({"name": stream, "arguments": arguments or {}, "stream": channel.id})
+            await self._caller.call(Call(self.name, "streams/open", params, scope_for(DEFAULT_TIMEOUT)))
+            yield Stream(channel, dict(arguments or {}))
+            await channel.leave()
+        except BaseException:  # also where the answer did not come: the handler may run
+            await channel.cancel()
+            raise
+        finally:
+            await channel.close()
+
+    async def broadcast(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> dict[str, Any]:
+        """Call a tool of every instance: what each returned, or the `FabricError` it ended in, by instance id.
+
+        Raises:
+            AgentUnavailable: there is no instance.
+            TransportUnavailable: nobody can be asked.
+        """
+        params, scope = Body({"name": tool, "arguments": arguments or {}}), scope_for(timeout)
+
+        def call_to(instance: str) -> Call:
+            return Call(self.name, "tools/call", params, scope, instance=instance)
+
+        def outcome(answer: Answer) -> Any:
+            try:
+                return value_of(answer.body) if answer.body is not None else answer.error
+            except errors.ToolError as said:
+                return said
+
+        answers = await broadcast(self._caller, self.name, call_to)
+        return {answer.instance: outcome(answer) for answer in answers}
+
+    def task(self, task_id: str) -> Task:
+        """The task of this id, whoever started it."""
+        return Task(self._tasks, self.name, task_id)
+
+    async def read(self, uri: str, *, timeout: float = DEFAULT_TIMEOUT) -> list[dict[str, Any]]:
+        """Read a resource: its MCP contents, each with `uri`, `mimeType` and `text` or `blob` (base64)."""
+        return (await self._ask("resources/read", {"uri": uri}, timeout))["contents"]
+
+    async def prompt(
+        self, name: str, arguments: Mapping[str, str] | None = None, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> list[dict[str, Any]]:
+        """Fill in a prompt: its MCP messages, each with `role` and `content`."""
+        return (await self._ask("prompts/get", {"name": name, "arguments": arguments or {}}, timeout))["messages"]
+
+    async def describe(self, *, timeout: float = DEFAULT_TIMEOUT, instance: str | None = None) -> Description:
+        """What the agent says of itself; `instance` asks a certain one."""
+        return Description.model_validate(await self._ask("fabric/describe", {}, timeout, instance))
+
+    async def _ask(self, method: str, params: dict[str, Any], timeout: float, instance: str | None = None) -> Any:
+        """Call a method that only reads."""
+        call = Call(self.name, method, Body(params), scope_for(timeout), safe=True, instance=instance)
+        return (await self._caller.call(call)).value()
+
+
+def _moment(how: How, now: float) -> float | None:
+    """When a task may begin: Unix time in seconds, or `None` for at once."""
+    delay, at = how.get("delay"), how.get("at")
+    if delay is not None and at is not None:
+        raise errors.InvalidParams("a task has a delay or a time, not both")
+    if delay is not None:
+        return now + delay
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise errors.InvalidParams("a time needs its zone: datetime.now(UTC), or .astimezone()")
+        return at.timestamp()
+    return at
+
+
+def _checked_key(key: str) -> str:
+    """`key`, if it can travel in a header."""
+    if _KEY.fullmatch(key) is None:
+        raise errors.InvalidParams("an idempotency key has 1 to 128 printable ASCII characters without spaces")
+    return key
