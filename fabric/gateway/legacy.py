@@ -28,6 +28,7 @@ from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.http import Receive, Scope, Send
 from fabric.gateway.rpc import Refusal
+from fabric.gateway.tasks import check_may_be_call
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
@@ -86,6 +87,7 @@ class Legacy:
         is_resource = ctx.method == "resources/read"
         try:
             route = self._forwarder.route(ctx.method, named if isinstance(named, str) else None)
+            check_may_be_call(route)
             level = _state(ctx).get(_LOG_LEVEL, rpc.LOG_LEVELS[0])
             frames = _Frames(ctx, rpc.levels_from(level))
             asker = Asker(_principal(ctx), on_frame=frames.hear)

@@ -8,21 +8,23 @@ follows the revision's transport chapter: JSON, envelope, duplicate headers, `_m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import orjson
 from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from fabric.gateway import rpc
+from fabric.gateway import rpc, tasks
 from fabric.gateway.admission import Headers
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.http import Exchange, Receive, Send, respond
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
-from fabric.gateway.view import CAPABILITIES, Route, complete
+from fabric.gateway.tasks import McpTasks
+from fabric.gateway.view import CAPABILITIES, complete
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
@@ -31,18 +33,33 @@ from fabric_sdk.patterns.call import OnFrame
 
 log = logging.getLogger(__name__)
 
+Work = Callable[[Asker], Awaitable[Body]]
+"""What answers a request, once it is known who asks."""
+
 VERSION: Final = "2026-07-28"
 _VERSION_JSON: Final = b'"2026-07-28"'
 _VERSION_BYTES: Final = b"2026-07-28"
 
+_NAMING: Final = {**NAMED, **tasks.NAMED}
+"""The member of params that the Mcp-Name header repeats, by method."""
+_OFFER: Final[dict[str, Any]] = {**CAPABILITIES, "extensions": {tasks.EXTENSION: {}}}
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
 
 
 class Modern:
     """The current revision's endpoint."""
 
-    def __init__(self, forwarder: Forwarder, catalogue: CatalogueKeeper, *, server: dict[str, Any], scope: str) -> None:
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        mcp_tasks: McpTasks,
+        catalogue: CatalogueKeeper,
+        *,
+        server: dict[str, Any],
+        scope: str,
+    ) -> None:
         self._forwarder = forwarder
+        self._tasks = mcp_tasks
         self._catalogue = catalogue
         self._server = server
         self._cache_scope = scope
@@ -65,21 +82,18 @@ class Modern:
                 return
             request = rpc.request_id(call)
             params = self._check(call, headers)
-            if call.method not in NAMED:
+            if call.method not in _NAMING:
                 await respond(send, 200, rpc.answer(request, self._answer_here(call.method, params)))
                 return
-            named = params.uri if call.method == "resources/read" else params.name
-            route = self._forwarder.route(call.method, None if named is UNSET else named)
-            if route.schema is not None:
-                self._check_param_headers(route.schema, params, raw_headers)
             meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
+            do = self._work(call, params, raw_headers)
         except Refusal as refusal:
             await respond(send, refusal.status, rpc.error(request, refusal.code, refusal.message, refusal.data))
             return
         exchange = Exchange(receive, send, may_stream=b"text/event-stream" in headers.get(b"accept", b"").lower())
         asker = Asker(principal, _trace(meta, headers), _frames(wishes, exchange))
-        await self._forward(request, call, str(named), route, asker, exchange)
+        await self._answer(request, do, asker, exchange)
 
     # the ladder
 
@@ -100,9 +114,9 @@ class Modern:
         version = VERSION if usual else _stated_version(meta, headers)
         if headers.get(b"mcp-method", b"").decode("latin-1") != call.method:
             raise Refusal(rpc.HEADER_MISMATCH, "the Mcp-Method header is not the method in the body")
-        if (member := NAMED.get(call.method)) is not None:
+        if (member := _NAMING.get(call.method)) is not None:
             stated = headers.get(b"mcp-name")
-            value = params.uri if member == "uri" else params.name
+            value = _named(params, member)
             if value is not UNSET and (stated is None or decode_header_value(stated.decode("latin-1")) != value):
                 raise Refusal(rpc.HEADER_MISMATCH, f"the Mcp-Name header is not params.{member} in the body")
         if version != VERSION:
@@ -133,7 +147,7 @@ class Modern:
         """What the gateway answers itself."""
         view = self._catalogue.view
         if method == "server/discover":
-            result: dict[str, Any] = {"supportedVersions": [VERSION], "capabilities": CAPABILITIES}
+            result: dict[str, Any] = {"supportedVersions": [VERSION], "capabilities": _OFFER}
             if view.instructions:
                 result["instructions"] = view.instructions
         elif method in _LISTS:
@@ -142,12 +156,31 @@ class Modern:
             raise Refusal(rpc.METHOD_NOT_FOUND, f"this server does not serve {method!r}")
         return complete(result, self._server, self._cache_scope)
 
-    async def _forward(
-        self, request: bytes, call: Rpc, named: str, route: Route, asker: Asker, exchange: Exchange
-    ) -> None:
+    def _work(self, call: Rpc, params: Params, raw_headers: Iterable[tuple[bytes, bytes]]) -> Work:
+        """What is to be done for a request that names something.
+
+        Raises:
+            Refusal: nothing is.
+        """
+        method = call.method
+        if method in tasks.NAMED:
+            return partial(self._tasks.answer, method, params)
+        stated = _named(params, NAMED[method])
+        named = None if stated is UNSET else stated
+        route = self._forwarder.route(method, named)
+        if route.schema is not None:
+            self._check_param_headers(route.schema, params, raw_headers)
+        encoded = bytes(cast("Any", call.params))
+        if self._tasks.wanted(route, params):
+            return partial(self._tasks.start, str(named), route, encoded)
+        return partial(self._forwarder.forward, method, str(named), route, encoded)
+
+    async def _answer(self, request: bytes, do: Work, asker: Asker, exchange: Exchange) -> None:
         try:
-            result = await self._forwarder.forward(call.method, named, route, bytes(cast("Any", call.params)), asker)
-            status, answer = 200, rpc.answer(request, result.encoded())
+            status, answer = 200, rpc.answer(request, (await do(asker)).encoded())
+        except Refusal as refusal:
+            status = refusal.status
+            answer = rpc.error(request, refusal.code, refusal.message, refusal.data)
         except FabricError as failure:
             wire = to_wire(failure)
             status = rpc.STATUS.get(wire["code"], 200)
@@ -158,6 +191,10 @@ class Modern:
                 return  # the client hung up, which is how this revision cancels; the call was told
             raise
         await exchange.finish(status, answer, rpc.event)
+
+
+def _named(params: Params, member: str) -> str | UnsetType:
+    return params.uri if member == "uri" else params.task_id if member == "taskId" else params.name
 
 
 class _Folded(dict[str, str]):

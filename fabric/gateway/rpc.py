@@ -61,6 +61,8 @@ class Params(Struct, frozen=True):
     uri: str | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
     arguments: Raw | UnsetType = UNSET
+    task_id: str | UnsetType = msgspec.field(default=UNSET, name="taskId")
+    input_responses: Raw | UnsetType = msgspec.field(default=UNSET, name="inputResponses")
 
 
 class Rpc(Struct, frozen=True):

@@ -26,6 +26,7 @@ from mcp.server.mcpserver.prompts.base import Prompt, UserMessage
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp.types import (
+    INTERNAL_ERROR,
     MISSING_REQUIRED_CLIENT_CAPABILITY,
     AudioContent,
     Completion,
@@ -441,6 +442,68 @@ async def only_what_the_client_can(ctx: Context) -> str | InputRequiredResult:
     if not questions:
         return "This client can be asked nothing."
     return InputRequiredResult(input_requests=questions, request_state="asked-what-the-client-can")
+
+
+# --- tools that run as tasks, 2026-07-28 with the tasks extension ------------------------------------------------
+
+
+def runs_as_task(mcp: str = "optional", *, asks_first: bool = False) -> dict[str, Any]:
+    """The policy that the fabric reads in a tool's `_meta`; one attempt, so that what fails has failed."""
+    return {"fabric/task": {"mcp": mcp, "attempts": 1, "asks_first": asks_first}}
+
+
+@server.tool("greet", structured_output=False)
+def greet(name: str = "nobody") -> str:
+    """Greets at once, and never as a task."""
+    return f"Hello, {name}!"
+
+
+@server.tool("slow_compute", structured_output=False, meta=runs_as_task())
+async def slow_compute(seconds: float, label: str = "") -> str:
+    """Takes so many seconds, unless it is cancelled."""
+    await asyncio.sleep(seconds)
+    return f"{label}: computed for {seconds:g} s"
+
+
+@server.tool("failing_job", structured_output=False, meta=runs_as_task("required"))
+async def failing_job() -> str:
+    """Fails as tools do, after a while."""
+    await asyncio.sleep(1)
+    raise ToolError("This job intentionally fails")
+
+
+@server.tool("protocol_error_job", structured_output=False, meta=runs_as_task())
+async def protocol_error_job() -> str:
+    """Fails as servers do."""
+    raise MCPError(code=INTERNAL_ERROR, message="This job intentionally breaks the server")
+
+
+@server.tool("confirm_delete", structured_output=False, meta=runs_as_task())
+async def confirm_delete(ctx: Context, filename: str = "nothing") -> str | InputRequiredResult:
+    """Asks before it deletes; nothing waits in a worker meanwhile."""
+    if answered(ctx, "confirm", "confirm"):
+        return f"Deleted {filename}."
+    return InputRequiredResult(input_requests={"confirm": question(f"Delete {filename}?", "confirm", "boolean")})
+
+
+@server.tool("multi_input", structured_output=False, meta=runs_as_task())
+async def multi_input(ctx: Context) -> str | InputRequiredResult:
+    """Asks two things at once."""
+    questions: dict[str, InputRequest] = {
+        "name": question("What is your name?", "name"),
+        "confirm": question("Are you sure?", "confirm", "boolean"),
+    }
+    if questions.keys() <= (ctx.input_responses or {}).keys():
+        return "Both answers are here."
+    return InputRequiredResult(input_requests=questions)
+
+
+@server.tool("test_tool_with_task", structured_output=False, meta=runs_as_task("required", asks_first=True))
+async def tool_with_task(ctx: Context) -> str | InputRequiredResult:
+    """Asks in the call, and works in the task that comes of it."""
+    if name := answered(ctx, "user_name", "name"):
+        return f"Worked for {name}."
+    return InputRequiredResult(input_requests={"user_name": question("What is your name?", "name")})
 
 
 # --- changes of the lists ----------------------------------------------------------------------------------------

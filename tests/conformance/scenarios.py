@@ -17,8 +17,21 @@ _TOOL_CALLS = (
     "tools-call-with-progress",
 )
 
+_TASKS = (
+    "tasks-lifecycle",
+    "tasks-capability-negotiation",
+    "tasks-dispatch-and-envelope",
+    "tasks-mrtr-composition",
+    "tasks-mrtr-input",
+    "tasks-request-headers",
+    "tasks-request-state-removal",
+    "tasks-required-task-error",
+    "tasks-wire-fields",
+)
+"""All of the tasks extension, but for `tasks-status-notifications`, which checks nothing yet."""
+
 PROMISED: dict[str, tuple[str, ...]] = {
-    MODERN: ("server-stateless", "http-header-validation", "dns-rebinding-protection", *_TOOL_CALLS),
+    MODERN: ("server-stateless", "http-header-validation", "dns-rebinding-protection", *_TOOL_CALLS, *_TASKS),
     HANDSHAKE: (
         "server-initialize",
         "ping",

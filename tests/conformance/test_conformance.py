@@ -3,7 +3,7 @@
 Behind the gateway is a pool of worker processes that host `everything.py:server`. To see how the same scenarios fare
 without the fabric: `python -m conformance.compare`.
 
-Proves: TR-1
+Proves: TR-1, PT-3
 """
 
 from collections.abc import Callable

@@ -1,0 +1,197 @@
+"""MCP's tasks (the extension `io.modelcontextprotocol/tasks`): a call becomes a durable task, and is asked for later.
+
+Above: `modern`. Below: the fabric's own tasks; nothing is kept here, so any gateway answers for any task.
+
+A task's id names its agent, and what nobody can guess. Whoever did not start a task is told that there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import orjson
+from mcp_types import CreateMessageResult, ElicitResult, ListRootsResult
+from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
+from pydantic import BaseModel, ValidationError
+
+from fabric.gateway import rpc
+from fabric.gateway.forward import Asker, own_params
+from fabric.gateway.rpc import Params, Refusal
+from fabric.gateway.view import Route
+from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
+from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.task import Record
+from fabric_sdk.patterns.task import Start, Tasks
+
+EXTENSION: Final = "io.modelcontextprotocol/tasks"
+NAMED: Final = dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId")
+"""The extension's methods, and the member of params that says which task."""
+
+_POLL_MS: Final = 1000
+_STATUS: Final = {
+    "queued": "working",
+    "running": "working",
+    "dead": "failed",
+    "expired": "failed",
+}
+"""MCP's word for a task's state, where it is another."""
+_ANSWERS: Final[Mapping[str, type[BaseModel]]] = {
+    "elicitation/create": ElicitResult,
+    "sampling/createMessage": CreateMessageResult,
+    "roots/list": ListRootsResult,
+}
+
+
+class McpTasks:
+    """The fabric's tasks, as MCP clients see them."""
+
+    def __init__(self, tasks: Tasks, *, server: dict[str, Any]) -> None:
+        self._tasks = tasks
+        self._stamp = {"_meta": {"io.modelcontextprotocol/serverInfo": server}}
+
+    def wanted(self, route: Route, params: Params) -> bool:
+        """Whether this call is to become a task.
+
+        Raises:
+            Refusal: it can be nothing else, and its client knows no tasks.
+        """
+        policy = route.policy
+        if policy is None or policy.mcp == "never":
+            return False
+        if not _declared(params):
+            check_may_be_call(route)
+            return False
+        return not policy.asks_first or params.input_responses is not rpc.UNSET
+
+    async def start(self, named: str, route: Route, params: bytes, asker: Asker) -> Body:
+        """Make a call a task; it can be asked for as soon as this returns."""
+        assert route.policy is not None
+        scope = scope_for(route.policy.timeout, principal=asker.principal, trace=asker.trace)
+        start = Start(
+            agent=route.agent, params=Body(encoded=own_params("tools/call", named, route, params)), scope=scope
+        )
+        now = time.time()
+        await self._tasks.start(start)
+        record = Record(start.id, start.agent, queued=now, changed=now, keep=start.keep)
+        return self._result("task", shown(record, now))
+
+    async def answer(self, method: str, params: Params, asker: Asker) -> Body:
+        """Answer one of the extension's methods.
+
+        Raises:
+            Refusal: the client knows no tasks, or it has none of this id.
+        """
+        if not _declared(params):
+            raise _undeclared(f"{method!r} is of the tasks extension")
+        record = await self._mine(params.task_id, asker.principal)
+        if method == "tasks/get":
+            return self._result("complete", {**shown(record, time.time()), **await self._outcome(record)})
+        if method == "tasks/update":
+            answers = _checked_answers(record, rpc.value_of(params.input_responses))
+            await self._tasks.answer(record.agent, record.id, answers)
+        else:
+            await self._tasks.cancel(record.agent, record.id)
+        return self._result("complete", {})
+
+    async def _mine(self, task_id: Any, principal: str | None) -> Record:
+        """The record of a task that `principal` started."""
+        if not isinstance(task_id, str):
+            raise Refusal(rpc.INVALID_PARAMS, "params.taskId must be a string")
+        agent, _, own_id = task_id.partition(".")
+        try:
+            record = await self._tasks.read(checked_agent_name(agent), own_id)
+        except (errors.UnknownTask, errors.ConfigurationError):
+            record = None
+        if record is None or record.principal != principal:
+            raise Refusal(rpc.INVALID_PARAMS, "there is no such task, or its end is no longer kept")
+        return record
+
+    async def _outcome(self, record: Record) -> dict[str, Any]:
+        """What a task led to so far: its result, its error, or questions."""
+        if record.state != "completed":
+            return _outcome(record)
+        try:
+            return {"result": orjson.Fragment((await self._tasks.result(record)).encoded())}
+        except errors.FabricError as lost:
+            raise Refusal(lost.code, str(lost)) from lost
+
+    def _result(self, kind: str, members: dict[str, Any]) -> Body:
+        return Body({**members, "resultType": kind, **self._stamp})
+
+
+def check_may_be_call(route: Route) -> None:
+    """See that a client which knows no tasks may call this.
+
+    Raises:
+        Refusal: it is a tool that runs only as a task.
+    """
+    if route.policy is not None and route.policy.mcp == "required":
+        raise _undeclared("this tool runs only as a task")
+
+
+def shown(record: Record, now: float) -> dict[str, Any]:
+    """How a task stands, in MCP's words, without what it led to."""
+    # Its end is kept for so long, whenever that is: until then, the time it may be asked for grows with its age.
+    kept_until = (record.changed if record.ended else now) + record.keep
+    task: dict[str, Any] = {
+        "taskId": f"{record.agent}.{record.id}",
+        "status": _STATUS.get(record.state, record.state),
+        "createdAt": _moment(record.queued),
+        "lastUpdatedAt": _moment(record.changed),
+        "ttlMs": int((kept_until - record.queued) * 1000),
+    }
+    if not record.ended:
+        task["pollIntervalMs"] = _POLL_MS
+    if record.state == "running" and record.progress and (words := record.progress.get("message")):
+        task["statusMessage"] = words
+    return task
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    """What a task led to so far, but for its result: its error, or questions."""
+    if record.state == "expired":
+        return {"error": errors.to_wire(errors.TaskExpired())}
+    if record.state == "dead":
+        last: dict[str, Any] = record.errors[-1] if record.errors else {}
+        message = last.get("error") or "the task failed for good"
+        return {"error": {"code": last.get("code", errors.TaskDead.code), "message": message}}
+    if record.state == "input_required" and record.parked is not None:
+        return {"inputRequests": record.parked["requests"]}
+    return {}
+
+
+def _checked_answers(record: Record, answers: Any) -> dict[str, Any]:
+    """The answers, if each fits its question: a wrong one would fail the task, a refused one can be mended."""
+    if not isinstance(answers, dict):
+        raise Refusal(rpc.INVALID_PARAMS, "params.inputResponses must be an object")
+    given = cast("dict[str, Any]", answers)
+    asked: dict[str, Any] = record.parked["requests"] if record.parked else {}
+    for key in asked.keys() & given.keys():
+        if (kind := _ANSWERS.get(asked[key].get("method"))) is not None:
+            try:
+                kind.model_validate(given[key])
+            except ValidationError as wrong:
+                raise Refusal(rpc.INVALID_PARAMS, f"params.inputResponses[{key!r}]: {wrong}") from None
+    return given
+
+
+def _declared(params: Params) -> bool:
+    """Whether the client said, with this very request, that it knows tasks."""
+    capabilities = None if params.meta is rpc.UNSET else rpc.value_of(params.meta.capabilities)
+    extensions: Any = cast("dict[str, Any]", capabilities).get("extensions") if isinstance(capabilities, dict) else None
+    return isinstance(extensions, dict) and isinstance(cast("dict[str, Any]", extensions).get(EXTENSION), dict)
+
+
+def _undeclared(why: str) -> Refusal:
+    data: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+    message = f"{why}: the client must declare the extension {EXTENSION} in its capabilities"
+    return Refusal(MISSING_REQUIRED_CLIENT_CAPABILITY, message, data=data)
+
+
+def _moment(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
