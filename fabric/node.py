@@ -1,7 +1,8 @@
 """One whole fabric on one machine: what `fabric up` runs. The composition root; no other file builds all of it.
 
 Above: the command line. Below: embedded servers, supervision, gateway, registry. Every part is a process of its own
-under one supervisor: brokers first, then the registry, the gateway, and the user's pools; stopped in reverse.
+under one supervisor: brokers first, then the registry, the gateway beside the agent `durable`, and the user's pools;
+stopped in reverse.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
 
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
+_DURABLE: Final = PoolSpec(target="fabric.durable.service:agent", name="durable")
 _BACKLOG: Final = 2048
 _LISTED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
@@ -87,8 +89,11 @@ async def _start(
     run = folder.inside("run")
 
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
-    await supervisor.start(_gateway_spec(settings, shared, token, listener.fileno(), host, port))
-    pools = zip(plan.pools, labels((_REGISTRY, *plan.pools))[1:], strict=True)
+    audited = {"FABRIC_NATS_SYSTEM_URL": settings.nats_system_url} if settings.nats_system_url else {}
+    durable = Copies(supervisor, worker_specs(_DURABLE, run=run, env=shared | audited))
+    gateway = _gateway_spec(settings, shared, token, listener.fileno(), host, port)
+    await asyncio.gather(supervisor.start(gateway), durable.scale(1))
+    pools = zip(plan.pools, labels((_REGISTRY, _DURABLE, *plan.pools))[2:], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
     await asyncio.gather(*(each.scale(plan.processes) for each in copies))
     await _listed(len(plan.pools), host, port)
@@ -151,6 +156,8 @@ _GATEWAY_SETTINGS: Final = {
     "max_body",
     "max_header",
     "max_concurrent",
+    "max_connections",
+    "client_timeout",
     "allowed_hosts",
     "allowed_origins",
 }

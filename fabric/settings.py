@@ -32,7 +32,7 @@ PREFIX = "FABRIC_"
 NATS_SCHEMES = ("nats", "tls")
 REDIS_SCHEMES = ("redis", "rediss")
 
-_MAY_HOLD_SECRETS = {"token", "nats_url", "redis_url"}
+_MAY_HOLD_SECRETS = {"token", "nats_url", "nats_system_url", "redis_url"}
 
 
 class SettingsError(ConfigurationError):
@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     # The addresses may hold passwords, so `repr` leaves them out.
     nats_url: str | None = Field(
         None, repr=False, description="the address of your NATS server, like nats://127.0.0.1:4222"
+    )
+    nats_system_url: str | None = Field(
+        None,
+        repr=False,
+        description="the address of your NATS servers for a user of their system account, like nats://sys:…@host:4222; "
+        "with it, the replicas of all streams are compared in the background",
     )
     redis_url: str | None = Field(
         None, repr=False, description="the address of your Redis server, like redis://127.0.0.1:6379"
@@ -100,7 +106,7 @@ class Settings(BaseSettings):
         (), description="origins of web pages, separated by commas, like https://example.com"
     )
 
-    @field_validator("nats_url")
+    @field_validator("nats_url", "nats_system_url")
     @classmethod
     def _is_nats(cls, value: str | None) -> str | None:
         # Several servers of one cluster are separated by commas.

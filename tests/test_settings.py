@@ -39,6 +39,7 @@ def test_without_anything_given_the_defaults_stand() -> None:
 def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "NATS_URL": "nats://a:4222, tls://b:4222",
+        "NATS_SYSTEM_URL": "nats://sys:sys@a:4222",
         "REDIS_URL": "rediss://cache:6379/1",
         "DATA": "/srv/fabric",
         "HOST": "0.0.0.0",

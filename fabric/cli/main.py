@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fabric.cli import bench, call, doctor, gateway, ps, up, worker
+from fabric.cli import bench, call, dead, doctor, gateway, ps, schedule, task, topics, up, worker
 
 app = typer.Typer(
     name="fabric",
@@ -19,6 +19,10 @@ app.command()(gateway.gateway)
 app.command()(call.call)
 app.command()(ps.ps)
 app.command()(ps.tools)
+app.add_typer(task.app)
+app.add_typer(dead.app)
+app.add_typer(schedule.app)
+app.add_typer(topics.app)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 

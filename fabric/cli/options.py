@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fabric_sdk.contracts.task import Priority
+
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -16,5 +18,7 @@ DataOption = Annotated[
         file_okay=True,
     ),
 ]
+OfAgentOption = Annotated[str | None, typer.Option("--agent", help="Only this agent's.")]
+PriorityOption = Annotated[Priority, typer.Option("--priority", help="How soon, where others wait too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for an answer.", min=0.001)]

@@ -17,7 +17,7 @@ from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessSt
 from fabric_sdk.contracts.errors import TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
-_PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL"})
+_PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL", "FABRIC_NATS_SYSTEM_URL"})
 """Not for the code of agents' authors: workers talk to NATS alone, and callers' tokens stay at the door."""
 _STARTUP_SECONDS = 60.0
 _DRAIN_SECONDS = 35.0

@@ -65,7 +65,7 @@ def test_what_works_ends_with_code_0(done: dict[str, Done], name: str) -> None:
 def test_ps_shows_each_instance(done: dict[str, Done], node: Up) -> None:
     pid = node.pids["hello-1"]
     heading, *rows = [line.split()[0] for line in done["ps"].out.splitlines()]
-    assert (heading, sorted(rows)) == ("AGENT", ["hello", "registry"])
+    assert (heading, sorted(rows)) == ("AGENT", ["durable", "hello", "registry"])
     assert f":{pid}" in done["ps"].out
     agents: list[dict[str, Any]] = done["ps as JSON"].json["agents"]
     (hello,) = (agent for agent in agents if agent["name"] == "hello")
@@ -90,9 +90,10 @@ def test_call_prints_the_value_alone_on_standard_output(done: dict[str, Done], n
 
 def test_doctor_finds_every_part_well(done: dict[str, Done]) -> None:
     assert {finding["check"]: finding["state"] for finding in done["doctor as JSON"].json} == dict.fromkeys(
-        ("python", "binaries", "settings", "nats", "redis", "registry", "agents", "gateway"), "ok"
+        ("python", "binaries", "settings", "nats", "jetstream", "streams", "redis", "registry", "agents", "gateway"),
+        "ok",
     )
-    assert done["doctor"].out.count("ok ") == 8
+    assert done["doctor"].out.count("ok ") == 10
 
 
 def test_the_environment_names_the_data_folder_or_the_bus(node: Up, data: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from registry.conftest import until
 
 from cli.command import Done, Up, fabric, up, worker
-from fabric.cli.calling import arguments, wanted
+from fabric.cli import calling
 from fabric.cli.connection import there_are
 from fabric.cli.console import print_json, seen
 from fabric.cli.ps import disagreements
@@ -141,12 +141,12 @@ def test_doctor_tells_of_variables_without_effect_and_a_root_that_is_not_there(n
 
 
 def test_a_tool_is_named_in_one_word_or_two() -> None:
-    assert [wanted(*words) for words in (("a", ["t", "x=1"]), ("a.t", ["x=1"]), ("a_t", ["x=1"]))] == [
+    assert [calling.wanted(*words) for words in (("a", ["t", "x=1"]), ("a.t", ["x=1"]), ("a_t", ["x=1"]))] == [
         ("a", "t", ["x=1"])
     ] * 3
-    assert wanted("a-b_c_d.e", []) == ("a-b", "c_d.e", [])
+    assert calling.wanted("a-b_c_d.e", []) == ("a-b", "c_d.e", [])
     with pytest.raises(ConfigurationError, match="no tool is named"):
-        wanted("a", [])
+        calling.wanted("a", [])
 
 
 STRING = {"type": "string"}
@@ -182,7 +182,7 @@ STRING = {"type": "string"}
 def test_a_value_is_json_where_the_schema_takes_it(schema: Any, text: str, value: Any) -> None:
     definitions = {"Text": STRING, "Loop": {"$ref": "#/$defs/Loop"}}
     whole = {"properties": {"x": schema}, "$defs": definitions}
-    assert arguments([f"x={text}"], whole) == {"x": value}
+    assert calling.arguments([f"x={text}"], whole) == {"x": value}
 
 
 def test_names_that_are_near_come_first_and_never_too_many() -> None:

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nats() -> Generator[PrivateNats]:
-    with private_nats() as nats:
+    with private_nats('jetstream { store_dir: "js", sync_interval: always }\n') as nats:
         yield nats
 
 
@@ -65,13 +65,14 @@ def test_they_are_used_and_none_is_started_beside_them(own: Up, nats: PrivateNat
     assert catalogue(own)["revision"] > 0, "it comes from Redis"
     checks = {each["check"]: each for each in doctor(own).json}
     assert "version 6.2." in checks["redis"]["detail"]
+    assert checks.pop("jetstream")["state"] == "warning", "its monitor is off, so nobody can ask how it syncs"
     assert {each["state"] for each in checks.values()} == {"ok"}
 
 
 def test_redis_goes_away_and_comes_back_empty(own: Up, redis: RedisServer) -> None:
     redis.kill()
     wait_until(lambda: catalogue(own)["revision"] == 0, what="a catalogue from the bus")
-    assert names(own) == {"hello", "registry"}
+    assert names(own) == {"durable", "hello", "registry"}
     assert says(own).out == "hi\n"
     unwell = doctor(own)
     assert unwell.code == 1
@@ -79,7 +80,7 @@ def test_redis_goes_away_and_comes_back_empty(own: Up, redis: RedisServer) -> No
     assert all(each["fix"] for each in unwell.json if each["state"] == "failed")
     redis.start()
     wait_until(lambda: catalogue(own)["revision"] > 0, what="a catalogue in Redis")
-    assert names(own) == {"hello", "registry"}, "it is whole or not there"
+    assert names(own) == {"durable", "hello", "registry"}, "it is whole or not there"
 
 
 def test_nats_goes_away_and_comes_back(own: Up, nats: PrivateNats) -> None:

@@ -1,0 +1,144 @@
+"""Does every replica of every stream hold what the others hold? nats-server does not look itself (nats-server #7549).
+
+Above: `fabric doctor`, the durable agent. Below: the servers' own monitoring, over the system account. A replica that
+lost messages to a damaged disk says nothing and may even become the leader; only counting side by side shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+from fabric_sdk import Fabric, FabricError
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.patterns.gather import gather
+from fabric_sdk.transports.base import Transport
+from fabric_sdk.transports.nats import NatsTransport
+
+log = logging.getLogger(__name__)
+
+ALARM: Final = "fabric.alarm.replica"
+"""The topic of alarms: `{"stream", "server", "missing"}`."""
+LOOKS: Final = 3
+"""Looks in a row in which a replica must lack messages: one that is only behind catches up in between."""
+BETWEEN: Final = 5.0
+"""Seconds between two looks."""
+_WATCH_SECONDS: Final = 60.0
+_GATHER_SECONDS: Final = 1.0
+_IN_FLIGHT: Final = 64
+"""Messages that may be missing while a stream is written to: acknowledgements reach replicas one after the other."""
+_QUESTION: Final = "$SYS.REQ.SERVER.PING.JSZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What one server says of its copy of a stream."""
+
+    server: str
+    messages: int
+    last: int
+    """The sequence of the last message that was ever stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One replica that has silently lost messages."""
+
+    stream: str
+    server: str
+    missing: int
+
+    def __str__(self) -> str:
+        return f"the copy of {self.stream} on {self.server} lacks {self.missing} messages that others have"
+
+
+Look = Mapping[str, tuple[Replica, ...]]
+"""The replicas of each stream, by `account/stream`."""
+
+
+def replicas_in(answers: Iterable[Any]) -> Look:
+    """What the servers answered, sorted by stream."""
+    found: defaultdict[str, list[Replica]] = defaultdict(list)
+    for answer in cast("Iterable[dict[str, dict[str, Any]]]", answers):
+        data, server = answer.get("data", {}), str(answer.get("server", {}).get("name", "?"))
+        for account in cast("list[dict[str, Any]]", data.get("account_details") or ()):
+            for stream in cast("list[dict[str, Any]]", account.get("stream_detail") or ()):
+                state = stream["state"]
+                replica = Replica(server, int(state["messages"]), int(state["last_seq"]))
+                found[f"{account['name']}/{stream['name']}"].append(replica)
+    return {name: tuple(copies) for name, copies in found.items()}
+
+
+def lacking(before: Look, now: Look) -> dict[tuple[str, str], int]:
+    """How many messages each replica lacks beside the fullest one, by stream and server; only those that lack any."""
+    missing: dict[tuple[str, str], int] = {}
+    for stream, copies in now.items():
+        fullest = max(copies, key=lambda copy: copy.messages)
+        still = {copy.last for copy in (*copies, *before.get(stream, ()))} == {fullest.last}
+        for copy in copies:
+            lag = max(0, fullest.last - copy.last)
+            lack = fullest.messages - copy.messages - lag
+            if lack > (0 if still else _IN_FLIGHT):
+                missing[stream, copy.server] = lack
+    return missing
+
+
+async def look(system: Transport) -> Look:
+    """Ask every server, once.
+
+    Raises:
+        TransportUnavailable: nobody can be asked.
+    """
+    question = Body({"accounts": True, "streams": True})
+    return replicas_in(await gather(system, _QUESTION, seconds=_GATHER_SECONDS, body=question))
+
+
+async def audit(system: Transport, *, between: float = BETWEEN) -> list[Alarm]:
+    """Look several times, and return the replicas that lacked messages each time.
+
+    Args:
+        system: a connection to the system account.
+        between: seconds between two looks.
+
+    Raises:
+        TransportUnavailable: nobody can be asked.
+    """
+    seen = await look(system)
+    suspects: dict[tuple[str, str], int] | None = None
+    for _ in range(LOOKS):
+        await asyncio.sleep(between)
+        before, seen = seen, await look(system)
+        now = lacking(before, seen)
+        suspects = (
+            now if suspects is None else {key: min(lack, now[key]) for key, lack in suspects.items() if key in now}
+        )
+    return [Alarm(stream, server, lack) for (stream, server), lack in sorted((suspects or {}).items())]
+
+
+async def watch(fabric: Fabric, system_url: str) -> None:
+    """Audit again and again; each alarm is logged, and published as an event on `ALARM`, once for as long as it lasts.
+
+    Ends when it is cancelled, and never by itself: without the servers' answers, it says so and tries again.
+    """
+    raised: set[tuple[str, str]] = set()
+    while True:
+        try:
+            system = await NatsTransport.connect(system_url, name="agent-fabric-audit")
+            try:
+                while True:
+                    alarms = await audit(system)
+                    for alarm in alarms:
+                        if (alarm.stream, alarm.server) not in raised:
+                            log.error("%s: stop that server, remove its copy, and let it be made anew", alarm)
+                            await fabric.publish(ALARM, asdict(alarm))
+                    raised = {(alarm.stream, alarm.server) for alarm in alarms}
+                    await asyncio.sleep(_WATCH_SECONDS)
+            finally:
+                await system.close()
+        except FabricError as away:
+            log.warning("the replicas of streams cannot be compared: %s", away)
+            await asyncio.sleep(_WATCH_SECONDS)

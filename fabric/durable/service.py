@@ -1,0 +1,165 @@
+"""The agent `durable`: what `fabric task|dead|schedule|events schemas` do, for agents.
+
+Above: `fabric up`, which starts it beside the registry. Below: the SDK's client, out of each call's context. It holds
+nothing, so any number of instances share the work, and none is missed: what it shows lies with the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from fabric.durable import letters, tasks
+from fabric.durable.audit import watch
+from fabric.durable.letters import Handled, chosen
+from fabric.settings import PREFIX
+from fabric_sdk import Agent, Context, Fabric
+from fabric_sdk.contracts.errors import UnknownName
+from fabric_sdk.contracts.event import checked_pattern
+from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.task import State
+from fabric_sdk.patterns.dead import DeadLetter, Which
+from fabric_sdk.patterns.schedule import Schedule
+from fabric_sdk.patterns.schema import Compatibility, Schema
+
+_READS: Final = {"readOnlyHint": True}
+_CHANGES: Final = {"destructiveHint": False, "idempotentHint": True}
+_DESTROYS: Final = {"destructiveHint": True, "idempotentHint": True}
+
+Limit = Annotated[int, Field(ge=1, le=1000, description="At most so many.")]
+
+
+@asynccontextmanager
+async def _audited(fabric: Fabric) -> AsyncGenerator[None]:
+    """Compares the replicas of all streams in the background, where it may ask the servers."""
+    system_url = os.environ.get(f"{PREFIX}NATS_SYSTEM_URL")
+    watching = asyncio.create_task(watch(fabric, system_url)) if system_url else None
+    try:
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+
+agent = Agent(
+    "durable",
+    version="1.0.0",
+    description="Looks after durable work: tasks, dead letters, schedules, schemas of events.",
+    kind="platform",
+    lifespan=_audited,
+)
+
+
+@agent.tool(annotations=_READS)
+async def list_tasks(
+    ctx: Context, agent: str | None = None, state: State | None = None, limit: Limit = 100
+) -> list[dict[str, Any]]:
+    """Tasks of one agent or all, in one state or any, the newest last; without results."""
+    found = await tasks.listed(ctx.fabric, agent=_whose(agent), state=state, limit=limit)
+    return [tasks.summary(record) for record in found]
+
+
+@agent.tool(annotations=_READS)
+async def show_task(ctx: Context, id: str) -> dict[str, Any]:
+    """How one task stands: its state, its attempts and their errors, its result."""
+    return tasks.everything(await (await tasks.located(ctx.fabric, id)).status())
+
+
+@agent.tool(annotations=_DESTROYS)
+async def cancel_task(ctx: Context, id: str) -> dict[str, Any]:
+    """End a task, unless it has ended; tells how it ended."""
+    return tasks.summary(await (await tasks.located(ctx.fabric, id)).cancel())
+
+
+@agent.tool(annotations=_READS)
+async def list_dead(
+    ctx: Context,
+    agent: str | None = None,
+    tool: str | None = None,
+    error: str | None = None,
+    before: float | None = None,
+    limit: Limit = 100,
+) -> list[dict[str, Any]]:
+    """Tasks that failed for good, oldest first, each with its last error.
+
+    Filters: agent, tool, a part of the last error, and a Unix time in seconds before which they died.
+    """
+    found = [letter async for letter in ctx.fabric.dead.find(_which(agent, tool, error, before))]
+    return [letters.summary(letter) for letter in found[:limit]]
+
+
+@agent.tool(annotations=_READS)
+async def show_dead(ctx: Context, id: str) -> DeadLetter:
+    """One dead letter: the message, and of each attempt its error, worker, time and trace."""
+    return await ctx.fabric.dead.show(id)
+
+
+@agent.tool(annotations=_CHANGES)
+async def redrive_dead(
+    ctx: Context,
+    ids: list[str] | None = None,
+    everything: bool = False,
+    agent: str | None = None,
+    tool: str | None = None,
+    error: str | None = None,
+    before: float | None = None,
+) -> Handled:
+    """Try dead tasks again: those of these ids, or with `everything` all that fit the filters (as in `list_dead`)."""
+    which = _which(agent, tool, error, before)
+    return await letters.redrive(ctx.fabric, await chosen(ctx.fabric, ids or (), which, everything=everything))
+
+
+@agent.tool(annotations=_DESTROYS)
+async def purge_dead(
+    ctx: Context,
+    ids: list[str] | None = None,
+    everything: bool = False,
+    agent: str | None = None,
+    tool: str | None = None,
+    error: str | None = None,
+    before: float | None = None,
+) -> Handled:
+    """Forget dead letters: those of these ids, or with `everything` all that fit the filters (as in `list_dead`)."""
+    which = _which(agent, tool, error, before)
+    return await letters.purge(ctx.fabric, await chosen(ctx.fabric, ids or (), which, everything=everything))
+
+
+@agent.tool(annotations=_READS)
+async def list_schedules(ctx: Context, agent: str | None = None) -> list[Schedule]:
+    """Schedules of one agent or all, and tasks that wait for their time."""
+    return await ctx.fabric.schedules.list(_whose(agent))
+
+
+@agent.tool(annotations=_DESTROYS)
+async def remove_schedule(ctx: Context, agent: str, name: str) -> None:
+    """Let a schedule never fire again."""
+    if not await ctx.fabric.schedules.remove(checked_agent_name(agent), name):
+        raise UnknownName(f"agent {agent!r} has no schedule {name!r}")
+
+
+@agent.tool(annotations=_READS)
+async def list_schemas(ctx: Context, topics: str = ">") -> list[Schema]:
+    """Every version of the schemas of these topics; `*` stands for one word, `>` at the end for the rest."""
+    return await ctx.fabric.schemas.list(checked_pattern(topics))
+
+
+@agent.tool(annotations=_CHANGES)
+async def register_schema(
+    ctx: Context, topic: str, schema: dict[str, Any], compatibility: Compatibility | None = None
+) -> Schema:
+    """Make this the latest version of a topic's schema, unless it would break readers."""
+    return await ctx.fabric.schemas.register(topic, schema, compatibility)
+
+
+def _whose(agent: str | None) -> str:
+    return "*" if agent is None else checked_agent_name(agent)
+
+
+def _which(agent: str | None, tool: str | None, error: str | None, before: float | None) -> Which:
+    return Which(agent=_whose(agent), tool=tool, error=error, before=before)

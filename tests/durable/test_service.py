@@ -1,0 +1,203 @@
+"""The agent `durable`: agents look after tasks, dead letters, schedules and schemas as operators do.
+
+Proves: MB-5 (the same as an agent's tools), MB-8, EV-4, PT-3
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from support.nats_server import PrivateNats, private_nats
+
+from fabric.durable.service import agent as durable
+from fabric.durable.tasks import listed, located
+from fabric_sdk import Agent, Fabric, FabricError, Policy, Reject
+from fabric_sdk.contracts import subjects
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import TaskDead, UnknownTask
+from fabric_sdk.remote import AgentClient
+from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.worker import Worker
+
+READS = {"list_tasks", "show_task", "list_dead", "show_dead", "list_schedules", "list_schemas"}
+DESTROYS = {"cancel_task", "purge_dead", "remove_schedule"}
+CHANGES = {"redrive_dead", "register_schema"}
+
+
+@pytest.fixture(scope="module")
+def nats() -> Generator[PrivateNats]:
+    with private_nats('jetstream { store_dir: "js", sync_interval: always }\n') as nats:
+        yield nats
+
+
+class Shop:
+    """An agent of its own for each test, which refuses payments until somebody mends it."""
+
+    def __init__(self, name: str, fabric: Fabric) -> None:
+        self.mended = False
+        self.fabric = fabric
+        self.workers: list[Worker] = []
+        self.served = Agent(name)
+        self.client = fabric.agent(name)
+
+        @self.served.tool(task=Policy(attempts=1))
+        async def pay(to: str) -> str:
+            if not self.mended:
+                raise Reject(f"no money for {to}")
+            return f"paid {to}"
+
+        @self.served.tool
+        async def add(a: int, b: int = 0) -> int:
+            return a + b
+
+    async def dies(self, to: str) -> str:
+        """The id of a task that died."""
+        task = await self.client.start("pay", {"to": to}, key=f"pay-{to}")
+        with pytest.raises(TaskDead):
+            await task.result(timeout=10)
+        return task.id
+
+
+@pytest.fixture
+async def shop(nats: PrivateNats) -> AsyncGenerator[Shop]:
+    async with AsyncExitStack() as stack:
+        fabric = await stack.enter_async_context(Fabric.connect(nats.url))
+        shop = Shop(f"shop-{uuid4().hex[:8]}", fabric)
+        for served in (shop.served, durable):
+            transport = await NatsTransport.connect(nats.url)
+            stack.push_async_callback(transport.close)
+            shop.workers.append(Worker(transport, served))
+            await shop.workers[-1].start()
+            stack.push_async_callback(shop.workers[-1].drain, 0.0)
+        yield shop
+
+
+@pytest.fixture
+def keeper(shop: Shop) -> AgentClient:
+    """The agent `durable`, seen from another."""
+    return shop.fabric.agent("durable")
+
+
+async def test_each_tool_says_whether_it_reads_changes_or_destroys(keeper: AgentClient) -> None:
+    described = await keeper.describe()
+    assert described.kind == "platform"
+    hints: dict[str, dict[str, Any]] = {tool["name"]: tool["annotations"] for tool in described.tools}
+    assert {name for name, each in hints.items() if each.get("readOnlyHint")} == READS
+    assert {name for name, each in hints.items() if each.get("destructiveHint")} == DESTROYS
+    assert {name for name, each in hints.items() if each.get("destructiveHint") is False} == CHANGES
+    assert set(hints) == READS | DESTROYS | CHANGES
+
+
+async def test_tasks_are_listed_shown_and_cancelled(shop: Shop, keeper: AgentClient) -> None:
+    done = await shop.client.start("add", {"a": 1, "b": 2})
+    assert await done.result(timeout=10) == 3
+    later = await shop.client.start("add", {"a": 1}, delay=60.0)
+    listed = await keeper.call("list_tasks", {"agent": shop.client.name})
+    assert [(each["id"], each["state"]) for each in listed] == [(done.id, "completed"), (later.id, "queued")]
+    shown = await keeper.call("show_task", {"id": done.id})
+    assert (shown["agent"], shown["result"]["structuredContent"]["result"]) == (shop.client.name, 3)
+    assert (await keeper.call("cancel_task", {"id": later.id}))["state"] == "cancelled"
+    assert (await later.status()).state == "cancelled"
+    assert await keeper.call("list_tasks", {"agent": shop.client.name, "state": "queued"}) == []
+    assert [each["id"] for each in await keeper.call("list_tasks", {"agent": shop.client.name, "limit": 1})] == [
+        later.id
+    ]
+    for wrong in ({"agent": "*"}, {"state": "lost"}, {"limit": 0}, {"limit": 10_000}):
+        with pytest.raises(FabricError):
+            await keeper.call("list_tasks", wrong)
+
+
+async def test_dead_letters_are_looked_at_sent_again_and_purged(shop: Shop, keeper: AgentClient) -> None:
+    one, two, three = [await shop.dies(to) for to in ("Ann", "Bob", "Cid")]
+    mine = {"agent": shop.client.name}
+    letters = await keeper.call("list_dead", mine)
+    assert [(each["id"], each["attempts"]) for each in letters] == [(each, 1) for each in (one, two, three)]
+    assert "no money for Ann" in letters[0]["error"]
+    assert [each["id"] for each in await keeper.call("list_dead", mine | {"error": "BOB"})] == [two]
+    assert await keeper.call("list_dead", mine | {"before": letters[0]["died"]}) == []
+    shown = await keeper.call("show_dead", {"id": one})
+    assert shown["params"] == {"name": "pay", "arguments": {"to": "Ann"}}
+    assert shown["headers"]["Fab-Key"] == "pay-Ann"
+    for unclear in ({}, {"ids": [one], "everything": True}, {"ids": [one], "tool": "pay"}):
+        for tool in ("redrive_dead", "purge_dead"):
+            with pytest.raises(FabricError, match="chosen"):
+                await keeper.call(tool, unclear)
+    with pytest.raises(FabricError, match="no dead letter"):
+        await keeper.call("purge_dead", {"ids": [one, "other"]})
+    assert len(await keeper.call("list_dead", mine)) == 3, "nothing is done where one of the ids is wrong"
+
+    shop.mended = True
+    assert await keeper.call("redrive_dead", {"ids": [one, one]}) == {"done": [one], "passed_over": []}
+    assert await shop.client.task(one).result(timeout=10) == "paid Ann"
+    purged = await keeper.call("purge_dead", mine | {"everything": True, "error": "bob"})
+    assert purged == {"done": [two], "passed_over": []}
+    assert await keeper.call("redrive_dead", mine | {"everything": True}) == {"done": [three], "passed_over": []}
+    assert await keeper.call("list_dead", mine) == []
+
+
+async def test_what_no_worker_has_taken_yet_is_listed_as_waiting(shop: Shop, keeper: AgentClient) -> None:
+    task = await shop.dies("Dan")
+    await shop.workers[0].drain(0.0)
+    assert (await keeper.call("redrive_dead", {"ids": [task]}))["done"] == [task]  # its record still says: dead
+    new = await shop.client.start("pay", {"to": "Eve"}, priority="low")
+    for state in (None, "queued"):
+        found = await listed(shop.fabric, agent=shop.client.name, state=state)
+        assert {each.id: each.state for each in found} == {task: "queued", new.id: "queued"}
+    assert await listed(shop.fabric, agent=shop.client.name, state="dead") == []
+    for each in (task, new.id):
+        assert (await located(shop.fabric, each)).agent == shop.client.name
+    with pytest.raises(UnknownTask):
+        await located(shop.fabric, "0123")
+
+
+async def test_schedules_are_listed_and_removed(shop: Shop, keeper: AgentClient) -> None:
+    await shop.client.schedule("nightly", "30 2 * * *", "add", {"a": 1}, zone="Europe/Rome")
+    (listed,) = await keeper.call("list_schedules", {"agent": shop.client.name})
+    assert (listed["name"], listed["when"], listed["zone"]) == ("nightly", "30 2 * * *", "Europe/Rome")
+    with pytest.raises(FabricError):
+        await keeper.call("remove_schedule", {"agent": "*", "name": "nightly"})
+    await keeper.call("remove_schedule", {"agent": shop.client.name, "name": "nightly"})
+    with pytest.raises(FabricError, match="has no schedule 'nightly'"):
+        await keeper.call("remove_schedule", {"agent": shop.client.name, "name": "nightly"})
+
+
+async def test_schemas_are_registered_and_listed(shop: Shop, keeper: AgentClient) -> None:
+    schema = {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}
+    first = await keeper.call("register_schema", {"topic": "users.new", "schema": schema})
+    assert (first["version"], first["compatibility"]) == (1, "full")
+    again = await keeper.call("register_schema", {"topic": "users.new", "schema": schema})
+    assert again == first, "the same once more changes nothing"
+    with pytest.raises(FabricError, match="not full-compatible"):
+        await keeper.call("register_schema", {"topic": "users.new", "schema": {"type": "string"}})
+    assert await keeper.call("list_schemas", {"topics": "users.*"}) == [first]
+    with pytest.raises(FabricError, match="does not fit"):
+        await shop.fabric.publish("users.new", {"id": "x"})
+
+
+async def test_many_tasks_are_listed_within_bounds(shop: Shop) -> None:
+    plans = [shop.client.plan("add", {"a": number}) for number in range(300)]
+    tasks = await shop.fabric.start_all(plans)
+
+    await asyncio.gather(*(task.result(timeout=30) for task in tasks))
+    found = await listed(shop.fabric, agent=shop.client.name, state="completed", limit=1000)
+    assert {each.id for each in found} == {task.id for task in tasks}
+    newest = await listed(shop.fabric, agent=shop.client.name, limit=10)
+    assert len(newest) == 10
+    assert newest == sorted(newest, key=lambda record: record.changed)
+
+
+async def test_what_is_none_of_ours_hides_nothing(shop: Shop, keeper: AgentClient) -> None:
+    task = await shop.dies("Fay")
+    name, store = shop.client.name, shop.fabric.jetstream.store
+    odd = {"id": "odd", "agent": name, "died": 1.0, "queued": "then", "changed": 1.0, "errors": ["odd"]}
+    for subject in (subjects.record(name, "odd"), subjects.dead(name, "odd")):
+        await store(subject, Body(odd))
+        await store(subject.replace("odd", "odder"), Body(encoded=b"odd"))
+    for tool in ("list_tasks", "list_dead"):
+        assert [each["id"] for each in await keeper.call(tool, {"agent": name})] == [task]
+    assert await keeper.call("purge_dead", {"agent": name, "everything": True}) == {"done": [task], "passed_over": []}
