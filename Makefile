@@ -44,6 +44,12 @@ test: $(DEPS) node-deps ## Run the whole suite
 conformance: $(DEPS) node-deps ## Run only the MCP conformance suite
 	$(VENV)/bin/pytest tests/conformance -q
 
+MINUTES ?= 10
+
+.PHONY: soak
+soak: $(DEPS) ## Durable work on three NATS nodes under random faults: MINUTES=10
+	PYTHONPATH=tests $(VENV)/bin/python -m soak.soak $(MINUTES)
+
 .PHONY: inspector
 inspector: $(DEPS) $(INSPECTOR) ## List and call through the MCP Inspector in both eras: URL=<mcp url> TOKEN=<token>
 	cd tests && $(CURDIR)/$(VENV)/bin/python -m clients.run_inspector $(URL) $(TOKEN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fabric_sdk import Agent
+from fabric_sdk import Agent, Stream
 
 TEXT: Final = "the quick brown fox jumps over the lazy dog"
 
@@ -15,3 +15,12 @@ agent = Agent("echo", version="1.0.0", description="Says things back.")
 async def echo(text: str) -> str:
     """Say it back."""
     return text
+
+
+@agent.stream
+async def count(stream: Stream) -> None:
+    """Says how many messages came."""
+    counted = 0
+    async for _ in stream:
+        counted += 1
+    await stream.send(counted)

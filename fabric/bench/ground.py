@@ -91,6 +91,10 @@ class Ground:
         """A process that answers with nats-py alone, in bodies of at least `size` bytes."""
         await self._supervisor.start(self._floor("worker", str(size)))
 
+    async def start_floor_program(self, name: str) -> None:
+        """The program in `floors` of this name."""
+        await self._supervisor.start(self._floor(name))
+
     async def start_floor_server(self, name: str) -> str:
         """The HTTP server in `floors` of this name; returns the URL of its endpoint."""
         listener = self._listen()

@@ -14,10 +14,10 @@ import pytest
 from docs.pages import codes, read, table
 from fabric.registry import store
 from fabric_sdk import announce, worker
-from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts import errors, streams, subjects
 from fabric_sdk.contracts.errors import FabricError
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.patterns import call
+from fabric_sdk.patterns import call, stream
 from fabric_sdk.transports.memory import matches
 
 PAGE = read("docs/wire.md")
@@ -30,6 +30,15 @@ SAMPLES = {
     "<client>": "c1",
     "<due>": "1000",
     "<number>": "7",
+    "<class>": "normal",
+    "<task>": "5f",
+    "<when>": "once",
+    "<name>": "nightly",
+    "<topic>": "orders.new",
+    "<conversation>": "c-1",
+    "<stream>": "9a",
+    "<claim>": "3c",
+    "<end>": "worker",
 }
 """What the page's placeholders stand for here …"""
 REPLY = subjects.reply("c1", 1.0, 7)
@@ -50,9 +59,43 @@ BUILT = {
         for scope in ((), ("reader",), ("reader", "0a1b"))
     ],
     "CATALOGUE_CHANGED": [subjects.CATALOGUE_CHANGED],
+    "inbox": [subjects.inbox("c1", 7)],
+    "inboxes": [subjects.inboxes("c1")],
+    "task": [subjects.task("reader", "normal", "5f")],
+    "tasks": [subjects.tasks("reader", "normal")],
+    "TASKS": [subjects.TASKS],
+    "record": [subjects.record("reader", "5f")],
+    "dead": [subjects.dead("reader", "5f")],
+    "RECORDS": [subjects.RECORDS],
+    "RECORD_STORED": [subjects.RECORD_STORED],
+    "told": [subjects.told("reader", "5f")],
+    "later": [subjects.later("reader", "once", "nightly")],
+    "LATER": [subjects.LATER],
+    "event": [subjects.event("orders.new")],
+    "EVENTS": [subjects.EVENTS],
+    "schema": [subjects.schema("orders.new")],
+    "SCHEMAS": [subjects.SCHEMAS],
+    "SCHEMAS_TOLD": [subjects.SCHEMAS_TOLD, subjects.SCHEMAS_TOLD.replace(">", "orders.new")],
+    "conversation": [subjects.conversation("c-1")],
+    "CONVERSATIONS": [subjects.CONVERSATIONS],
+    "piece": [subjects.piece("3c", 7)],
+    "pieces": [subjects.pieces("3c")],
+    "OBJECTS": [subjects.OBJECTS],
+    "stream": [subjects.stream("9a", "worker")],
 }
 """… and all that the catalogue of subjects builds from the same, by the name of what builds it."""
-NO_SUBJECTS = {"POOL", "Header", "checked_agent_name", "checked_token", "due_of", "number_of"}
+NO_SUBJECTS = {
+    "POOL",
+    "Header",
+    "checked_agent_name",
+    "checked_token",
+    "due_of",
+    "number_of",
+    "topic_of",
+    "registered_topic",
+    "RECORD_TOLD",
+}
+"""What names no subject, or is a pattern in the server's own words."""
 
 NOT_ON_THE_WIRE = {
     errors.FabricError: "the root of the others",
@@ -148,6 +191,8 @@ def test_no_error_on_the_page_is_unknown_to_the_code() -> None:
     ("sentence", "seconds"),
     [
         (r"a heartbeat, every ([\d.]+) s", announce.BEAT_INTERVAL),
+        (r"sign of life for ([\d.]+) s is given to another worker", streams.TASK_ACK_WAIT),
+        (r"heard nothing for ([\d.]+) s gives up", stream.IDLE_SECONDS),
         (r"A lease lasts ([\d.]+) s", store.LEASE),
         (r"in the catalogue for ([\d.]+) s after its last instance went", store.GRACE),
         (r"hears nothing for ([\d.]+) s sends the call to another instance", call.SILENCE),
