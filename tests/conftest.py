@@ -11,6 +11,14 @@ from support.running import Running, running_fabric
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test printed may be no text; it has to travel to the process that reports it all the same."""
+    report = yield
+    report.sections = [(name, said.encode(errors="backslashreplace").decode()) for name, said in report.sections]
+    return report
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

@@ -23,11 +23,11 @@ from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.settings import PREFIX, Settings, load_settings
 from fabric.whereabouts import Whereabouts
-from fabric_sdk import FabricError
+from fabric_sdk import FabricError, tuning
 from fabric_sdk.contracts.description import Json
 
-_INTERNAL: Final = {f"{PREFIX}LISTEN_FD"}
-"""Variables that are no settings."""
+_INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *tuning.VARIABLES}
+"""Variables that are no settings of the platform's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def up(
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Ask for no token (loopback only).")] = False,
     root: Annotated[str | None, typer.Option(help="Agent whose tools get no prefix.")] = None,
     processes: Annotated[int, typer.Option(help="Worker processes for each pool.", min=1)] = 1,
-    concurrency: Annotated[int, typer.Option(help="Calls each process handles at once.", min=1)] = 64,
+    concurrency: Annotated[int, typer.Option(help="Calls, and tasks, that each process handles at once.", min=1)] = 64,
     ready_file: Annotated[Path | None, typer.Option(help="Write how to connect, as JSON, once all is ready.")] = None,
 ) -> None:
     """Start a fabric: NATS, Redis, registry, gateway, and pools. Ctrl-C stops it."""

@@ -26,7 +26,7 @@ from fabric_sdk.contracts.errors import ConfigurationError
 def worker(
     target: Annotated[str, typer.Argument(help="module:object or file.py:object")],
     processes: Annotated[int, typer.Option("--processes", "-n", help="Worker processes.", min=1)] = 1,
-    concurrency: Annotated[int, typer.Option(help="Calls each process handles at once.", min=1)] = 64,
+    concurrency: Annotated[int, typer.Option(help="Calls, and tasks, that each process handles at once.", min=1)] = 64,
     name: Annotated[str | None, typer.Option(help="The agent's name, in place of the server's own.")] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Replace the workers when the code changes.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Exists while all workers take calls.")] = None,

@@ -117,7 +117,7 @@ def main() -> None:
             serve(
                 options.target,
                 nats_url=settings.nats_url or "",
-                limits=Limits(concurrency=options.concurrency),
+                limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
                 name=options.name,
                 ready=ready,
             )

@@ -27,6 +27,11 @@ def lease(agent: str, instance: str) -> str:
     return f"fab:lease:{agent}:{instance}"
 
 
+def conversation(conversation_id: str) -> str:
+    """String with expiry: a conversation as it was read last, as JSON with its version."""
+    return f"fab:conversation:{conversation_id}"
+
+
 def description(agent: str, digest: str) -> str:
     """String with expiry: what `agent` offers under this digest, as JSON."""
     return f"fab:description:{agent}:{digest}"

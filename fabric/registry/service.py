@@ -19,6 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from fabric.logs import Once
+from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreUnavailable, Written
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.contracts import subjects
@@ -177,6 +178,10 @@ class Registry:
             agents=[AgentEntry(name=name, digest=digest, instances=beats) for name, digest, beats in agents],
         )
 
+    async def conversation(self, conversation_id: str) -> dict[str, Any]:
+        """What is remembered of a conversation, read through the cache."""
+        return await conversations.read(self._fabric, self._store, conversation_id)
+
     async def description(self, agent: str, digest: str) -> Description:
         """What `agent` offers, under this digest."""
         if (known := self._described.get((agent, digest))) is None:
@@ -291,5 +296,10 @@ def build(redis_url: str | None = None) -> Agent:
                 raise UnknownAgent(f"there is no agent {agent!r}", fix="`fabric ps` lists those there are")
             digest = entry.digest
         return await held[0].description(agent, digest)
+
+    @agent.tool(annotations={"readOnlyHint": True})
+    async def conversation(id: str) -> dict[str, Any]:
+        """What is remembered of a conversation: its snapshot, the entries since, and its version."""
+        return await held[0].conversation(id)
 
     return agent

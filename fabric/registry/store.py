@@ -27,6 +27,8 @@ LEASE: Final = 15.0
 GRACE: Final = 60.0
 """Seconds an agent stays in the catalogue after its last instance went: a restart must not empty a tool list."""
 
+_CONVERSATION_SECONDS: Final = 3600
+
 MOST_AGENTS: Final = 1000
 MOST_OF_ONE: Final = 1000
 MOST_OF_ALL: Final = 5000
@@ -82,6 +84,20 @@ class Store:
         changed, missing, full = answer
         named = [part.decode() for part in missing]
         return Written(bool(changed), set(zip(named[0::2], named[1::2], strict=True)), [why.decode() for why in full])
+
+    async def conversation(self, conversation_id: str) -> bytes | None:
+        """A conversation as it was read last, if that is not long ago."""
+        try:
+            return await self._redis.get(keys.conversation(conversation_id))
+        except (RedisError, OSError) as failure:
+            raise self._unavailable(failure) from failure
+
+    async def keep_conversation(self, conversation_id: str, read: bytes) -> None:
+        """Keep a conversation as it was read."""
+        try:
+            await self._redis.set(keys.conversation(conversation_id), read, ex=_CONVERSATION_SECONDS)
+        except (RedisError, OSError) as failure:
+            raise self._unavailable(failure) from failure
 
     async def describe(self, description: Description) -> None:
         """Keep a description for as long as heartbeats mention it."""

@@ -21,7 +21,7 @@ from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.jetstream import JetStream, Reader
 from fabric_sdk.patterns import conversation as remembering
 from fabric_sdk.patterns.conversation import Conflict, Remembered
-from fabric_sdk.taking import ACK_WAIT_VARIABLE
+from fabric_sdk.tuning import ACK_WAIT
 
 NOTHING = Remembered(None, [], 0)
 
@@ -279,7 +279,7 @@ async def test_a_server_killed_while_it_is_written_and_read(breakable: PrivateNa
 async def test_a_worker_killed_between_append_and_end_appends_once(
     breakable: PrivateNats, fabric: Fabric, end: End, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(ACK_WAIT_VARIABLE, "1")
+    monkeypatch.setenv(ACK_WAIT, "1")
     first = await end("worker")
     task = await fabric.agent("far").start("remember", {"conversation": name, "value": {"said": "once"}})
     await asyncio.wait_for(first.wait(), 10)

@@ -27,7 +27,7 @@ from fabric_sdk import Agent, Context, Policy
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.handle import Task
-from fabric_sdk.taking import ACK_WAIT_VARIABLE
+from fabric_sdk.tuning import ACK_WAIT
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(120)
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(120)
 def hands(server: PrivateNats, folder: Path, count: int) -> Generator[subprocess.Popen[bytes]]:
     """So many worker processes of `crew`, each replaced when it dies."""
     command = [sys.executable, str(HERE / "hands.py"), server.url, str(folder), str(count)]
-    environment = {**os.environ, ACK_WAIT_VARIABLE: "1"}
+    environment = {**os.environ, ACK_WAIT: "1"}
     with (folder / "said").open("wb") as said:
         keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment)
     try:

@@ -10,7 +10,7 @@ import pytest
 from support.waiting import eventually
 from tasks.conftest import Serve
 
-from fabric_sdk import Agent, Context, Policy, Reject, Retry, taking
+from fabric_sdk import Agent, Context, Policy, Reject, Retry, tuning
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.task import Record
@@ -229,7 +229,7 @@ async def test_an_attempt_that_was_overtaken_changes_nothing(
     async def lost(_delivery: Delivery) -> None: ...
 
     monkeypatch.setattr(Delivery, "extend", lost)
-    monkeypatch.setenv(taking.ACK_WAIT_VARIABLE, "1")
+    monkeypatch.setenv(tuning.ACK_WAIT, "1")
     go, ends = asyncio.Event(), list[str]()
 
     @agent.tool(task=Policy(attempts=2))
@@ -262,7 +262,7 @@ async def test_an_attempt_that_was_overtaken_changes_nothing(
 async def test_a_task_that_takes_longer_than_a_sign_of_life_may_is_not_given_to_others(
     fabric: Fabric, serve: Serve, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(taking.ACK_WAIT_VARIABLE, "1")
+    monkeypatch.setenv(tuning.ACK_WAIT, "1")
     begun: list[str] = []
 
     @agent.tool
@@ -280,8 +280,8 @@ async def test_a_task_that_takes_longer_than_a_sign_of_life_may_is_not_given_to_
 async def test_an_ack_wait_that_cannot_be_is_refused_in_words(
     fabric: Fabric, serve: Serve, agent: Agent, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(taking.ACK_WAIT_VARIABLE, wrong)
-    with pytest.raises(errors.ConfigurationError, match=taking.ACK_WAIT_VARIABLE):
+    monkeypatch.setenv(tuning.ACK_WAIT, wrong)
+    with pytest.raises(errors.ConfigurationError, match=tuning.ACK_WAIT):
         await serve(agent)
 
 
@@ -296,10 +296,10 @@ async def test_lanes_that_exist_keep_their_ack_wait_and_workers_keep_to_it(
 
     really_open = Pull.open
     monkeypatch.setattr(Pull, "open", open_and_see)
-    monkeypatch.setenv(taking.ACK_WAIT_VARIABLE, "2.5")
+    monkeypatch.setenv(tuning.ACK_WAIT, "2.5")
     await serve(agent)
     await eventually(lambda: len(opened) == 5, what="the lanes")
-    monkeypatch.delenv(taking.ACK_WAIT_VARIABLE)
+    monkeypatch.delenv(tuning.ACK_WAIT)
     await serve(agent)
     await eventually(lambda: len(opened) == 10, what="the same lanes again")
     assert [pull.ack_wait for pull in opened] == [2.5] * 10

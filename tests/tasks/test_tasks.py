@@ -14,7 +14,7 @@ from support.nats_server import PrivateNats, private_nats
 from support.waiting import Ear, eventually
 from tasks.conftest import Serve
 
-from fabric_sdk import Agent, Context, Policy, Retry, ToolError, taking
+from fabric_sdk import Agent, Context, Policy, Retry, ToolError, doing, taking
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.scope import Scope, current_scope
@@ -476,14 +476,14 @@ async def test_a_key_is_joined_when_the_server_has_forgotten_the_message(
 async def test_one_task_in_two_classes_is_one_task(
     fabric: Fabric, serve: Serve, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_back, give_back = asyncio.Event(), taking.TaskTaker._give_back  # pyright: ignore[reportPrivateUsage]
+    given_back, give_back = asyncio.Event(), doing.Doer.give_back
 
     async def see(*each: Any) -> None:
         await give_back(*each)
         given_back.set()
 
     monkeypatch.setattr(taking, "_GIVE_BACK_SECONDS", 0.0)
-    monkeypatch.setattr(taking.TaskTaker, "_give_back", see)
+    monkeypatch.setattr(doing.Doer, "give_back", see)
     gate = Gate(agent)
     await serve(agent, tasks=1)
     client = fabric.agent(agent.name)

@@ -77,6 +77,14 @@ class Conversation:
         """
         return await self._store(state, expected, {Header.ROLLUP: "sub", Header.SNAPSHOT: "1"})
 
+    async def version(self) -> int:
+        """Its latest version: 0 if nothing was appended, or it has expired."""
+        await self._jetstream.ensure(CONVERSATIONS)
+        last = await self._jetstream.last(CONVERSATIONS, self._subject)
+        if last is None or float(last.headers.get(Header.EXPIRES, math.inf)) <= time.time():
+            return 0
+        return last.sequence
+
     async def read(self) -> Remembered:
         """All of it; empty if nothing was appended, or it has expired."""
         await self._jetstream.ensure(CONVERSATIONS)

@@ -1,0 +1,310 @@
+"""One task, on the worker's side: judge → claim → handle → write down → acknowledge.
+
+Above: the taker, which has it in hand. Below: the attempt, JetStream, and the handler that calls have too. A task that
+nobody repeats costs one write: its end. A claim is written first where another attempt may be about: for a redelivery,
+and for a task with a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final
+
+from fabric_sdk.attempt import Attempt, Superseded
+from fabric_sdk.client import Fabric
+from fabric_sdk.context import Context
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.description import Description
+from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.scope import Effects, Scope, Trace, current_effects, current_scope
+from fabric_sdk.contracts.streams import RECORDS, TASKS
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.task import Policy, Priority, Record, largest_params
+from fabric_sdk.jetstream import Claims, Delivery
+from fabric_sdk.patterns.task import number, record_of
+from fabric_sdk.pipeline import Handler, Request
+from fabric_sdk.routing.asking import unpark
+from fabric_sdk.routing.tasks import Given, after_failure, judge
+
+log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS: Final = 5.0
+"""After which a task that could not be settled is given to somebody again."""
+_MOST_BYTES: Final = 4096
+"""Of the words in which an attempt failed."""
+_CLAIM_SECONDS: Final = 3600.0
+"""For so much longer than its record, a large result is kept."""
+
+
+class InHand:
+    """One delivery at this worker: waiting for a hand, or being worked on as `task`."""
+
+    def __init__(self, delivery: Delivery, priority: Priority, now: float) -> None:
+        self.delivery = delivery
+        self.priority: Priority = priority
+        self.taken = now
+        self.attempt: Attempt | None = None
+        self.context: Context | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.ended: errors.FabricError | None = None
+        """Why it was ended from outside, if it was."""
+
+    @property
+    def id(self) -> str:
+        return self.delivery.message.subject.rpartition(".")[2]
+
+    def end(self, why: errors.FabricError) -> None:
+        """End the handler from outside."""
+        if self.ended is None and self.task is not None:
+            self.ended = why
+            if self.context is not None:
+                self.context.cancelled = True
+                self.task.cancel()
+
+
+class Doer:
+    """Does an agent's tasks, for one worker: each from its delivery to its acknowledgement."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        description: Description,
+        instance: str,
+        handler: Handler,
+        policies: Mapping[str, Policy],
+    ) -> None:
+        self.done = 0
+        self.failed = 0
+        self._fabric = fabric
+        self._jetstream = fabric.jetstream
+        self._claims = Claims(fabric.jetstream)
+        self._description = description
+        self._agent = description.name
+        self._instance = instance
+        self._handler = handler
+        self._policies = dict(policies)
+
+    async def do(self, each: InHand, *, known: bool) -> None:
+        """Do one task; `known`: what its delivery says of how often it was given is to be believed."""
+        try:
+            if (attempt := await self._claim(each, known)) is not None:
+                each.attempt = attempt
+                await self._settle(attempt, await self._handle(each, attempt))
+        except Superseded:
+            log.info("task %s is another attempt's by now", each.id)
+        except errors.FabricError as failure:  # whoever gets it next sees what is on record
+            log.warning("task %s could not be settled: %s", each.id, failure)
+            await each.delivery.nak(_AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            pass  # its end was asked for before its handler began, or while it was written; it is delivered again
+        except Exception:
+            log.exception("task %s could not be settled", each.id)
+
+    # judge → claim
+
+    async def _claim(self, each: InHand, known: bool) -> Attempt | None:
+        """This attempt, if there is to be one; else its message is settled here."""
+        delivery = each.delivery
+        headers = delivery.message.headers or {}
+        record = record_of(headers, delivery.message.body)
+        record.id, record.agent, record.priority = each.id, self._agent, each.priority
+        record.queued = delivery.stored
+        policy = self._policy(record.tool)
+        given = _given(delivery)
+        alone = delivery.attempt == 1 and not given.redriven and not given.round
+        fresh = alone and known
+        # Another message may bring a task with a key, and whoever looks at one that expires may write its end.
+        contested = Header.KEY in headers or given.expires is not None
+        found, written = None, 0
+        while True:
+            if not fresh:
+                kept = await self._jetstream.last(RECORDS, subjects.record(self._agent, each.id))
+                found, written = (Record.of(kept.body), kept.sequence) if kept else (None, 0)
+            verdict = judge(found, given, policy, time.time())
+            if verdict == "look":
+                assert found is not None
+                verdict = "drop" if await self._jetstream.at(TASKS, found.origin) else "run"
+            if verdict == "leave":
+                return None
+            if verdict == "drop":
+                await delivery.ack()
+                return None
+            attempt = Attempt(self._jetstream, delivery, found or record, policy)
+            attempt.written = written
+            try:
+                if verdict == "expire":
+                    attempt.record.state = "expired"
+                    await attempt.write()
+                    await delivery.ack()
+                    return None
+                self._enter(attempt, given)
+                if verdict == "bury":
+                    await self._bury(attempt)
+                    return None
+                if not alone or contested or written:
+                    await attempt.write()
+            except Superseded:
+                alone = fresh = False  # somebody was quicker: look again
+                continue
+            return attempt
+
+    def _enter(self, attempt: Attempt, given: Given) -> None:
+        """Make the record this attempt's own."""
+        record = attempt.record
+        if record.ended or record.origin != given.origin:
+            record.state, record.returned, record.attempt = "queued", 0, 0
+        number_now = max(1, given.delivered - record.returned)  # who makes a consumer anew makes it count anew
+        self._note_lost(attempt, number_now)
+        record.state, record.origin, record.instance = "running", given.origin, self._instance
+        record.attempt, record.parked = number_now, None
+        record.given = max(record.given + 1, given.delivered)
+
+    def _note_lost(self, attempt: Attempt, number_now: int) -> None:
+        """Note how the attempts before this one ended that could not do so themselves."""
+        record = attempt.record
+        told = record.attempt if record.state == "queued" else record.attempt - 1
+        for before in range(max(told, 0) + 1, number_now):
+            record.instance = record.instance if record.attempt == before else ""
+            record.attempt = before
+            attempt.failed("its worker was lost", errors.WorkerLost.code)
+
+    def _policy(self, tool: str) -> Policy:
+        if tool not in self._policies:
+            self._policies[tool] = Policy.of(self._description.tool(tool))
+        return self._policies[tool]
+
+    # handle
+
+    async def _handle(self, each: InHand, attempt: Attempt) -> bytes | errors.FabricError:
+        """Run the handler: its result, encoded, or why there is none."""
+        if each.ended is not None:
+            return each.ended
+        message = each.delivery.message
+        trace = Trace.of(message.header(Header.TRACEPARENT), message.header(Header.TRACESTATE))
+        context = Context(
+            Scope(attempt.deadline, message.header(Header.PRINCIPAL), trace),
+            agent=self._agent,
+            instance=self._instance,
+            key=message.header(Header.KEY) or attempt.id,
+            fabric=self._fabric,
+            reply=subjects.told(self._agent, attempt.id),
+            emit=attempt.emit,
+            task=attempt,
+        )
+        current_scope.set(context.scope)
+        current_effects.set(Effects(attempt.id))
+        each.context = context
+        try:
+            request = Request("tools/call", await self._params(message))
+            return (await self._handler(context, request)).encoded()
+        except asyncio.CancelledError:
+            return each.ended or errors.HandlerFailed("the handler cancelled itself")
+        except (TypeError, ValueError) as unfit:
+            return errors.UnencodableResult(str(unfit))
+        except errors.FabricError as failure:
+            return failure
+        except GeneratorExit:
+            raise  # the loop is gone
+        except BaseException as failure:  # whatever it is, it ends this attempt and nothing else
+            log.exception("task %s failed", attempt.id)
+            return errors.HandlerFailed(f"{type(failure).__name__}: {failure}")
+        finally:
+            each.context = None  # nothing is to be ended from outside any more
+
+    async def _params(self, message: Message) -> Body:
+        """What the handler is asked: in the message, or too large for it and in a claim beside it."""
+        if (claim := message.header(Header.CLAIM)) is None:
+            return message.body
+        return Body({**(await self._claims.redeem(claim)).members(), **message.body.members()})
+
+    # write down → acknowledge
+
+    async def _settle(self, attempt: Attempt, outcome: bytes | errors.FabricError) -> None:
+        record, delivery = attempt.record, attempt.delivery
+        if isinstance(outcome, bytes):
+            attempt.answered(outcome)
+            try:
+                await self._fit(record)
+                await attempt.write()
+            except errors.MessageTooLarge as large:
+                record.result = None
+                unpark(record)
+                await self._failed(attempt, errors.UnencodableResult(f"the result is too large: {large}"))
+                return
+            self.done += 1
+            await delivery.ack()
+            if record.ended and (claim := delivery.message.header(Header.CLAIM)) is not None:
+                await self._claims.drop(claim)
+        elif isinstance(outcome, errors.TaskCancelled):
+            await delivery.ack()
+        elif isinstance(outcome, errors.WorkerLost):
+            await self._return(attempt)
+        elif isinstance(outcome, Superseded):
+            raise outcome
+        else:
+            await self._failed(attempt, outcome)
+
+    async def _fit(self, record: Record) -> None:
+        """Keep a result that is too large for a record apart from it."""
+        most = largest_params(self._jetstream.transport.max_message)
+        if isinstance(record.result, bytes) and len(record.result) > most:
+            record.claim, record.result = await self._claims.keep(record.result, record.keep + _CLAIM_SECONDS), None
+
+    async def _failed(self, attempt: Attempt, failure: errors.FabricError) -> None:
+        """Try again later, or give the task up, as its policy says."""
+        self.failed += 1
+        attempt.failed(_sendable(str(failure)), failure.code)
+        wait = after_failure(failure, attempt.attempt, attempt.policy)
+        if wait is None:
+            await self._bury(attempt)
+            return
+        attempt.record.state = "queued"
+        await attempt.write()
+        await attempt.delivery.nak(wait)
+
+    async def _bury(self, attempt: Attempt) -> None:
+        await attempt.bury()
+        last = attempt.record.errors[-1]["error"] if attempt.record.errors else ""
+        log.warning("task %s of %s is dead: %s", attempt.id, self._agent, last)
+        await attempt.delivery.terminate(last)
+
+    async def _return(self, attempt: Attempt) -> None:
+        """Hand the task back: what was begun here counts as no attempt."""
+        attempt.record.state = "queued"
+        attempt.record.returned += 1
+        await attempt.write()
+        await attempt.delivery.nak()
+
+    async def give_back(self, each: InHand) -> None:
+        """Leave a task that was never begun here to others."""
+        with suppress(errors.FabricError):
+            subject = subjects.record(self._agent, each.id)
+            kept = await self._jetstream.last(RECORDS, subject)
+            message = each.delivery.message
+            record = Record.of(kept.body) if kept else record_of(message.headers, message.body)
+            verdict = judge(record if kept else None, _given(each.delivery), self._policy(record.tool), time.time())
+            if verdict == "leave":
+                return
+            if verdict == "run" and not record.ended:
+                record.id, record.agent, record.priority = each.id, self._agent, each.priority
+                attempt = Attempt(self._jetstream, each.delivery, record, Policy())
+                attempt.written = kept.sequence if kept else 0
+                self._note_lost(attempt, each.delivery.attempt - record.returned)
+                record.origin, record.queued = each.delivery.sequence, each.delivery.stored
+                await self._return(attempt)
+                return
+        await each.delivery.nak()
+
+
+def _given(delivery: Delivery) -> Given:
+    headers = delivery.message.headers or {}
+    expires, answered = number(headers.get(Header.EXPIRES)), int(number(headers.get(Header.ROUND)) or 0)
+    return Given(delivery.sequence, delivery.attempt, Header.REDRIVE in headers, expires, answered)
+
+
+def _sendable(text: str) -> str:
+    return text.encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
