@@ -36,9 +36,13 @@ AGENT ?= examples/hello/agent.py
 up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> starts it with yours
 	$(VENV)/bin/fabric up $(AGENT)
 
+# Tests mostly wait, for processes that start and for times that pass: four side by side keep two cores busy. Each file
+# stays in one process, which shares its servers.
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
 test: $(DEPS) node-deps ## Run the whole suite
-	$(VENV)/bin/pytest -q
+	$(VENV)/bin/pytest -q $(SIDE_BY_SIDE)
 
 .PHONY: conformance
 conformance: $(DEPS) node-deps ## Run only the MCP conformance suite

@@ -19,6 +19,7 @@ from fabric.durable.audit import watch
 from fabric.durable.letters import Handled, chosen
 from fabric.settings import PREFIX
 from fabric_sdk import Agent, Context, Fabric
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import UnknownName
 from fabric_sdk.contracts.event import checked_pattern
 from fabric_sdk.contracts.subjects import checked_agent_name
@@ -43,8 +44,7 @@ async def _audited(fabric: Fabric) -> AsyncGenerator[None]:
         yield
     finally:
         if watching is not None:
-            watching.cancel()
-            await asyncio.wait([watching])
+            await end([watching])
 
 
 agent = Agent(

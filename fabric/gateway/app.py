@@ -26,6 +26,7 @@ from fabric.gateway.modern import Modern
 from fabric.gateway.tasks import McpTasks
 from fabric.settings import Settings
 from fabric_sdk import Fabric
+from fabric_sdk.cancelling import end
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,7 @@ class Gateway:
             async with self._legacy.run():
                 yield
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await end([keeping])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -22,6 +22,7 @@ from fabric.logs import Once
 from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreUnavailable, Written
 from fabric_sdk import Agent, Fabric, FabricError
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
@@ -267,9 +268,7 @@ def build(redis_url: str | None = None) -> Agent:
             yield
         finally:
             await beats.close()
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await end([keeping])
             await registry.close()
             held.clear()
             await store.close()

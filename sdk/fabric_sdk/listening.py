@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fabric_sdk.authoring.reaction import Reaction
+from fabric_sdk.cancelling import end
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.scope import Scope, Trace
@@ -33,9 +34,7 @@ class Listener:
 
     async def close(self) -> None:
         """Take no more; what was taken is on the disk, or goes to another worker."""
-        for listening in self._listening:
-            listening.cancel()
-        await asyncio.gather(*self._listening, return_exceptions=True)
+        await end(self._listening)
 
     async def _listen(self, reaction: Reaction) -> None:
         group = f"{self._agent}-{reaction.name}"

@@ -21,6 +21,7 @@ from typing import Any, Final
 from fabric_sdk import tuning
 from fabric_sdk.attempt import Attempt, Superseded
 from fabric_sdk.becoming_due import start_due
+from fabric_sdk.cancelling import end
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description
@@ -110,9 +111,7 @@ class TaskTaker:
     async def stop_taking(self) -> None:
         """Ask for nothing more, and give back what waits."""
         self._taking = False
-        for living in self._living:
-            living.cancel()
-        await asyncio.gather(*self._living, return_exceptions=True)
+        await end(self._living)
         pulls = [*self._pulls.values(), *([self._due] if self._due else [])]
         await asyncio.gather(*(pull.close() for pull in pulls))
         giving = [asyncio.create_task(self._doer.give_back(each)) for lane in self._waiting.values() for each in lane]

@@ -98,23 +98,16 @@ async def test_an_attempt_that_is_silent_for_too_long_is_ended_and_one_that_spea
     assert await speaking.result(timeout=10) == "done"
 
 
-@pytest.mark.parametrize(
-    ("made", "words"),
-    [("object()", "object"), ("'x' * 1_100_000", "too large")],
-    ids=["no JSON", "too large"],
-)
-async def test_a_result_that_cannot_be_kept_ends_the_task_at_once(
-    fabric: Fabric, serve: Serve, agent: Agent, made: str, words: str
-) -> None:
+async def test_a_result_that_cannot_be_kept_ends_the_task_at_once(fabric: Fabric, serve: Serve, agent: Agent) -> None:
     @agent.tool(task=QUICK)
     async def give() -> Any:
-        return eval(made)
+        return object()
 
     await serve(agent)
     record = await died(fabric, agent, "give")
     assert len(record.errors) == 1
     assert record.result is None
-    assert words in record.errors[0]["error"]
+    assert "object" in record.errors[0]["error"]
 
 
 @pytest.mark.parametrize("keep", ["checkpoint", "once"])
@@ -276,7 +269,7 @@ async def test_a_task_that_takes_longer_than_a_sign_of_life_may_is_not_given_to_
     assert [await (await fabric.agent(agent.name).start("work")).result(timeout=10)] == begun
 
 
-@pytest.mark.parametrize("wrong", ["0", "x", "-1", "nan", "1e9", ""])
+@pytest.mark.parametrize("wrong", ["0", "x", "-1", "nan", "1e9"])
 async def test_an_ack_wait_that_cannot_be_is_refused_in_words(
     fabric: Fabric, serve: Serve, agent: Agent, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

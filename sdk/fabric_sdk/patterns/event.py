@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import uuid4
 
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.errors import InvalidParams
@@ -282,9 +283,7 @@ class Membership:
 
     async def __aexit__(self, *_: object) -> None:
         if self._keeping is not None:
-            self._keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeping
+            await end([self._keeping])
         await self._pull.close()
         if self._held is not None:
             await self._held.nak()

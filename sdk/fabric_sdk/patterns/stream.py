@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.routing.window import Incoming, Outgoing
@@ -82,11 +83,9 @@ class Channel:
         self._closed = True
         if self._stop_listening is not None:
             self._stop_listening()
-        for task in self._tasks:
-            task.cancel()
+        await end(self._tasks)
         if self._subscription is not None:
             await self._subscription.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def on_failure(self, act: Callable[[], object] | None) -> None:
         """Call `act` when the stream fails or is cancelled by the other end; at once, if it has."""
