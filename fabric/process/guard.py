@@ -175,8 +175,10 @@ def _children() -> set[int]:
 
 def _become(command: list[str] | list[bytes]) -> NoReturn:
     # Python ignores these two, and what is ignored stays ignored through exec: the program would inherit it.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    # Python ignores the first two, a shell what it starts in the background the others, and what is ignored stays
+    # ignored through exec: the program would inherit it.
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:
