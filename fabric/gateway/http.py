@@ -17,7 +17,7 @@ Send = Callable[[Event], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WATCH_AFTER: Final = 0.05
-"""Seconds after which a request that is still being worked on is watched; quick ones never pay for it."""
+"""Seconds after which, or within as many more, a request that is still being worked on is watched."""
 PING_SECONDS: Final = 15.0
 """Between two signs of life on a silent stream, for the proxies on the way."""
 
@@ -28,6 +28,11 @@ _MOST_COMING: Final = 64
 """So many of the largest bodies may be on their way at once; of small ones, any number."""
 _SMALL: Final = 64 * 1024
 """Bytes of a body that are not counted: uvicorn keeps as many for any connection, so those are what bounds them."""
+
+WHOLE: Final = "fabric.response.whole"
+"""The type of an event that is a whole response, for servers whose `send` has the attribute …"""
+TAKES_WHOLE: Final = "takes_whole"
+"""… of this name: one step instead of two, and nothing to check that this file has not written itself."""
 
 _JSON: Final = (b"content-type", b"application/json")
 _SSE: Final = [
@@ -104,11 +109,47 @@ class Bodies:
 
 async def respond(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """A whole response; a body is JSON."""
+    if getattr(send, TAKES_WHOLE, False):
+        await send({"type": WHOLE, "status": status, "headers": headers, "body": body})
+        return
     lines = [(b"content-length", b"%d" % len(body)), *headers]
     if body:
         lines.append(_JSON)
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
+
+
+class Patrol:
+    """Has exchanges watched that take long: one look at all now and then, as a timer for each would be dear."""
+
+    def __init__(self) -> None:
+        self._new: set[Exchange] = set()
+        self._known: set[Exchange] = set()
+        """Those that were there at the last look."""
+        self._walking = False
+
+    def add(self, exchange: Exchange) -> None:
+        """Have `exchange` watched, unless it is removed before."""
+        self._new.add(exchange)
+        if not self._walking:
+            self._walking = True
+            self._walk_later()
+
+    def remove(self, exchange: Exchange) -> None:
+        """Leave `exchange` alone."""
+        self._new.discard(exchange)
+        self._known.discard(exchange)
+
+    def _walk_later(self) -> None:
+        asyncio.get_running_loop().call_later(WATCH_AFTER, self._walk)
+
+    def _walk(self) -> None:
+        late, self._known, self._new = self._known, self._new, set()
+        for exchange in late:
+            exchange.watch()
+        self._walking = bool(self._known)
+        if self._walking:
+            self._walk_later()
 
 
 class Exchange:
@@ -118,7 +159,7 @@ class Exchange:
     when the client leaves, and then cancels the work; it sends events and signs of life.
     """
 
-    def __init__(self, receive: Receive, send: Send, *, may_stream: bool) -> None:
+    def __init__(self, receive: Receive, send: Send, patrol: Patrol, *, may_stream: bool) -> None:
         self._receive = receive
         self._send = send
         self._may_stream = may_stream
@@ -129,9 +170,9 @@ class Exchange:
         self._stir: asyncio.Event | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._pumping: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._work = asyncio.current_task(self._loop)
-        self._later = self._loop.call_later(WATCH_AFTER, self._watch)
+        self._work = asyncio.current_task()
+        self._patrol = patrol
+        patrol.add(self)
         self.left = False
         """Whether the client is gone."""
 
@@ -142,7 +183,7 @@ class Exchange:
             self._waiting += len(event)
             while self._waiting > MOST_WAITING and len(self._events) > 1:
                 self._waiting -= len(self._events.popleft())
-            self._watch()
+            self.watch()
             if self._stir is not None:
                 self._stir.set()
 
@@ -156,7 +197,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Stop watching, once all events are sent."""
-        self._later.cancel()
+        self._patrol.remove(self)
         self._finishing = True
         if self._leaving is not None:
             self._leaving.cancel()
@@ -164,13 +205,14 @@ class Exchange:
             self._stir.set()
             await self._pumping
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Notice from now on that the client leaves, and send signs of life."""
         if self._leaving is None:
-            self._later.cancel()
+            self._patrol.remove(self)
             self._stir = asyncio.Event()
-            self._leaving = self._loop.create_task(self._await_leaving())
+            self._leaving = asyncio.create_task(self._await_leaving())
             if self._may_stream:
-                self._pumping = self._loop.create_task(self._pump(self._stir))
+                self._pumping = asyncio.create_task(self._pump(self._stir))
 
     async def _await_leaving(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from fabric.gateway.http import TAKES_WHOLE, WHOLE
+
 _HTTP_2_OFFER: Final = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:[ \t]*h2c[ \t]*\r\n)")
 """The name of the header by which Java's client and `curl --http2` offer HTTP/2. A server may decline, but httptools
 would take the body that follows for the new protocol; so the name is made another one, of the same length."""
@@ -64,6 +66,38 @@ class _OneWrite:
         held, self._held = self._held, []
         if held and not self._transport.is_closing():
             self._transport.write(b"".join(held))
+
+
+class _Cycle(RequestResponseCycle):
+    """uvicorn's request and response, with a short way for a response that is whole."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != WHOLE:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("a response had begun already")
+        body: bytes = message["body"]
+        lines = [STATUS_LINE[message["status"]], b"content-length: %d\r\n" % len(body)]
+        if body:
+            lines.append(b"content-type: application/json\r\n")
+        lines += [b"%b: %b\r\n" % header for header in message["headers"]]
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", b"" if self.scope["method"] == "HEAD" else body)
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(b"".join(lines))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    setattr(send, TAKES_WHOLE, True)
 
 
 class _Waiting(Protocol):
@@ -209,6 +243,7 @@ def limited(max_header: int, client_timeout: float, max_connections: int) -> typ
                 self._refuse_head()
             else:
                 super().on_headers_complete()
+                self.cycle.__class__ = _Cycle  # uvicorn makes it by name; its `send` is only looked up when it runs
                 self.headers = []  # for trailers, which nobody looks at; the request keeps its own
 
         def on_body(self, body: bytes) -> None:

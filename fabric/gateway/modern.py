@@ -21,7 +21,7 @@ from fabric.gateway import rpc, tasks
 from fabric.gateway.admission import Headers
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.http import Exchange, Receive, Send, respond
+from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
 from fabric.gateway.tasks import McpTasks
 from fabric.gateway.view import CAPABILITIES, complete
@@ -63,6 +63,7 @@ class Modern:
         self._catalogue = catalogue
         self._server = server
         self._cache_scope = scope
+        self._patrol = Patrol()
 
     async def __call__(
         self,
@@ -91,7 +92,9 @@ class Modern:
         except Refusal as refusal:
             await respond(send, refusal.status, rpc.error(request, refusal.code, refusal.message, refusal.data))
             return
-        exchange = Exchange(receive, send, may_stream=b"text/event-stream" in headers.get(b"accept", b"").lower())
+        exchange = Exchange(
+            receive, send, self._patrol, may_stream=b"text/event-stream" in headers.get(b"accept", b"").lower()
+        )
         asker = Asker(principal, _trace(meta, headers), _frames(wishes, exchange))
         await self._answer(request, do, asker, exchange)
 

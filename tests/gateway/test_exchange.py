@@ -12,7 +12,7 @@ import pytest
 from support.waiting import eventually
 
 from fabric.gateway import http, rpc
-from fabric.gateway.http import MOST_WAITING, Bodies, BodyTooLarge, ClientLeft, Exchange, NoRoom
+from fabric.gateway.http import MOST_WAITING, Bodies, BodyTooLarge, ClientLeft, Exchange, NoRoom, Patrol
 
 
 class Asgi:
@@ -56,7 +56,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_quick_answer_is_one_json_object_and_starts_no_task(asgi: Asgi) -> None:
     before = asyncio.all_tasks()
-    exchange = Exchange(asgi.receive, asgi.send, may_stream=True)
+    exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=True)
     assert asyncio.all_tasks() == before
     await exchange.finish(200, b"{}", rpc.event)
     assert (asgi.kind, asgi.body) == ("application/json", b"{}")
@@ -64,7 +64,7 @@ async def test_a_quick_answer_is_one_json_object_and_starts_no_task(asgi: Asgi) 
 
 
 async def test_a_long_silent_call_becomes_a_stream_with_signs_of_life(asgi: Asgi, often: None) -> None:
-    exchange = Exchange(asgi.receive, asgi.send, may_stream=True)
+    exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=True)
     await eventually(lambda: asgi.body.count(b": ") >= 3)
     await exchange.finish(200, b'{"id":1}', rpc.event)
     assert asgi.kind == "text/event-stream"
@@ -77,7 +77,7 @@ async def test_a_long_silent_call_becomes_a_stream_with_signs_of_life(asgi: Asgi
 
 async def test_a_client_without_streams_gets_no_signs_of_life(asgi: Asgi, often: None) -> None:
     before = asyncio.all_tasks()
-    exchange = Exchange(asgi.receive, asgi.send, may_stream=False)
+    exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=False)
     exchange.push(b"event")
     await eventually(lambda: asyncio.all_tasks() != before)
     assert len(asyncio.all_tasks() - before) == 1, "one looks out for the client's leaving, none sends"
@@ -87,7 +87,7 @@ async def test_a_client_without_streams_gets_no_signs_of_life(asgi: Asgi, often:
 
 
 async def test_events_come_in_order_and_all_before_the_answer(asgi: Asgi) -> None:
-    exchange = Exchange(asgi.receive, asgi.send, may_stream=True)
+    exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=True)
     for number in range(100):
         exchange.push(b"%d " % number)
         if number % 10 == 0:
@@ -100,7 +100,7 @@ async def test_events_come_in_order_and_all_before_the_answer(asgi: Asgi) -> Non
 
 async def test_a_slow_client_costs_bounded_memory_and_loses_the_oldest_events(asgi: Asgi) -> None:
     asgi.reads.clear()
-    exchange = Exchange(asgi.receive, asgi.send, may_stream=True)
+    exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=True)
     exchange.push(b"first ")
     await asyncio.sleep(0)  # what has begun to be sent is beyond recall
     size, many = MOST_WAITING // 16, 100
@@ -118,7 +118,7 @@ async def test_a_client_that_leaves_cancels_the_work(asgi: Asgi, often: None, ma
     ended = asyncio.Event()
 
     async def work() -> bool:
-        exchange = Exchange(asgi.receive, asgi.send, may_stream=may_stream)
+        exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=may_stream)
         exchange.push(b"event")
         try:
             await asyncio.Event().wait()
@@ -137,7 +137,7 @@ async def test_a_client_that_leaves_cancels_the_work(asgi: Asgi, often: None, ma
 
 async def test_an_answer_ends_the_watch_for_the_client(asgi: Asgi, often: None) -> None:
     before = asyncio.all_tasks()
-    exchange = Exchange(asgi.receive, asgi.send, may_stream=True)
+    exchange = Exchange(asgi.receive, asgi.send, Patrol(), may_stream=True)
     exchange.push(b"event")
     await exchange.finish(200, b"{}", rpc.event)
     asgi.leaves.set()

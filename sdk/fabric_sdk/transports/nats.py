@@ -44,6 +44,7 @@ _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
 _CLOSED: Final = "this connection to NATS is closed"
 _WEBSOCKETS: Final = frozenset(("ws", "wss"))
+_PLAIN_HEADERS: Final = b"NATS/1.0\r\n"
 _LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
 _SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
 
@@ -79,7 +80,12 @@ class _Client(Client):
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         try:
-            known = await mine._process_headers(headers) if headers else None
+            if not headers:
+                known = None
+            elif headers.startswith(_PLAIN_HEADERS):
+                known = _read_headers(headers)
+            else:  # the server's own words: a status
+                known = await mine._process_headers(headers)
             message = Message(subject.decode(), Body(encoded=data), reply=reply.decode(), headers=known or None)
         except (IndexError, ValueError):  # the read loop would end over it, and nobody be heard any more
             log.warning("a message whose subject, reply or headers are no text was dropped")
@@ -422,6 +428,15 @@ def _encoded(headers: Mapping[str, str] | None) -> bytes:
         return b""
     lines = [f"{name}: {value.translate(_LINE_BREAKS)}\r\n" for name, value in headers.items()]
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+
+
+def _read_headers(encoded: bytes) -> dict[str, str]:
+    """Headers as they came; of a name that came twice, the first."""
+    headers: dict[str, str] = {}
+    for line in encoded[len(_PLAIN_HEADERS) : -4].decode().split("\r\n"):
+        name, _, value = line.partition(":")
+        headers.setdefault(name, value.strip())
+    return headers
 
 
 def _choose(servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:
