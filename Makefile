@@ -36,9 +36,9 @@ AGENT ?= examples/hello/agent.py
 up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> starts it with yours
 	$(VENV)/bin/fabric up $(AGENT)
 
-# Tests mostly wait, for processes that start and for times that pass: four side by side keep two cores busy. Each file
+# Tests mostly wait, for processes that start and for times that pass: three side by side keep two cores busy. Each file
 # stays in one process, which shares its servers.
-SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(DEPS) node-deps ## Run the whole suite

@@ -108,15 +108,15 @@ async def audit(system: Transport, *, between: float = BETWEEN) -> list[Alarm]:
         TransportUnavailable: nobody can be asked.
     """
     seen = await look(system)
-    suspects: dict[tuple[str, str], int] | None = None
+    lacks: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for _ in range(LOOKS):
         await asyncio.sleep(between)
         before, seen = seen, await look(system)
         now = lacking(before, seen)
-        suspects = (
-            now if suspects is None else {key: min(lack, now[key]) for key, lack in suspects.items() if key in now}
-        )
-    return [Alarm(stream, server, lack) for (stream, server), lack in sorted((suspects or {}).items())]
+        for stream, copies in seen.items():  # who did not answer in time is neither accused nor cleared by it
+            for copy in copies:
+                lacks[stream, copy.server].append(now.get((stream, copy.server), 0))
+    return [Alarm(*key, min(lack)) for key, lack in sorted(lacks.items()) if len(lack) > 1 and all(lack)]
 
 
 async def watch(fabric: Fabric, system_url: str) -> None:

@@ -86,7 +86,11 @@ def everything(record: Record) -> dict[str, Any]:
 async def _waiting(jetstream: JetStream, agent: str) -> dict[str, str]:
     """Ids of tasks in the queue or before their time, each with its agent: of more than 100,000, so many."""
     found: dict[str, str] = {}
-    for stream, wanted in ((LATER, subjects.later(agent, "once", "*")), (TASKS, subjects.task(agent, "*", "*"))):
+    for stream, wanted in (
+        (LATER, subjects.later(agent, "once", "*")),
+        (LATER, subjects.later(agent, "due", "*")),
+        (TASKS, subjects.task(agent, "*", "*")),
+    ):
         for subject in await _subjects(jetstream, stream, wanted):
             found[subject.rpartition(".")[2]] = _agent_of(subject)
     return found

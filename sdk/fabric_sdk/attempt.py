@@ -147,7 +147,9 @@ class Attempt:
             self.record.changed = time.time()
             message = Message(self._subject, self.record.body(), headers=self._headers())
             try:
-                stored = await _stored(partial(self._jetstream.store, message.subject, message.body, message.headers))
+                stored = await until_stored(
+                    partial(self._jetstream.store, message.subject, message.body, message.headers)
+                )
                 self.written = stored.sequence
             except WrongSequence as wrong:
                 self.written = await self._mine() or _superseded(wrong)
@@ -165,7 +167,7 @@ class Attempt:
             letter = Message(subjects.dead(record.agent, record.id), self._letter(), headers=ttl)
             try:
                 end = Message(self._subject, record.body(), headers={**self._headers(), **ttl})
-                await _stored(partial(self._jetstream.store_all, [end, letter]))
+                await until_stored(partial(self._jetstream.store_all, [end, letter]))
             except WrongSequence as wrong:
                 _ = await self._mine() or _superseded(wrong)
 
@@ -211,7 +213,7 @@ class Attempt:
         return found.sequence if same else 0
 
 
-async def _stored(store: Callable[[], Awaitable[T]]) -> T:
+async def until_stored(store: Callable[[], Awaitable[T]]) -> T:
     """What `store` returns, once it can: what a task has come to is all that the work was for."""
     told = False
     while True:

@@ -31,7 +31,7 @@ async def start_due(jetstream: JetStream, agent: str, delivery: Delivery) -> Non
     carried.setdefault(Header.KEY, name)  # its own id; what becomes due twice is then known for one task
     priority = headers.get(Header.CLASS, "normal")
     task_id = name
-    if ".every." in headers.get(Header.SCHEDULER, ""):
+    if subjects.is_repeated(headers.get(Header.SCHEDULER, "")):
         carried[Header.KEY] = f"{name}@{delivery.sequence}"
         task_id = keyed_task_id(agent, carried[Header.KEY], None)
     carried[Header.MESSAGE_ID] = task_id

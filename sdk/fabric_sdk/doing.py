@@ -12,9 +12,10 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
-from fabric_sdk.attempt import Attempt, Superseded
+from fabric_sdk.attempt import Attempt, Superseded, until_stored
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
@@ -93,7 +94,7 @@ class Doer:
         try:
             if (attempt := await self._claim(each, known)) is not None:
                 each.attempt = attempt
-                await self._settle(attempt, await self._handle(each, attempt))
+                await self._settle(each, attempt, await self._handle(each, attempt))
         except Superseded:
             log.info("task %s is another attempt's by now", each.id)
         except errors.FabricError as failure:  # whoever gets it next sees what is on record
@@ -223,7 +224,7 @@ class Doer:
 
     # write down → acknowledge
 
-    async def _settle(self, attempt: Attempt, outcome: bytes | errors.FabricError) -> None:
+    async def _settle(self, each: InHand, attempt: Attempt, outcome: bytes | errors.FabricError) -> None:
         record, delivery = attempt.record, attempt.delivery
         if isinstance(outcome, bytes):
             attempt.answered(outcome)
@@ -239,9 +240,9 @@ class Doer:
             await delivery.ack()
             if record.ended and (claim := delivery.message.header(Header.CLAIM)) is not None:
                 await self._claims.drop(claim)
-        elif isinstance(outcome, errors.TaskCancelled):
+        elif outcome is each.ended and isinstance(outcome, errors.TaskCancelled):
             await delivery.ack()
-        elif isinstance(outcome, errors.WorkerLost):
+        elif outcome is each.ended and isinstance(outcome, errors.WorkerLost):
             await self._return(attempt)
         elif isinstance(outcome, Superseded):
             raise outcome
@@ -251,8 +252,9 @@ class Doer:
     async def _fit(self, record: Record) -> None:
         """Keep a result that is too large for a record apart from it."""
         most = largest_params(self._jetstream.transport.max_message)
-        if isinstance(record.result, bytes) and len(record.result) > most:
-            record.claim, record.result = await self._claims.keep(record.result, record.keep + _CLAIM_SECONDS), None
+        if isinstance(record.result, bytes) and len(record.body().encoded()) > most:
+            keep = partial(self._claims.keep, record.result, record.keep + _CLAIM_SECONDS)
+            record.claim, record.result = await until_stored(keep), None
 
     async def _failed(self, attempt: Attempt, failure: errors.FabricError) -> None:
         """Try again later, or give the task up, as its policy says."""
@@ -289,7 +291,9 @@ class Doer:
             verdict = judge(record if kept else None, _given(each.delivery), self._policy(record.tool), time.time())
             if verdict == "leave":
                 return
-            if verdict == "run" and not record.ended:
+            if verdict == "run":
+                if record.ended:  # it was dead, and is to be tried again
+                    record.state, record.returned, record.attempt = "queued", 0, 0
                 record.id, record.agent, record.priority = each.id, self._agent, each.priority
                 attempt = Attempt(self._jetstream, each.delivery, record, Policy())
                 attempt.written = kept.sequence if kept else 0

@@ -45,6 +45,8 @@ class Listener:
                         await self._react(reaction, event)
             except errors.FabricError as away:
                 log.warning("%s hears no events for now: %s", reaction.name, away)
+            except Exception:  # whatever an event did to it, the next ones are to be heard
+                log.exception("%s stumbled over an event", reaction.name)
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _react(self, reaction: Reaction, event: Received) -> None:

@@ -92,6 +92,7 @@ NO_SUBJECTS = {
     "due_of",
     "number_of",
     "topic_of",
+    "is_repeated",
     "registered_topic",
     "RECORD_TOLD",
 }

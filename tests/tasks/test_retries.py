@@ -296,3 +296,16 @@ async def test_lanes_that_exist_keep_their_ack_wait_and_workers_keep_to_it(
     await serve(agent)
     await eventually(lambda: len(opened) == 10, what="the same lanes again")
     assert [pull.ack_wait for pull in opened] == [2.5] * 10
+
+
+@pytest.mark.parametrize("nested", [errors.TaskCancelled, errors.WorkerLost], ids=lambda kind: kind.__name__)
+async def test_what_befell_a_nested_task_is_a_failure_of_this_one(
+    fabric: Fabric, serve: Serve, agent: Agent, nested: type[errors.FabricError]
+) -> None:
+    @agent.tool(task=QUICK)
+    async def wait_for_another() -> None:
+        raise nested("the other one")
+
+    await serve(agent)
+    record = await died(fabric, agent, "wait_for_another")
+    assert [error for _, error in told(record)] == ["the other one"] * QUICK.attempts

@@ -262,7 +262,7 @@ def test_a_key_is_known_for_at_least_as_long_as_the_server_knows_it_by_itself(ag
         ({"priority": "urgent"}, "critical, high, normal, low"),
         ({"key": "two words"}, "printable ASCII"),
         ({"key": ""}, "1 to 128"),
-        ({"keep": 0.5}, "at least a second"),
+        ({"keep": 0.5}, "kept for 1 to"),
         ({"delay": 1, "at": 2}, "not both"),
         ({"at": datetime(2030, 1, 1)}, "needs its zone"),  # noqa: DTZ001 - that is what is refused
     ],

@@ -79,6 +79,12 @@ class Effects:
         self._seen[thing] += 1
         return f"{thing}-{self._seen[thing]}"
 
+    def take_back(self, name: str) -> None:
+        """It was not done: whoever does it next, in this attempt or another, does it under this name."""
+        thing, _, count = name.rpartition("-")
+        if self._seen[thing] == int(count):
+            self._seen[thing] -= 1
+
 
 current_effects: ContextVar[Effects | None] = ContextVar("current_effects", default=None)
 """The names for what the task that runs here does to the fabric."""

@@ -1,4 +1,4 @@
-"""The one catalogue of what is kept: JetStream's streams and consumers (docs/wire.md; ADR 6).
+"""The one catalogue of what is kept: JetStream's streams and consumers (docs/wire.md; ADR 7).
 
 Above: patterns and workers, which store and pull. Below: the subjects. Whoever first needs a stream creates it as it
 is written here; nobody ever changes one that exists, so an operator's own limits stay.

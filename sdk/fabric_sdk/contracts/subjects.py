@@ -227,6 +227,11 @@ def later(agent: str, kind: str, name: str) -> str:
     return f"fab.later.{agent}.{kind}.{name}"
 
 
+def is_repeated(scheduler: str) -> bool:
+    """Whether what became due was fired by a schedule, and not for one task: `scheduler` is where it waited."""
+    return scheduler.split(".")[3:4] == ["every"]
+
+
 def stream(stream_id: str, end: str) -> str:
     """Where one end of a stream hears the other: `client` or `worker`."""
     return f"fab.stream.{stream_id}.{end}"

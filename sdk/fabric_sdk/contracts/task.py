@@ -25,6 +25,8 @@ ENDS: Final = frozenset(("completed", "dead", "cancelled", "expired"))
 
 DEFAULT_KEEP: Final = 86_400.0
 """Seconds for which a task's end stays on record, and its key names it."""
+LONGEST_KEPT: Final = 10 * 365 * 86_400
+"""Seconds for which a task's end may be asked to stay on record."""
 LONGEST_UNENDED: Final = 30 * 86_400
 """Seconds after which the record of a task that never ended is given up, and so is an unread dead letter."""
 

@@ -1,7 +1,7 @@
 """JetStream's own protocol, spoken over any transport: requests, stored publishes, reads.
 
 Above: patterns and workers. Below: the seam. nats-py's JetStream client lacks what the fabric is built on (priority
-pulls, atomic batches, a reason with a termination) and loses pulls (ADR 6), while the protocol itself is JSON over
+pulls, atomic batches, a reason with a termination) and loses pulls (ADR 7), while the protocol itself is JSON over
 request and reply. Where nobody speaks it, as on the in-process bus, the first question says so.
 """
 
@@ -294,7 +294,11 @@ class JetStream:
         """Remove one message; tell whether it was there."""
         try:
             await self.request(f"STREAM.MSG.DELETE.{stream.name}", {"seq": sequence, "no_erase": True})
-        except (Missing, Refused):
+        except Missing:
+            return False
+        except Refused as refused:
+            if refused.err_code != _NOT_DELETED:
+                raise
             return False
         return True
 
@@ -328,6 +332,8 @@ _NO_JETSTREAM: Final = {
     "message": "no JetStream answers",
     "fix": "durable work needs a NATS server with JetStream, as `fabric up` starts one",
 }
+_NOT_DELETED: Final = 10057
+"""There was no such message to delete."""
 _REPLICAS: Final = 3
 _LEAST_BYTES: Final = 8 * 1024 * 1024
 _NAME_IN_USE: Final = 10058

@@ -6,6 +6,8 @@ redeems costs nothing for ever.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
@@ -13,12 +15,15 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.streams import OBJECTS
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.jetstream.api import JetStream
+from fabric_sdk.jetstream.api import JetStream, WrongSequence
 
 _PIECE: Final = 512 * 1024
 """Bytes; below what any NATS server takes."""
 _BESIDE: Final = 64 * 1024
 """Bytes that a message may need beside what may become a claim."""
+
+
+_CLAIM: Final = re.compile(r"([0-9a-f]{32})\.([0-9]{1,6})\.([0-9]{1,15})")
 
 
 class ClaimLost(errors.HandlerFailed):
@@ -46,7 +51,8 @@ class Claims:
         pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
         headers = {Header.TTL: f"{max(1, round(seconds))}s", Header.EXPECTED: "0"}
         for number, piece in enumerate(pieces):
-            await self._jetstream.store(subjects.piece(name, number), Body(encoded=piece), headers)
+            with suppress(WrongSequence):  # its answer was lost, and it was stored: nobody else knows the name
+                await self._jetstream.store(subjects.piece(name, number), Body(encoded=piece), headers)
         return f"{name}.{len(pieces)}.{len(encoded)}"
 
     async def redeem(self, claim: str) -> Body:
@@ -55,14 +61,13 @@ class Claims:
         Raises:
             ClaimLost: it is no longer kept, or was never whole.
         """
-        name, _, numbers = claim.partition(".")
-        count, _, size = numbers.partition(".")
-        if not (count.isdecimal() and size.isdecimal()):
-            raise ClaimLost(f"{claim!r} is no claim")
+        if (said := _CLAIM.fullmatch(claim)) is None:
+            raise ClaimLost(f"{claim[:100]!r} is no claim")
+        name, count, size = said.groups()
         await self._jetstream.ensure(OBJECTS)
         pieces: list[bytes] = []
         for number in range(int(count)):
-            found = await self._jetstream.last(OBJECTS, subjects.piece(subjects.checked_token(name), number))
+            found = await self._jetstream.last(OBJECTS, subjects.piece(name, number))
             if found is None:
                 raise ClaimLost
             pieces.append(found.body.encoded())
@@ -73,5 +78,5 @@ class Claims:
 
     async def drop(self, claim: str) -> None:
         """Keep it no longer."""
-        name = claim.partition(".")[0]
-        await self._jetstream.purge(OBJECTS, subjects.pieces(subjects.checked_token(name)))
+        if (said := _CLAIM.fullmatch(claim)) is not None:
+            await self._jetstream.purge(OBJECTS, subjects.pieces(said[1]))

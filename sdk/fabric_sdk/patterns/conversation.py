@@ -154,6 +154,8 @@ class Conversation:
         except WrongSequence as newer:
             if expected is not None and (mine := await self._stored(name, expected)):
                 return mine
+            if effects:
+                effects.take_back(name)
             raise Conflict from newer
 
     async def _stored(self, name: str, expected: int) -> int | None:

@@ -22,7 +22,7 @@ from uuid import uuid4
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import InvalidParams
+from fabric_sdk.contracts.errors import FabricError, InvalidParams
 from fabric_sdk.contracts.event import Event, checked_topic, checked_topics
 from fabric_sdk.contracts.scope import current_effects, current_scope
 from fabric_sdk.contracts.streams import EVENTS, group_lane
@@ -149,6 +149,7 @@ class Events:
         body.encoded()
         schema = await self._schemas.check(checked_topic(topic), body)
         effects, scope = current_effects.get(), current_scope.get()
+        named = effects if id is None else None
         if id is None:
             id = effects.name("publish", topic, body.encoded().decode()) if effects else uuid4().hex
         trace = scope.trace.traceparent if scope and scope.trace else None
@@ -158,7 +159,12 @@ class Events:
         if self._claims.are_needed_for(len(body.encoded())):
             claim = await self._claims.keep(body.encoded(), _CLAIM_SECONDS)
             message = Message(message.subject, headers={**(message.headers or {}), Header.CLAIM: claim})
-        stored = await self._jetstream.store(message.subject, message.body, message.headers)
+        try:
+            stored = await self._jetstream.store(message.subject, message.body, message.headers)
+        except FabricError:
+            if named:
+                named.take_back(id)
+            raise
         event.sequence = stored.sequence
         return event
 

@@ -4,7 +4,7 @@ Guarantee: **at most one task for each firing**, through restarts of everything.
 is made up for once, not as often as it was missed.
 
 Above: `client`, the platform's own agents. Below: JetStream's message schedules: the server turns the one stored
-message into one that is due; whichever worker of the agent gets that puts the task into the queue (`taking`).
+message into one that is due; whichever worker of the agent gets that puts the task into the queue (`becoming_due`).
 """
 
 from __future__ import annotations

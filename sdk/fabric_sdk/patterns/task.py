@@ -4,7 +4,7 @@ Guarantee: **what was accepted ends exactly once on record**, as `completed`, `d
 through any crash. A key names one task for as long as its end is kept: whoever starts it again joins it.
 
 Above: `client`, the gateway. Below: JetStream. Starting a task is one stored message in `TASKS`; its record in
-`RECORDS` is written by the worker that has it (`taking`), and each change is told to whoever waits.
+`RECORDS` is written by the worker that has it (`attempt`), and each change is told to whoever waits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.contracts.task import (
     DEFAULT_KEEP,
+    LONGEST_KEPT,
     LONGEST_UNENDED,
     PRIORITIES,
     Parked,
@@ -69,8 +70,8 @@ class Start:
     def __post_init__(self) -> None:
         if self.priority not in PRIORITIES:
             raise errors.InvalidParams(f"a task's priority is one of {', '.join(PRIORITIES)}, not {self.priority!r}")
-        if self.keep < 1:
-            raise errors.InvalidParams("the end of a task is kept for at least a second")
+        if not 1 <= self.keep <= LONGEST_KEPT:
+            raise errors.InvalidParams(f"the end of a task is kept for 1 to {LONGEST_KEPT} seconds")
         effects = current_effects.get()
         if self.key is None and effects is not None:
             self.key = effects.name("start", self.agent, self.params.encoded().decode())
@@ -132,8 +133,12 @@ class Tasks:
         try:
             stored = await self._jetstream.store(message.subject, message.body, message.headers)
         except (SubjectTaken, WrongSequence):
-            return False
-        return not stored.duplicate
+            fresh = False
+        else:
+            fresh = not stored.duplicate
+        if not fresh and start.claim is not None:
+            await self._drop_unused(start, start.claim)
+        return fresh
 
     async def start_all(self, starts: Sequence[Start]) -> None:
         """Accept all of these tasks, or none.
@@ -161,8 +166,16 @@ class Tasks:
         """Keep params that are too large for one message apart from it; the tool's name stays."""
         encoded = start.params.encoded()
         if len(encoded) > largest_params(self._jetstream.transport.max_message):
-            start.claim = await self._claims.keep(encoded, LONGEST_UNENDED)
+            # Until its letter is gone, should it die at the last moment.
+            seconds = 2 * LONGEST_UNENDED + max(0.0, (start.at or 0.0) - time.time())
+            start.claim = await self._claims.keep(encoded, seconds)
             start.params = Body({"name": start.params.members().get("name")})
+
+    async def _drop_unused(self, start: Start, claim: str) -> None:
+        """Drop a claim that the waiting task does not speak of: another start's, and no repetition of this one."""
+        waiting = await self._waiting(start.agent, start.id)
+        if waiting is not None and waiting[1].headers.get(Header.CLAIM) != claim:
+            await self._claims.drop(claim)
 
     async def result(self, record: Record) -> Body:
         """The MCP result of a task that was completed.
@@ -335,6 +348,8 @@ class Tasks:
         while (waiting := await self._waiting(agent, task_id)) is not None:
             stream, found = waiting
             await self._jetstream.delete(stream, found.sequence)
+            if (claim := found.headers.get(Header.CLAIM)) is not None:
+                await self._claims.drop(claim)
 
     async def _waiting(self, agent: str, task_id: str) -> tuple[Stream, StoredMessage] | None:
         """The message of a task that waits; one that a schedule of this name brought is none."""
@@ -344,7 +359,7 @@ class Tasks:
             (LATER, subjects.later(agent, "due", task_id)),
         ):
             found = await self._jetstream.last(stream, subject)
-            if found is not None and ".every." not in found.headers.get(Header.SCHEDULER, ""):
+            if found is not None and not subjects.is_repeated(found.headers.get(Header.SCHEDULER, "")):
                 return stream, found
         return None
 
@@ -357,6 +372,7 @@ def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
     except (ValueError, AttributeError):
         tool = ""  # the handler will say what is wrong with it
     keep = number(headers.get(Header.KEEP)) or DEFAULT_KEEP
+    keep = keep if 1 <= keep <= LONGEST_KEPT else DEFAULT_KEEP
     expires = number(headers.get(Header.EXPIRES))
     return Record(id="", agent="", tool=tool, principal=headers.get(Header.PRINCIPAL), keep=keep, expires=expires)
 
