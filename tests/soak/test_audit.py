@@ -57,10 +57,14 @@ async def test_a_damaged_disk_is_found(tmp_path: Path) -> None:
             about = await fabric.jetstream.request("STREAM.INFO.FAB_EVENTS")
         system = await NatsTransport.connect(nodes.system_url)
         try:
-            assert await audit(system, between=0.1) == []
+            alarms = await audit(system, between=0.1)
+            assert alarms == []
             victim = next(node for node in nodes.nodes if node.name != about["cluster"]["leader"])
-            await asyncio.to_thread(_lose_messages, nodes, victim)
-            alarms = await audit(system, between=0.5)
+            for _ in range(8):  # what its log still holds, the node gets back: then there is nothing to find
+                await asyncio.to_thread(_damage_and_restart, nodes, victim)
+                alarms = await audit(system, between=0.5)
+                if alarms or _state(victim)["messages"] < _BATCHES * _BATCH:
+                    break
         finally:
             await system.close()
     assert [(alarm.stream, alarm.server) for alarm in alarms] == [("SOAK/FAB_EVENTS", victim.name)]
@@ -68,19 +72,13 @@ async def test_a_damaged_disk_is_found(tmp_path: Path) -> None:
     assert str(Alarm("A/S", "n1", 3)) == "the copy of A/S on n1 lacks 3 messages that others have"
 
 
-def _lose_messages(nodes: Cluster, victim: Node) -> None:
-    """Damage the disk of one node until it really lost something: what its log still holds, it gets back."""
-    for _ in range(8):
-        victim.signal(signal.SIGTERM)
-        _damage(victim.store)
-        victim.start()
-        nodes.wait()
-        wait_until(
-            lambda: _state(victim).get("last_seq") == _BATCHES * _BATCH, seconds=30, what="the node's last message"
-        )
-        if _state(victim)["messages"] < _BATCHES * _BATCH:
-            return
-    raise AssertionError("the server got everything back, eight times")
+def _damage_and_restart(nodes: Cluster, victim: Node) -> None:
+    """Damage the disk of one node; returns when it has caught up with the others, as it sees it."""
+    victim.signal(signal.SIGTERM)
+    _damage(victim.store)
+    victim.start()
+    nodes.wait()
+    wait_until(lambda: _state(victim).get("last_seq") == _BATCHES * _BATCH, seconds=30, what="the last message")
 
 
 def _state(node: Node) -> dict[str, Any]:
