@@ -21,13 +21,15 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.streams import RECORDS
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.contracts.task import LONGEST_UNENDED, Policy, Record, largest_params
+from fabric_sdk.contracts.task import Policy, Record, largest_params
 from fabric_sdk.jetstream import Delivery, JetStream, WrongSequence
 from fabric_sdk.routing.asking import park, questions
 
 _NOT_NOW_SECONDS: Final = 1.0
 """Between two attempts to write where there is no room, or no broker."""
 _MOST_ERRORS: Final = 10
+_FEW_WORDS: Final = 200
+"""Characters of the last error, where there is no room for all."""
 _PASSED_ON: Final = (
     Header.KEY,
     Header.PRINCIPAL,
@@ -163,13 +165,19 @@ class Attempt:
         async with self._writing:
             record = self.record
             record.state, record.changed = "dead", time.time()
-            ttl = {Header.TTL: f"{LONGEST_UNENDED}s"}
-            letter = Message(subjects.dead(record.agent, record.id), self._letter(), headers=ttl)
             try:
-                end = Message(self._subject, record.body(), headers={**self._headers(), **ttl})
-                await until_stored(partial(self._jetstream.store_all, [end, letter]))
+                await until_stored(self._store_dead)
+            except errors.MessageTooLarge:  # the errors of many attempts, beside large params
+                record.errors = [{**last, "error": str(last["error"])[:_FEW_WORDS]} for last in record.errors[-1:]]
+                await until_stored(self._store_dead)
             except WrongSequence as wrong:
                 _ = await self._mine() or _superseded(wrong)
+
+    async def _store_dead(self) -> None:
+        end = Message(self._subject, self.record.body(), headers=self._headers())
+        ttl = {Header.TTL: f"{self.record.lasts}s"}
+        letter = Message(subjects.dead(self.record.agent, self.record.id), self._letter(), headers=ttl)
+        await self._jetstream.store_all([end, letter])
 
     def answered(self, result: bytes) -> None:
         """Note what the handler answered: the end, or questions."""
@@ -188,8 +196,7 @@ class Attempt:
         del self.record.errors[:-_MOST_ERRORS]
 
     def _headers(self) -> dict[str, str]:
-        keep = self.record.keep if self.record.ended else LONGEST_UNENDED
-        return {Header.EXPECTED: str(self.written), Header.TTL: f"{max(1, round(keep))}s"}
+        return {Header.EXPECTED: str(self.written), Header.TTL: f"{self.record.lasts}s"}
 
     def _letter(self) -> Body:
         record = self.record

@@ -158,12 +158,14 @@ class Fabric:
     async def start_all(self, starts: Sequence[Start]) -> list[Task]:
         """Start up to a thousand tasks, made by `AgentClient.plan`: all are accepted, or none.
 
+        A batch whose keys were all started before joins those tasks, so it can be repeated without harm.
+
         Raises:
-            InvalidParams: they are none or too many, or one of them is for later.
+            InvalidParams: they are none or too many, one is for later, or some of them were started before.
             FabricError: as `AgentClient.start`.
         """
-        await self.tasks.start_all(starts)
-        return [Task(self.tasks, start.agent, start.id) for start in starts]
+        fresh = await self.tasks.start_all(starts)
+        return [Task(self.tasks, start.agent, start.id, joined=not fresh) for start in starts]
 
     def agent(self, name: str) -> AgentClient:
         """The agent called `name`, wherever its instances are.

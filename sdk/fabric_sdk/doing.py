@@ -15,6 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+import orjson
+
 from fabric_sdk.attempt import Attempt, Superseded, until_stored
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS: Final = 5.0
 """After which a task that could not be settled is given to somebody again."""
 _MOST_BYTES: Final = 4096
-"""Of the words in which an attempt failed."""
+"""Of the words in which an attempt failed, as JSON has them."""
 _CLAIM_SECONDS: Final = 3600.0
 """For so much longer than its record, a large result is kept."""
 
@@ -156,8 +158,7 @@ class Doer:
     def _enter(self, attempt: Attempt, given: Given) -> None:
         """Make the record this attempt's own."""
         record = attempt.record
-        if record.ended or record.origin != given.origin:
-            record.state, record.returned, record.attempt = "queued", 0, 0
+        _begin_anew(record, given.origin)
         number_now = max(1, given.delivered - record.returned)  # who makes a consumer anew makes it count anew
         self._note_lost(attempt, number_now)
         record.state, record.origin, record.instance = "running", given.origin, self._instance
@@ -292,8 +293,7 @@ class Doer:
             if verdict == "leave":
                 return
             if verdict == "run":
-                if record.ended:  # it was dead, and is to be tried again
-                    record.state, record.returned, record.attempt = "queued", 0, 0
+                _begin_anew(record, each.delivery.sequence)
                 record.id, record.agent, record.priority = each.id, self._agent, each.priority
                 attempt = Attempt(self._jetstream, each.delivery, record, Policy())
                 attempt.written = kept.sequence if kept else 0
@@ -304,6 +304,12 @@ class Doer:
         await each.delivery.nak()
 
 
+def _begin_anew(record: Record, origin: int) -> None:
+    """Count from the start again, where another message than before brings this task: redriven, or answered."""
+    if record.ended or record.origin != origin:
+        record.state, record.returned, record.attempt = "queued", 0, 0
+
+
 def _given(delivery: Delivery) -> Given:
     headers = delivery.message.headers or {}
     expires, answered = number(headers.get(Header.EXPIRES)), int(number(headers.get(Header.ROUND)) or 0)
@@ -311,4 +317,7 @@ def _given(delivery: Delivery) -> Given:
 
 
 def _sendable(text: str) -> str:
-    return text.encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
+    text = text.encode(errors="replace")[:_MOST_BYTES].decode(errors="ignore")
+    while len(orjson.dumps(text)) > _MOST_BYTES:  # much of it is written with more than one character
+        text = text[: len(text) // 2]
+    return text

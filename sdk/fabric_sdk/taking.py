@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from fabric_sdk import tuning
@@ -23,10 +24,10 @@ from fabric_sdk.attempt import Attempt, Superseded
 from fabric_sdk.becoming_due import start_due
 from fabric_sdk.cancelling import end
 from fabric_sdk.client import Fabric
-from fabric_sdk.contracts import errors
+from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.streams import RECORDS, TASKS, due_lane, task_lane
-from fabric_sdk.contracts.task import PRIORITIES, Policy, Priority
+from fabric_sdk.contracts.task import PRIORITIES, Policy, Priority, Record
 from fabric_sdk.doing import Doer, InHand
 from fabric_sdk.jetstream import Delivery, Pull
 from fabric_sdk.pipeline import Handler
@@ -137,14 +138,27 @@ class TaskTaker:
         await _end([*self._living, *self._tasks, *(each.task for each in self._running if each.task)], 0)
 
     def cancel(self, task_id: str) -> None:
-        """End the task of this id, if it is in hand: its record says already that it was cancelled."""
-        for lane in self._waiting.values():
-            for each in [each for each in lane if each.id == task_id]:
-                lane.remove(each)
-                self._spawn(each.delivery.ack())
-        for each in list(self._running):
-            if each.id == task_id:
+        """End the task of this id, if it is in hand and was cancelled."""
+        if any(each.id == task_id for each in self._in_hand()):
+            self._spawn(self._end_cancelled(task_id))
+
+    def _in_hand(self) -> list[InHand]:
+        return [*self._running, *chain.from_iterable(self._waiting.values())]
+
+    async def _end_cancelled(self, task_id: str) -> None:
+        """End what its record says was cancelled; of a task that goes on, anybody might say so."""
+        try:
+            kept = await self._jetstream.last(RECORDS, subjects.record(self._agent, task_id))
+        except errors.FabricError:
+            return  # whoever has it in hand learns it at the next write
+        if kept is None or Record.of(kept.body).state != "cancelled":
+            return
+        for each in [each for each in self._in_hand() if each.id == task_id]:
+            if each in self._running:
                 each.end(errors.TaskCancelled())
+            else:
+                self._waiting[each.priority].remove(each)
+                self._spawn(each.delivery.ack())
 
     # taking
 

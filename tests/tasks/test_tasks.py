@@ -17,6 +17,7 @@ from tasks.conftest import Serve
 from fabric_sdk import Agent, Context, Policy, Retry, ToolError, doing, taking
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
+from fabric_sdk.contracts import task as contract
 from fabric_sdk.contracts.scope import Scope, current_scope
 from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, OBJECTS
 from fabric_sdk.contracts.task import DEFAULT_KEEP
@@ -232,8 +233,9 @@ def test_what_can_be_no_id_is_refused(agent: Agent, unusable: str) -> None:
 
 
 async def test_an_end_is_kept_for_as_long_as_it_was_asked_to(
-    fabric: Fabric, serve: Serve, agent: Agent, ran: list[Any]
+    fabric: Fabric, serve: Serve, agent: Agent, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(contract, "_LEAST_KEPT", 1)
     await serve(agent)
     client = fabric.agent(agent.name)
     short, long = await client.start("echo", keep=1), await client.start("echo", keep=60)

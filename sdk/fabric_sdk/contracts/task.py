@@ -29,6 +29,9 @@ LONGEST_KEPT: Final = 10 * 365 * 86_400
 """Seconds for which a task's end may be asked to stay on record."""
 LONGEST_UNENDED: Final = 30 * 86_400
 """Seconds after which the record of a task that never ended is given up, and so is an unread dead letter."""
+_LEAST_KEPT: Final = 3_600
+"""Seconds for which an end is on record at least: a worker may be lost after it wrote that and before it acknowledged,
+and whoever is given the message then must see it."""
 
 ForMcp = Literal["never", "optional", "required"]
 
@@ -147,6 +150,15 @@ class Record:
     def ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in ENDS
+
+    @property
+    def lasts(self) -> int:
+        """Seconds for which this is kept once it is written, unless something changes before."""
+        if self.state == "input_required":
+            return LONGEST_KEPT  # nothing but an answer brings it back
+        if not self.ended or self.state == "dead":
+            return LONGEST_UNENDED
+        return max(_LEAST_KEPT, round(self.keep))
 
     def overdue(self, now: float) -> bool:
         """Whether it was never begun, and may not be any more."""

@@ -229,27 +229,19 @@ class JetStream:
     async def store_all(self, messages: Sequence[Message]) -> None:
         """Publish up to a thousand messages to one stream: all of them are stored, or none.
 
+        Sent again until the server answers, as with `store`.
+
         Raises:
-            As `store`; `WrongSequence` and `SubjectTaken` for any of them.
+            As `store`; `WrongSequence` and `SubjectTaken` for any of them, a repeated `Nats-Msg-Id` included.
         """
-        repeated = False
 
         async def once() -> None:
-            nonlocal repeated
             batch = uuid4().hex  # a new one each time: of the one before, the server may hold a part
             parts = [_in_batch(message, batch, number) for number, message in enumerate(messages, 1)]
             parts[-1].headers = {**(parts[-1].headers or {}), Header.BATCH_COMMIT: "1"}
             for message in parts[:-1]:
                 await self.transport.publish(message)
-            try:
-                _checked(await self.ask(parts[-1]))
-            except Refused as refused:
-                if refused.err_code != _BATCH_HAS_DUPLICATE:
-                    raise
-                if not repeated:  # else the first attempt was stored, and only its answer lost
-                    raise SubjectTaken(str(refused)) from None
-            finally:
-                repeated = True
+            _checked(await self.ask(parts[-1]))
 
         await _patiently(once, PATIENCE)
 
@@ -355,7 +347,7 @@ def _checked(answer: Message) -> dict[str, Any]:
     code, words = int(refusal.get("err_code", 0)), str(refusal.get("description", ""))
     if code in (10071, 10164):
         raise WrongSequence(words)
-    if "per subject" in words:
+    if "per subject" in words or code == _BATCH_HAS_DUPLICATE:
         raise SubjectTaken(words)
     if code in _FULL:
         raise errors.QueueFull(f"the queue takes no more: {words}")

@@ -1,7 +1,7 @@
 """Tasks: work that is kept until its end is on record.
 
 Guarantee: **what was accepted ends exactly once on record**, as `completed`, `dead`, `cancelled` or `expired`,
-through any crash. A key names one task for as long as its end is kept: whoever starts it again joins it.
+through any crash. A key names one task until its end is no longer kept: whoever starts it again joins it.
 
 Above: `client`, the gateway. Below: JetStream. Starting a task is one stored message in `TASKS`; its record in
 `RECORDS` is written by the worker that has it (`attempt`), and each change is told to whoever waits.
@@ -20,7 +20,7 @@ import orjson
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Scope, current_effects
+from fabric_sdk.contracts.scope import Effects, Scope, current_effects
 from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS, Stream
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.contracts.task import (
@@ -66,6 +66,8 @@ class Start:
     id: str = field(init=False)
     claim: str | None = field(init=False, default=None)
     """Where the params lie, if they are too large for one message."""
+    effects: Effects | None = field(init=False, default=None)
+    """What gave it its key, if the task that starts it did."""
 
     def __post_init__(self) -> None:
         if self.priority not in PRIORITIES:
@@ -75,10 +77,16 @@ class Start:
         effects = current_effects.get()
         if self.key is None and effects is not None:
             self.key = effects.name("start", self.agent, self.params.encoded().decode())
+            self.effects = effects
         keyed = self.key is not None
         if keyed:  # for so long, the server knows the key by itself, and would refuse what nobody remembers
             self.keep = max(self.keep, DUPLICATE_WINDOW)
         self.id = keyed_task_id(self.agent, self.key or "", self.scope.principal) if keyed else new_task_id()
+
+    def take_back(self) -> None:
+        """It may not have been started: the next like it gets its key."""
+        if self.effects is not None and self.key is not None:
+            self.effects.take_back(self.key)
 
     def message(self) -> Message:
         """The message that waits in the queue."""
@@ -126,8 +134,17 @@ class Tasks:
             TransportUnavailable: the server did not answer; whether it has the task is unknown. With the same key it
                 may be started again without harm.
         """
+        try:
+            return await self._start(start)
+        except BaseException:
+            start.take_back()
+            raise
+
+    async def _start(self, start: Start) -> bool:
         later = start.at is not None and start.at > time.time()
-        await self._jetstream.ensure(LATER if later else TASKS)
+        await self._ensure()
+        if start.key is not None and await self._is_known(start):
+            return False
         await self._fit(start)
         message = start.message_for_later() if later else start.message()
         try:
@@ -138,29 +155,67 @@ class Tasks:
             fresh = not stored.duplicate
         if not fresh and start.claim is not None:
             await self._drop_unused(start, start.claim)
+        if fresh and start.key is not None and not await self._prevails(start, later):
+            return False
         return fresh
 
-    async def start_all(self, starts: Sequence[Start]) -> None:
+    async def start_all(self, starts: Sequence[Start]) -> bool:
         """Accept all of these tasks, or none.
 
+        Returns:
+            Whether this started them; `False`: every one was started before, and these are those.
+
         Raises:
-            InvalidParams: they are none or too many, one is for later, or one was started before.
+            InvalidParams: they are none or too many, one is for later, or some of them were started before.
             Others: as `start`.
         """
         if not 0 < len(starts) <= MOST_AT_ONCE:
             raise errors.InvalidParams(f"one batch starts 1 to {MOST_AT_ONCE} tasks, not {len(starts)}")
         if any(start.at is not None for start in starts):
             raise errors.InvalidParams("tasks for later cannot be started in one batch with others")
-        await self._jetstream.ensure(TASKS)
+        try:
+            return await self._start_all(starts)
+        except BaseException:
+            for start in reversed(starts):
+                start.take_back()
+            raise
+
+    async def _start_all(self, starts: Sequence[Start]) -> bool:
+        await self._ensure()
+        if known := await self._known([start for start in starts if start.key is not None]):
+            return _all_or_none(known, starts)
         for start in starts:
             await self._fit(start)
         try:
             await self._jetstream.store_all([start.message() for start in starts])
-        except SubjectTaken:
-            raise errors.InvalidParams(
-                "one of these tasks was started before, so none was started now",
-                fix="start tasks that may have been started before one by one: each joins its like",
-            ) from None
+        except SubjectTaken:  # by a repetition elsewhere, or by this very batch, if only its answer was lost
+            return _all_or_none(await self._known(starts), starts)
+        return True
+
+    async def _known(self, starts: Sequence[Start]) -> int:
+        """How many of these are on record or wait."""
+        return sum(await asyncio.gather(*(self._is_known(start) for start in starts)))
+
+    async def _is_known(self, start: Start) -> bool:
+        """Whether this task is on record, or waits in any class and for any time."""
+        record, waiting = await asyncio.gather(
+            self._jetstream.last(RECORDS, subjects.record(start.agent, start.id)), self._waiting(start.agent, start.id)
+        )
+        return record is not None or waiting is not None
+
+    async def _prevails(self, start: Start, later: bool) -> bool:
+        """Settle a race of two that started one key at the same time, one of them for later: that one yields.
+
+        Each looks only after its own is stored, so one of them at least sees the other.
+        """
+        record = await self._jetstream.last(RECORDS, subjects.record(start.agent, start.id)) if later else None
+        found = await self._everywhere(start.agent, start.id)
+        if later and record is None and all(stream is LATER for stream, _ in found):
+            return True
+        for stream, message in found:
+            if stream is LATER:
+                await self._jetstream.delete(LATER, message.sequence)
+        return not later
 
     async def _fit(self, start: Start) -> None:
         """Keep params that are too large for one message apart from it; the tool's name stays."""
@@ -295,8 +350,7 @@ class Tasks:
     async def _write(self, record: Record, place: int) -> bool:
         """Put `record` down in the place of the one it was read from; tell whether that was still the last."""
         record.changed = time.time()
-        keep = record.keep if record.ended else LONGEST_UNENDED
-        headers = {Header.EXPECTED: str(place), Header.TTL: f"{max(1, round(keep))}s"}
+        headers = {Header.EXPECTED: str(place), Header.TTL: f"{record.lasts}s"}
         try:
             await self._jetstream.store(subjects.record(record.agent, record.id), record.body(), headers)
         except WrongSequence:
@@ -352,16 +406,32 @@ class Tasks:
                 await self._claims.drop(claim)
 
     async def _waiting(self, agent: str, task_id: str) -> tuple[Stream, StoredMessage] | None:
-        """The message of a task that waits; one that a schedule of this name brought is none."""
-        for stream, subject in (
+        """The message of a task that waits, and where."""
+        return next(iter(await self._everywhere(agent, task_id)), None)
+
+    async def _everywhere(self, agent: str, task_id: str) -> list[tuple[Stream, StoredMessage]]:
+        """The messages of a task, wherever they wait; one that a schedule of this name brought is none."""
+        places = (
             (TASKS, subjects.task(agent, "*", task_id)),
             (LATER, subjects.later(agent, "once", task_id)),
             (LATER, subjects.later(agent, "due", task_id)),
-        ):
-            found = await self._jetstream.last(stream, subject)
-            if found is not None and not subjects.is_repeated(found.headers.get(Header.SCHEDULER, "")):
-                return stream, found
-        return None
+        )
+        found = await asyncio.gather(*(self._jetstream.last(stream, subject) for stream, subject in places))
+        return [
+            (stream, message)
+            for (stream, _), message in zip(places, found, strict=True)
+            if message is not None and not subjects.is_repeated(message.headers.get(Header.SCHEDULER, ""))
+        ]
+
+
+def _all_or_none(known: int, starts: Sequence[Start]) -> bool:
+    """What a batch comes to of which so many are known already."""
+    if known == len(starts):
+        return False
+    raise errors.InvalidParams(
+        "some of these tasks were started before, so none was started now",
+        fix="start tasks that may have been started before one by one: each joins its like",
+    )
 
 
 def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
