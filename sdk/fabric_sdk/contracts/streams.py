@@ -144,6 +144,15 @@ CONVERSATIONS: Final = Stream(
 )
 """What agents remember of their conversations, for three months after it was said."""
 
+ACCESS: Final = Stream(
+    "FAB_ACCESS",
+    (subjects.ACCESS,),
+    MappingProxyType(
+        {"discard": "new", "allow_msg_ttl": True, "max_msgs_per_subject": 1, "max_bytes": 256 * _MEBIBYTE}
+    ),
+)
+"""Who may what, as data: tables that every gateway follows."""
+
 OBJECTS: Final = Stream(
     "FAB_OBJECTS",
     (subjects.OBJECTS,),

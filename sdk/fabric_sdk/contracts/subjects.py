@@ -56,6 +56,10 @@ CONVERSATIONS: Final = "fab.conversation.*"
 """What is remembered of every conversation."""
 
 
+ACCESS: Final = "fab.access.>"
+"""Who may what, as data: `key.<id>`, `mount.<agent>.<prefix>`, `approval.<id>`, `grant.<id>`."""
+
+
 OBJECTS: Final = "fab.object.*.*"
 """Every piece of what is too large for one message."""
 
@@ -240,6 +244,11 @@ def stream(stream_id: str, end: str) -> str:
 def conversation(conversation_id: str) -> str:
     """What is remembered of one conversation."""
     return f"fab.conversation.{conversation_id}"
+
+
+def access(kind: str) -> str:
+    """What the subjects of one kind of access data begin with."""
+    return f"fab.access.{kind}."
 
 
 def piece(claim: str, number: int) -> str:

@@ -1,0 +1,40 @@
+"""Who asks, once that is verified: what every decision after it is made by.
+
+Above: the gateway, policy, limits. Below: nothing. The principal travels into the fabric; the token never does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+Kind = Literal["human", "agent"]
+"""Whom a token stands for: a person reaches the management server, an agent its own compositor."""
+Listing = Literal["all", "search"]
+"""What `tools/list` shows: every tool, or a search tool and those that are pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One verified sender."""
+
+    principal: str
+    """The verified name, as `ann` or `agent:shop`; it travels into the fabric."""
+    kind: Kind = "human"
+    agent: str | None = None
+    """Whose compositor an agent's token reaches."""
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    """OAuth scopes that were granted to the token."""
+    expires: float = inf
+    """Unix time in seconds."""
+    token_id: str = ""
+    """Names the token for limits, audit and revocation, and gives nothing of it away."""
+    listing: Listing = "all"
+
+
+ANONYMOUS = Identity("anonymous", roles=frozenset({"admin"}), token_id="anonymous")
+"""Whoever comes without a token, where that is configured: on loopback alone, as on one's own machine."""
+OPERATOR = Identity("operator", roles=frozenset({"admin"}), token_id="operator")
+"""Whoever holds `FABRIC_TOKEN`."""
