@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import anyio
 from mcp.server import MCPServer
@@ -19,7 +19,6 @@ from mcp.server.connection import Connection
 from mcp.server.lowlevel import Server
 from mcp.server.runner import modern_error_data, serve_one
 from mcp.shared.dispatcher import CallOptions
-from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.transport_context import TransportContext
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 from mcp_types.version import LATEST_MODERN_VERSION
@@ -33,10 +32,15 @@ from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.pipeline import Request
 from fabric_sdk.results import WRAPPED
 
-_TRANSPORT: Final = TransportContext(kind="fabric", can_send_request=False)
+_TRANSPORT: Final = TransportContext(kind="fabric", can_send_request=True)
 _INNER: Final = ("_lowlevel_server", "_mcp_server")
 """Where `mcp`'s MCPServer and `fastmcp`'s FastMCP keep their low-level server."""
 _MAX_PAGES: Final = 1000
+_CHANGED: Final[Mapping[str, Literal["tools", "resources", "prompts"]]] = {
+    "notifications/tools/list_changed": "tools",
+    "notifications/resources/list_changed": "resources",
+    "notifications/prompts/list_changed": "prompts",
+}
 
 
 class HostedServer:
@@ -77,6 +81,7 @@ class HostedServer:
             params = request.params.members()
         except ValueError as broken:
             raise errors.InvalidParams(f"params: {broken}") from None
+        context.params = params
         result = await self._serve(request.method, params, context)
         if "structuredContent" in result and self._wraps(params.get("name")):
             result["_meta"] = {**(result.get("_meta") or {}), WRAPPED: True}
@@ -95,14 +100,15 @@ class HostedServer:
             "progressToken": "fabric",
             **(params.get("_meta") or {}),
         }
+        dispatch = _Dispatch(context)
         connection = Connection.from_envelope(
-            LATEST_MODERN_VERSION, meta.get(CLIENT_INFO_META_KEY), meta[CLIENT_CAPABILITIES_META_KEY]
+            LATEST_MODERN_VERSION, meta.get(CLIENT_INFO_META_KEY), meta[CLIENT_CAPABILITIES_META_KEY], outbound=dispatch
         )
         meta[PROTOCOL_VERSION_META_KEY] = LATEST_MODERN_VERSION
         try:
             return await serve_one(
                 self._server,
-                _Dispatch(context),
+                dispatch,
                 method,
                 {**params, "_meta": meta},
                 connection=connection,
@@ -129,19 +135,19 @@ class HostedServer:
 
 @dataclass
 class _Dispatch:
-    """The SDK's view of one fabric call: notifications become frames, requests to the client are refused."""
+    """The SDK's view of one fabric call: notifications become frames, requests to the client are questions."""
 
     context: Context
     transport: TransportContext = _TRANSPORT
     request_id: int = 1
     message_metadata: None = None
-    can_send_request: bool = False
+    can_send_request: bool = True
     cancel_requested: anyio.Event = field(default_factory=anyio.Event)
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
     ) -> Json:
-        raise NoBackChannelError(method)
+        return await self.context.ask(method, dict(params or {}))
 
     async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
         said = dict(params or {})
@@ -149,6 +155,10 @@ class _Dispatch:
             await self.context.progress(said.get("progress", 0), said.get("total"), said.get("message"))
         elif method == "notifications/message":
             await self.context.log(said.get("level", "info"), said.get("data"), logger=said.get("logger"))
+        elif method == "notifications/resources/updated":
+            await self.context.resource_updated(str(said.get("uri")))
+        elif (which := _CHANGED.get(method)) is not None:
+            await self.context.list_changed(which)
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         await self.context.progress(progress, total, message)

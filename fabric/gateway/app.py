@@ -17,6 +17,7 @@ import orjson
 
 from fabric.gateway import rpc
 from fabric.gateway.admission import Admission, Denied, Headers, read_headers
+from fabric.gateway.asking import Questions
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import Forwarder
 from fabric.gateway.http import Bodies, BodyTooLarge, ClientLeft, NoRoom, Receive, Scope, Send, respond
@@ -46,7 +47,7 @@ class Gateway:
         forwarder = Forwarder(fabric, self.catalogue, timeout=settings.call_timeout)
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
-        self._modern = Modern(forwarder, tasks, self.catalogue, server=about, scope=scope)
+        self._modern = Modern(forwarder, tasks, self.catalogue, Questions(fabric), server=about, scope=scope)
         self._legacy = Legacy(forwarder, self.catalogue, server=about, max_body=int(settings.max_body))
         self._admission = Admission(settings)
         self._fabric = fabric

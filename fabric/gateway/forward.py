@@ -5,11 +5,11 @@ Above: `modern`, `legacy`. Below: `fabric_sdk`'s caller and the current `View`. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from mcp.shared.inbound import NAME_BEARING_METHODS
 
@@ -17,8 +17,10 @@ from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal, with_member
 from fabric.gateway.view import Route
 from fabric_sdk import Fabric
+from fabric_sdk.contracts.asking import Asked
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import Trace, scope_for
+from fabric_sdk.patterns.asking import follow_up
 from fabric_sdk.patterns.call import Call, OnFrame
 
 NAMED: Final = NAME_BEARING_METHODS
@@ -68,10 +70,34 @@ class Forwarder:
         Raises:
             FabricError: see `patterns.call.Caller.call`.
         """
+        result = await self._fabric.caller.call(self._call(method, named, route, params, asker))
+        return self._shown(method, named, route, result)
+
+    async def answer(
+        self,
+        method: str,
+        named: str,
+        route: Route,
+        params: bytes,
+        asker: Asker,
+        *,
+        asked: Asked,
+        answers: Mapping[str, Any],
+    ) -> Body:
+        """Go on with a call whose agent asked something.
+
+        Raises:
+            FabricError: see `patterns.asking.follow_up`.
+        """
+        call = self._call(method, named, route, params, asker)
+        return self._shown(method, named, route, await follow_up(self._fabric.caller, call, asked, answers))
+
+    def _call(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Call:
         params = own_params(method, named, route, params)
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
-        call = Call(route.agent, method, Body(encoded=params), scope, safe=route.safe, on_frame=asker.on_frame)
-        result = await self._fabric.caller.call(call)
+        return Call(route.agent, method, Body(encoded=params), scope, safe=route.safe, on_frame=asker.on_frame)
+
+    def _shown(self, method: str, named: str, route: Route, result: Body) -> Body:
         return self._with_shown_uris(route, result) if method == "resources/read" and route.name != named else result
 
     def _with_shown_uris(self, route: Route, result: Body) -> Body:

@@ -19,13 +19,16 @@ from msgspec import UNSET, UnsetType
 
 from fabric.gateway import rpc, tasks
 from fabric.gateway.admission import Headers
+from fabric.gateway.asking import Questions
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
+from fabric.gateway.sealing import Bound
 from fabric.gateway.tasks import McpTasks
-from fabric.gateway.view import CAPABILITIES, complete
+from fabric.gateway.view import CAPABILITIES, Route, complete
 from fabric_sdk import FabricError
+from fabric_sdk.contracts.asking import ASKS
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 from fabric_sdk.contracts.scope import Trace
@@ -54,6 +57,7 @@ class Modern:
         forwarder: Forwarder,
         mcp_tasks: McpTasks,
         catalogue: CatalogueKeeper,
+        questions: Questions,
         *,
         server: dict[str, Any],
         scope: str,
@@ -64,6 +68,7 @@ class Modern:
         self._server = server
         self._cache_scope = scope
         self._patrol = Patrol()
+        self._questions = questions
 
     async def __call__(
         self,
@@ -176,7 +181,20 @@ class Modern:
         encoded = bytes(cast("Any", call.params))
         if self._tasks.wanted(route, params):
             return partial(self._tasks.start, str(named), route, encoded)
-        return partial(self._forwarder.forward, method, str(named), route, encoded)
+        return partial(self._ask, method, str(named), route, encoded, params)
+
+    async def _ask(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
+        """Have an agent answer; perhaps it asks something first."""
+        if params.request_state is UNSET and params.input_responses is UNSET:
+            result = await self._forwarder.forward(method, named, route, encoded, asker)
+            if ASKS not in result.encoded():
+                return result
+            bound = _bound(method, named, params, asker)
+        else:
+            bound = _bound(method, named, params, asker)
+            asked, answers = await self._questions.answered(params, bound)
+            result = await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
+        return await self._questions.asked(result, bound, rpc.value_of(cast("Meta", params.meta).capabilities))
 
     async def _answer(self, request: bytes, do: Work, asker: Asker, exchange: Exchange) -> None:
         try:
@@ -198,6 +216,11 @@ class Modern:
 
 def _named(params: Params, member: str) -> str | UnsetType:
     return params.uri if member == "uri" else params.task_id if member == "taskId" else params.name
+
+
+def _bound(method: str, named: str, params: Params, asker: Asker) -> Bound:
+    arguments = b"" if params.arguments is UNSET else bytes(params.arguments)
+    return Bound(asker.principal, method, named, arguments)
 
 
 class _Folded(dict[str, str]):

@@ -63,6 +63,7 @@ class Params(Struct, frozen=True):
     arguments: Raw | UnsetType = UNSET
     task_id: str | UnsetType = msgspec.field(default=UNSET, name="taskId")
     input_responses: Raw | UnsetType = msgspec.field(default=UNSET, name="inputResponses")
+    request_state: Raw | UnsetType = msgspec.field(default=UNSET, name="requestState")
 
 
 class Rpc(Struct, frozen=True):

@@ -8,16 +8,14 @@ A task's id names its agent, and what nobody can guess. Whoever did not start a 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import orjson
-from mcp_types import CreateMessageResult, ElicitResult, ListRootsResult
 from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
-from pydantic import BaseModel, ValidationError
 
 from fabric.gateway import rpc
+from fabric.gateway.asking import check_answers
 from fabric.gateway.forward import Asker, own_params
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.view import Route
@@ -40,11 +38,6 @@ _STATUS: Final = {
     "expired": "failed",
 }
 """MCP's word for a task's state, where it is another."""
-_ANSWERS: Final[Mapping[str, type[BaseModel]]] = {
-    "elicitation/create": ElicitResult,
-    "sampling/createMessage": CreateMessageResult,
-    "roots/list": ListRootsResult,
-}
 
 
 class McpTasks:
@@ -92,7 +85,12 @@ class McpTasks:
         if method == "tasks/get":
             return self._result("complete", {**shown(record, time.time()), **await self._outcome(record)})
         if method == "tasks/update":
-            answers = _checked_answers(record, rpc.value_of(params.input_responses))
+            answers = rpc.value_of(params.input_responses)
+            if not isinstance(answers, dict):
+                raise Refusal(rpc.INVALID_PARAMS, "params.inputResponses must be an object")
+            answers = cast("dict[str, Any]", answers)
+            requests = record.parked["requests"] if record.parked else {}
+            check_answers({key: str(each.get("method")) for key, each in requests.items()}, answers)
             await self._tasks.answer(record.agent, record.id, answers)
         else:
             await self._tasks.cancel(record.agent, record.id)
@@ -163,21 +161,6 @@ def _outcome(record: Record) -> dict[str, Any]:
     if record.state == "input_required" and record.parked is not None:
         return {"inputRequests": record.parked["requests"]}
     return {}
-
-
-def _checked_answers(record: Record, answers: Any) -> dict[str, Any]:
-    """The answers, if each fits its question: a wrong one would fail the task, a refused one can be mended."""
-    if not isinstance(answers, dict):
-        raise Refusal(rpc.INVALID_PARAMS, "params.inputResponses must be an object")
-    given = cast("dict[str, Any]", answers)
-    asked: dict[str, Any] = record.parked["requests"] if record.parked else {}
-    for key in asked.keys() & given.keys():
-        if (kind := _ANSWERS.get(asked[key].get("method"))) is not None:
-            try:
-                kind.model_validate(given[key])
-            except ValidationError as wrong:
-                raise Refusal(rpc.INVALID_PARAMS, f"params.inputResponses[{key!r}]: {wrong}") from None
-    return given
 
 
 def _declared(params: Params) -> bool:

@@ -204,6 +204,7 @@ class Agent:
             params = request.params.members()
         except ValueError as broken:
             raise errors.InvalidParams(f"params: {broken}") from None
+        context.params = params
         return await method(params, context)
 
     async def _call_tool(self, params: dict[str, Any], context: Context) -> Body:

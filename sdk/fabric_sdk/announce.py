@@ -69,6 +69,11 @@ class Announcer:
         await self._beat()
         self._beating = asyncio.create_task(self._beat_on())
 
+    def redescribe(self, description: Description) -> None:
+        """Say that the agent offers something else from now on."""
+        self._description = description
+        self._now.set()
+
     def draining(self) -> None:
         """Say at once that no more calls are taken."""
         self._state = "draining"

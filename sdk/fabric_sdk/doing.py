@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -21,9 +21,10 @@ from fabric_sdk.attempt import Attempt, Superseded, until_stored
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.asking import Asked, Waiting
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Effects, Scope, Trace, current_effects, current_scope
+from fabric_sdk.contracts.scope import Effects, Scope, Trace, current_asker, current_effects, current_scope
 from fabric_sdk.contracts.streams import RECORDS, TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.contracts.task import Policy, Priority, Record, largest_params
@@ -67,6 +68,25 @@ class InHand:
             if self.context is not None:
                 self.context.cancelled = True
                 self.task.cancel()
+
+
+class _Parking(BaseException):
+    """Ends a handler that asks something: it is begun anew with the answer. Nothing for a handler to catch."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__("the task waits for an answer")
+        self.asked = asked
+
+
+def _parkings(raised: BaseException) -> list[_Parking]:
+    if isinstance(raised, _Parking):
+        return [raised]
+    inner: tuple[BaseException, ...] = getattr(raised, "exceptions", ())
+    return [parking for each in inner for parking in _parkings(each)]
+
+
+async def _park(context: Context, key: str, request: dict[str, Any]) -> Any:
+    raise _Parking(Asked({key: request}, Waiting(answers=dict(context.answers)).state()))
 
 
 class Doer:
@@ -195,9 +215,11 @@ class Doer:
             fabric=self._fabric,
             reply=subjects.told(self._agent, attempt.id),
             emit=attempt.emit,
+            ask=_park,
             task=attempt,
         )
         current_scope.set(context.scope)
+        current_asker.set(context)
         current_effects.set(Effects(attempt.id))
         each.context = context
         try:
@@ -205,6 +227,12 @@ class Doer:
             return (await self._handler(context, request)).encoded()
         except asyncio.CancelledError:
             return each.ended or errors.HandlerFailed("the handler cancelled itself")
+        except (_Parking, BaseExceptionGroup) as several:
+            parking = next(iter(_parkings(several)), None)
+            if parking is None:
+                log.exception("task %s failed", attempt.id)
+                return errors.HandlerFailed(f"{type(several).__name__}: {several}")
+            return parking.asked.result().encoded()
         except (TypeError, ValueError) as unfit:
             return errors.UnencodableResult(str(unfit))
         except errors.FabricError as failure:

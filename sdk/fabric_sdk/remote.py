@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, TypedDict
 from uuid import uuid4
@@ -16,23 +17,30 @@ from uuid import uuid4
 from typing_extensions import Unpack
 
 from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.asking import CAPABILITIES, NEEDED, Asked
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.scope import scope_for
+from fabric_sdk.contracts.scope import current_asker, scope_for
 from fabric_sdk.contracts.task import DEFAULT_KEEP, Priority
 from fabric_sdk.handle import OnProgress, Task, progress_to
+from fabric_sdk.patterns.asking import follow_up
 from fabric_sdk.patterns.broadcast import Answer, broadcast
 from fabric_sdk.patterns.call import Call, Caller
 from fabric_sdk.patterns.schedule import Schedule, Schedules
 from fabric_sdk.patterns.stream import Channel, Stream
 from fabric_sdk.patterns.task import Start, Tasks
-from fabric_sdk.results import value_of
+from fabric_sdk.results import NativeResult, value_of
 from fabric_sdk.routing.retry import is_safe
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds a call may take if its caller does not say."""
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+OnAsk = Callable[[str, dict[str, Any]], Awaitable[Any]]
+"""Answers an MCP request of a tool: its method and params; returns the MCP result."""
+_ASKS_ALL: Final[dict[str, Any]] = {capability: {} for capability in NEEDED.values()}
 
 
 class How(TypedDict, total=False):
@@ -69,6 +77,7 @@ class AgentClient:
         timeout: float = DEFAULT_TIMEOUT,
         key: str | None = None,
         on_progress: OnProgress | None = None,
+        on_ask: OnAsk | None = None,
     ) -> Any:
         """Call a tool and return its value.
 
@@ -81,9 +90,12 @@ class AgentClient:
             timeout: seconds.
             key: idempotency key, the same for every repetition of the same piece of work.
             on_progress: hears how far the work is.
+            on_ask: answers what the tool asks: takes the MCP request's method and params, and returns its result. In a
+                handler, what is asked is passed on to whoever called that, unless said otherwise.
 
         Raises:
             ToolError: the tool reported an error.
+            AnswerRequired: it asks something, and nobody answers.
             FabricError: the call did not reach a tool or its answer did not come; see `patterns.call`.
         """
 
@@ -91,16 +103,27 @@ class AgentClient:
             described = (await self.describe()).tool(tool)
             return is_safe(described.get("annotations") if described else None)
 
+        outer = current_asker.get()
+        params: dict[str, Any] = {"name": tool, "arguments": arguments or {}}
+        if can := _ASKS_ALL if on_ask else outer.capabilities if outer else None:
+            params["_meta"] = {CAPABILITIES: can}
         call = Call(
             self.name,
             "tools/call",
-            Body({"name": tool, "arguments": arguments or {}}),
+            Body(params),
             scope_for(timeout),
             safe=safe if key is None else True,
             key=None if key is None else _checked_key(key),
             on_frame=progress_to(on_progress) if on_progress else None,
         )
-        return value_of(await self._caller.call(call))
+        result = await self._caller.call(call)
+        answer = on_ask or (outer.ask if outer else None)
+        while not isinstance(result, NativeResult) and (asked := Asked.of(result)) is not None:
+            if answer is None:
+                raise errors.AnswerRequired(f"{tool!r} asks something", fix="pass on_ask", data=asked.requests)
+            answers = {key: await answer(each["method"], each["params"]) for key, each in asked.requests.items()}
+            result = await follow_up(self._caller, replace(call, scope=scope_for(timeout)), asked, answers)
+        return value_of(result)
 
     async def start(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Task:
         """Start a tool as a task: returns once the fabric has it on the disk.

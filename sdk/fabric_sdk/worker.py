@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -22,14 +22,16 @@ from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.asking import RESUME
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Scope, Trace, current_scope
+from fabric_sdk.contracts.scope import Scope, Trace, current_asker, current_scope
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.hosting import OPEN, StreamHost
 from fabric_sdk.listening import Listener
 from fabric_sdk.patterns.call import ALIVE_INTERVAL
 from fabric_sdk.pipeline import Middleware, Request, compose
+from fabric_sdk.suspending import Suspended, Suspensions
 from fabric_sdk.taking import TaskTaker
 from fabric_sdk.transports.base import Subscription, Transport
 
@@ -39,6 +41,8 @@ _TICK: Final = 0.1
 """Seconds between two looks at the calls in hand; a deadline is kept to within this."""
 _DEFAULT_DEADLINE: Final = 60.0
 _CANCEL_SECONDS: Final = 2.0
+_NOBODY: Final = Message("")
+"""In place of a call that was answered, while its handler waits for the next."""
 
 
 class Servable(Protocol):
@@ -72,6 +76,8 @@ class _Job:
     """Whether the task has taken its first step; one that is cancelled before that never runs at all."""
     ended: errors.FabricError | None = None
     """Why it was ended from outside, if it was."""
+    suspended: Suspended | None = None
+    """What is known of it once its handler has asked something."""
 
 
 @dataclass(slots=True)
@@ -118,6 +124,7 @@ class Worker:
         self._servable = servable
         self._handler = compose(self._handle, middleware)
         self._hands = _Hands()
+        self._suspensions = Suspensions(self.instance)
         self._idle = asyncio.Event()
         self._idle.set()
         self._methods: dict[str, str] = {}
@@ -146,24 +153,30 @@ class Worker:
         self.description = await self._servable.describe()
         name = subjects.checked_agent_name(self.description.name)
         self._fabric.events.source = f"/agents/{name}"
-        subscribe = self._transport.subscribe
-        self._subscriptions = [
-            await subscribe(subjects.calls(name), self._receive, queue=subjects.POOL),
-            await subscribe(subjects.directs(self.instance), self._receive),
-        ]
-        self._control = await subscribe(subjects.control(name), self._receive_control)
-        await self._transport.flush()
         handler, most = self._handler, self.limits.tasks
         self._reactions: list[Reaction] = list(getattr(self._servable, "reactions", {}).values())
         policies = {MARK + reaction.name: reaction.policy for reaction in self._reactions}
         self._taker = TaskTaker(
             self._fabric, self.description, self.instance, handler, concurrency=most, policies=policies
         )
+        self._streams = StreamHost(self._fabric, self.description, self._handler, self.limits.streams)
+        # Nothing comes before all is there to take it; and what fails half-way leaves nobody who would.
+        self._control = await self._hear(subjects.control(name), self._receive_control)
+        await self._hear(subjects.changed(name), self._receive_changed)
+        self._subscriptions = [
+            await self._hear(subjects.calls(name), self._receive, queue=subjects.POOL),
+            await self._hear(subjects.directs(self.instance), self._receive),
+        ]
+        await self._transport.flush()
         self._announcer = Announcer(self._transport, self.description, self.instance, self._load)
         await self._announcer.open()
         self._taker.open()
-        self._streams = StreamHost(self._fabric, self.description, self._handler, self.limits.streams)
         self._listener = Listener(self._fabric, name, self._reactions)
+
+    async def _hear(self, subject: str, take: Callable[[Message], None], *, queue: str = "") -> Subscription:
+        subscription = await self._transport.subscribe(subject, take, queue=queue)
+        self._exit.push_async_callback(subscription.close)
+        return subscription
 
     async def drain(self, grace: float = 30.0) -> None:
         """Leave without losing anything: take nothing new, finish what is in hand, say goodbye.
@@ -189,12 +202,14 @@ class Worker:
         await self._exit.aclose()
 
     async def _finished(self) -> None:
+        await self._suspensions.none.wait()
         await asyncio.gather(self._idle.wait(), self._taker.finished(), self._streams.finished())
 
     def hurry(self) -> None:
         """End the calls in hand, each answered with `WorkerLost`, and the tasks: a `drain` waits for them no longer."""
         self._taker.hurry()
         self._streams.hurry()
+        self._suspensions.give_up(errors.WorkerLost("the worker was stopped before an answer came"))
         for job in list(self._hands.jobs.values()):
             self._end(job, errors.WorkerLost("the worker was stopped before the call ended"))
 
@@ -203,6 +218,9 @@ class Worker:
     def _receive(self, message: Message) -> None:
         try:
             job = self._open(message)
+            if job.request.method == RESUME:
+                self._resume(message)
+                return
         except errors.FabricError as refused:
             self._refuse(message, refused)
             return
@@ -235,8 +253,11 @@ class Worker:
             fabric=self._fabric,
             reply=message.reply,
             emit=self._emit,
+            ask=self._ask,
         )
-        return _Job(message, Request(method, message.body), context, self._loop.time())
+        job = _Job(message, Request(method, message.body), context, self._loop.time())
+        context.owner = job
+        return job
 
     def _method(self, subject: str) -> str:
         """The MCP method in a subject's tokens from the fourth on; remembered for the few that exist."""
@@ -277,22 +298,26 @@ class Worker:
     async def _run(self, job: _Job) -> None:
         job.begun = True
         current_scope.set(job.context.scope)
+        current_asker.set(job.context)
         if job.ended is None and job.context.remaining <= 0:  # the loop was busy for so long
             job.ended = errors.DeadlineExceeded("the deadline passed before the call began")
         try:
             if job.ended is not None:
                 raise job.ended
-            await self._reply(job.message, await self._handler(job.context, job.request))
+            result = await self._handler(job.context, job.request)
+            await self._reply(job.message, result)
             self.served += 1
+            if job.suspended is not None:
+                self._suspensions.ended(job.suspended, Message("", result))
         except asyncio.CancelledError:
-            await self._reply_error(job.message, job.ended or errors.HandlerFailed("the handler cancelled itself"))
+            await self._fail(job, job.ended or errors.HandlerFailed("the handler cancelled itself"))
         except errors.FabricError as failure:
-            await self._reply_error(job.message, failure)
+            await self._fail(job, failure)
         except GeneratorExit:
             raise  # the loop is gone: nobody can be told
         except BaseException as failure:  # whatever it is, it ends this call and nobody else's
             log.exception("%s failed in %s", job.request.method, self)
-            await self._reply_error(job.message, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
+            await self._fail(job, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
         finally:
             self._spent += self._loop.time() - job.taken
             self._hands.running -= 1
@@ -311,6 +336,11 @@ class Worker:
         except errors.TransportUnavailable:
             log.warning("an answer could not be sent; its caller will repeat the call or see it time out")
 
+    async def _fail(self, job: _Job, failure: errors.FabricError) -> None:
+        await self._reply_error(job.message, failure)
+        if job.suspended is not None:
+            self._suspensions.ended(job.suspended, _error("", errors.to_wire(failure)))
+
     async def _reply_error(self, message: Message, failure: errors.FabricError) -> None:
         self.failed += 1
         self._last_error = str(failure)
@@ -319,19 +349,19 @@ class Worker:
         wire = errors.to_wire(failure)
         try:
             try:
-                await self._send_error(message.reply, wire)
+                await self._transport.publish(_error(message.reply, wire))
             except (errors.MessageTooLarge, TypeError, ValueError):  # its words or its data are no JSON, or too much
-                await self._send_error(message.reply, {"code": wire["code"], "message": _one_line(wire["message"])})
+                short = {"code": wire["code"], "message": _one_line(wire["message"])}
+                await self._transport.publish(_error(message.reply, short))
         except errors.FabricError:
             log.warning("an error could not be sent: %s", failure)
 
-    async def _send_error(self, reply: str, wire: dict[str, Any]) -> None:
-        headers = {Header.ERROR_CODE: str(wire["code"]), Header.ERROR: _one_line(wire["message"])}
-        await self._transport.publish(Message(reply, Body(wire), headers=headers))
-
     def _refuse(self, message: Message, refused: errors.FabricError) -> None:
         """Answer an error without having begun."""
-        task = self._loop.create_task(self._reply_error(message, refused))
+        self._spawn(self._reply_error(message, refused))
+
+    def _spawn(self, doing: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(doing)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -349,6 +379,51 @@ class Worker:
             else:
                 self._begin(hands.queue.popleft())
 
+    # what handlers ask
+
+    async def _ask(self, context: Context, key: str, request: dict[str, Any]) -> Any:
+        """Answer a call with a question of its handler; returns the answer, which another call brings."""
+        job: _Job = context.owner
+        job.suspended = job.suspended or Suspended()
+        async with job.suspended.turn:
+            question = self._suspensions.question(job, key, request, dict(context.answers))
+            await self._reply(job.message, question)
+            job.message = _NOBODY  # until somebody brings the answer
+            self._hands.running -= 1
+            self._let_go(job)
+            self._next()
+            try:
+                return await self._suspensions.answer(job)
+            finally:
+                current_scope.set(context.scope)
+                if job.message is _NOBODY:
+                    self._hands.running += 1
+
+    def _resume(self, message: Message) -> None:
+        """Go on with a handler that has asked."""
+        try:
+            end = self._suspensions.resume(message, self._adopt)
+        except ValueError as broken:
+            raise errors.InvalidParams(f"params: {broken}") from None
+        if end is not None:
+            self._spawn(self._repeat(Message(message.reply, end.body, headers=end.headers)))
+
+    async def _repeat(self, end: Message) -> None:
+        with suppress(errors.FabricError):  # whoever asked again may do so once more
+            await self._transport.publish(end)
+
+    def _adopt(self, job: _Job, message: Message) -> None:
+        """Whatever a handler says from now on goes to whoever sent `message`."""
+        if job.message is _NOBODY:
+            self._hands.running += 1
+        else:
+            self._let_go(job)
+        job.message = message
+        scope = job.context.scope
+        job.context.reply = message.reply
+        job.context.scope = scope._replace(deadline=subjects.due_of(message.reply) or time.time() + _DEFAULT_DEADLINE)
+        self._take(job)
+
     # what comes beside the calls
 
     async def _emit(self, reply: str, kind: str, frame: dict[str, Any]) -> None:
@@ -359,6 +434,22 @@ class Worker:
             await self._transport.publish(Message(reply, Body(frame), headers={Header.FRAME: kind}))
         except errors.TransportUnavailable:
             log.debug("a %s frame could not be sent; the work goes on without", kind)
+
+    def _receive_changed(self, message: Message) -> None:
+        """One instance says that the agent's lists changed; perhaps those of this one did as well."""
+        with suppress(ValueError):
+            if "list" in message.body.members():
+                self._spawn(self._describe_again())
+
+    async def _describe_again(self) -> None:
+        try:
+            description = await self._servable.describe()
+        except Exception:
+            log.exception("%s cannot say what it offers now", self.description.name)
+            return
+        if description.digest != self.description.digest and description.name == self.description.name:
+            self.description = description
+            self._announcer.redescribe(description)
 
     def _receive_control(self, message: Message) -> None:
         try:
@@ -407,9 +498,7 @@ class Worker:
             if job.taken < taken_before and subjects.due_of(reply):  # a foreign caller hears no signs of life
                 numbers.setdefault(subjects.alive(reply, self.instance), []).append(subjects.number_of(reply))
         for subject, mine in numbers.items():
-            task = self._loop.create_task(self._publish_alive(subject, mine))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._publish_alive(subject, mine))
 
     async def _publish_alive(self, subject: str, numbers: list[str]) -> None:
         try:
@@ -428,6 +517,11 @@ class Worker:
             self._spent,
             self._last_error,
         )
+
+
+def _error(reply: str, wire: dict[str, Any]) -> Message:
+    headers = {Header.ERROR_CODE: str(wire["code"]), Header.ERROR: _one_line(wire["message"])}
+    return Message(reply, Body(wire), headers=headers)
 
 
 def _one_line(text: str) -> str:

@@ -101,6 +101,24 @@ class MessageTooLarge(FabricError):
     started = False
 
 
+class CapabilityMissing(FabricError):
+    """Whoever called cannot be asked what the agent wants to know."""
+
+    code = -32021
+
+
+class AnswerRequired(FabricError):
+    """The agent asks something before it goes on, and nobody here answers."""
+
+    code = 4280
+
+
+class QuestionLost(FabricError):
+    """The handler that asked is gone, with its worker or since nobody answered in time."""
+
+    code = 4100
+
+
 # The work may have begun: a repeat is safe only for what its author marked read-only or idempotent.
 
 
@@ -208,6 +226,9 @@ _BY_CODE: dict[int, type[FabricError]] = {
         UnknownMethod,
         InvalidParams,
         MessageTooLarge,
+        CapabilityMissing,
+        AnswerRequired,
+        QuestionLost,
         DeadlineExceeded,
         WorkerLost,
         CallCancelled,

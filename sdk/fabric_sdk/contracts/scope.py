@@ -10,8 +10,9 @@ import hashlib
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from fabric_sdk.contracts.subjects import Header
 
@@ -60,6 +61,23 @@ class Scope(NamedTuple):
 
 current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
 """The scope of the call being handled in this task; a call made here never outlives it."""
+
+
+class Asker(Protocol):
+    """Whoever called what runs here, as far as it can be asked something."""
+
+    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+        """Send it an MCP request, and wait for the result."""
+        ...
+
+    @property
+    def capabilities(self) -> Mapping[str, Any]:
+        """What it can be asked: MCP client capabilities."""
+        ...
+
+
+current_asker: ContextVar[Asker | None] = ContextVar("current_asker", default=None)
+"""Who is asked what a nested call wants to know."""
 
 
 class Effects:

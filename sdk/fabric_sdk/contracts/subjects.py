@@ -148,6 +148,11 @@ def control(agent: str) -> str:
     return f"fab.control.{agent}"
 
 
+def changed(agent: str) -> str:
+    """What changed of what `agent` offers: a resource's content (`resource`) or a list (`list`); `*` for all."""
+    return f"fab.changed.{agent}"
+
+
 def beat(agent: str, instance: str) -> str:
     """Heartbeats of one instance."""
     return f"fab.beat.{agent}.{instance}"

@@ -298,6 +298,12 @@ def _hear_frame(call: Call, hear: OnFrame, kind: str, frame: Body) -> None:
     hear(kind, frame)
 
 
+async def settled_safe(call: Call) -> bool:
+    """Whether the work of `call` may be done twice without harm, found out if need be."""
+    await _settle(call)
+    return call.safe is True
+
+
 async def _settle(call: Call) -> None:
     """Find out whether `call` is safe; what cannot be found out is not."""
     if not isinstance(call.safe, bool):
