@@ -11,7 +11,17 @@ from typing import Any, Final
 
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.envelope import EMPTY, Message
-from fabric_sdk.contracts.streams import ACCESS, CONVERSATIONS, EVENTS, LATER, OBJECTS, RECORDS, SCHEMAS, TASKS
+from fabric_sdk.contracts.streams import (
+    ACCESS,
+    CONVERSATIONS,
+    EVENTS,
+    LATER,
+    OBJECTS,
+    RECORDS,
+    SCHEMAS,
+    SESSIONS,
+    TASKS,
+)
 from fabric_sdk.jetstream import Missing
 
 _WHO: Final = "$SYS.REQ.USER.INFO"
@@ -52,7 +62,7 @@ async def fills(fabric: Fabric) -> list[Fill]:
     account = await fabric.jetstream.request("INFO")
     most = account.get("limits", {}).get("max_storage", 0)
     found = [Fill(name="account", messages=0, size=account.get("storage", 0), most_size=most)] if most > 0 else []
-    for stream in (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, OBJECTS):
+    for stream in (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS):
         try:
             about = await fabric.jetstream.request(f"STREAM.INFO.{stream.name}")
         except Missing:

@@ -93,7 +93,7 @@ def check_capabilities(asked: Asked, declared: Any) -> None:
     Raises:
         Refusal: it has not declared what that needs.
     """
-    known: Any = declared if isinstance(declared, dict) else {}
+    known = cast("dict[str, Any]", declared) if isinstance(declared, dict) else {}
     needed = {NEEDED[method] for each in asked.requests.values() if (method := each.get("method")) in NEEDED}
     if missing := sorted(needed - known.keys()):
         data: dict[str, Any] = {"requiredCapabilities": {each: {} for each in missing}}

@@ -153,6 +153,22 @@ ACCESS: Final = Stream(
 )
 """Who may what, as data: tables that every gateway follows."""
 
+SESSIONS: Final = Stream(
+    "FAB_SESSIONS",
+    (subjects.SESSIONS,),
+    MappingProxyType(
+        {
+            "discard": "new",
+            "max_age": 86_400 * _SECOND,
+            "max_bytes": 1024 * _MEBIBYTE,
+            "allow_msg_ttl": True,
+            "allow_rollup_hdrs": True,
+            "republish": {"src": subjects.SESSIONS, "dest": subjects.SESSIONS_TOLD},
+        }
+    ),
+)
+"""Sessions of MCP's handshake revisions: any gateway goes on with any, and what a client missed it is told again."""
+
 OBJECTS: Final = Stream(
     "FAB_OBJECTS",
     (subjects.OBJECTS,),

@@ -60,6 +60,13 @@ ACCESS: Final = "fab.access.>"
 """Who may what, as data: `key.<id>`, `mount.<agent>.<prefix>`, `approval.<id>`, `grant.<id>`."""
 
 
+SESSIONS: Final = "fab.session.>"
+"""What gateways know of each handshake session: `<id>.state`, `<id>.call.<stream>`, `<id>.event.<stream>`."""
+
+SESSIONS_TOLD: Final = "fab.sessiontold.>"
+"""Where the server repeats each of them once it is stored."""
+
+
 OBJECTS: Final = "fab.object.*.*"
 """Every piece of what is too large for one message."""
 
@@ -254,6 +261,21 @@ def conversation(conversation_id: str) -> str:
 def access(kind: str) -> str:
     """What the subjects of one kind of access data begin with."""
     return f"fab.access.{kind}."
+
+
+def session(session_id: str, *part: str) -> str:
+    """One part of what is known of a session."""
+    return ".".join(("fab.session", session_id, *part))
+
+
+def session_told(session_id: str, *part: str) -> str:
+    """Where a change of that part is told."""
+    return ".".join(("fab.sessiontold", session_id, *part))
+
+
+def gateway(replica: str) -> str:
+    """Where one gateway hears what the others tell it; `all` for every one."""
+    return f"fab.gateway.{replica}"
 
 
 def piece(claim: str, number: int) -> str:
