@@ -25,7 +25,7 @@ from fabric.embedded.wire import http_status
 from fabric.gateway.sockets import bind
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, ProcessSpec, Supervisor
-from fabric.settings import Settings
+from fabric.settings import NATS_SYSTEM_URL, Settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
 
@@ -89,7 +89,7 @@ async def _start(
     run = folder.inside("run")
 
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
-    audited = {"FABRIC_NATS_SYSTEM_URL": settings.nats_system_url} if settings.nats_system_url else {}
+    audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
     durable = Copies(supervisor, worker_specs(_DURABLE, run=run, env=shared | audited))
     gateway = _gateway_spec(settings, shared, token, listener.fileno(), host, port)
     await asyncio.gather(supervisor.start(gateway), durable.scale(1))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PREFIX = "FABRIC_"
+NATS_SYSTEM_URL = f"{PREFIX}NATS_SYSTEM_URL"
+"""Of all workers, only the agent that audits replicas is given it."""
 
 NATS_SCHEMES = ("nats", "tls")
 REDIS_SCHEMES = ("redis", "rediss")

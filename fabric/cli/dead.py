@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 
@@ -16,6 +17,8 @@ from fabric.cli.options import DataOption, JsonOption, OfAgentOption
 from fabric.cli.times import full, past, since
 from fabric.durable import letters
 from fabric.durable.letters import Handled
+from fabric.durable.pages import Page, page
+from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError, InvalidParams, UnknownTask
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.patterns.dead import DeadLetter, Which
@@ -28,6 +31,9 @@ ErrorOption = Annotated[str | None, typer.Option("--error", help="Only where the
 BeforeOption = Annotated[str | None, typer.Option("--before", help="Only older ones: 2h, 7d, 2026-12-24.")]
 AllOption = Annotated[bool, typer.Option("--all", help="All that the filters find.")]
 
+Letters: TypeAlias = AsyncIterable[DeadLetter]
+T = TypeVar("T")
+
 
 @app.command("list")
 def list_(
@@ -35,21 +41,28 @@ def list_(
     tool: ToolOption = None,
     error: ErrorOption = None,
     before: BeforeOption = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the oldest.", min=1)] = 100,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List dead letters, the oldest first."""
-    found = [letters.summary(letter) for letter in _chosen(data, _which(agent, tool, error, before))]
+
+    async def first(_: Fabric, found: Letters) -> Page[dict[str, Any]]:
+        return await page((letters.summary(letter) async for letter in found), limit)
+
+    begun = _with(data, first, _which(agent, tool, error, before))
     if json_output:
-        print_json(found)
-        return
-    rows = [
-        (said["id"], said["agent"], said["tool"], said["attempts"], since(said["died"]), said["error"] or "")
-        for said in found
-    ]
-    table(("ID", "AGENT", "TOOL", "TRIES", "DIED", "ERROR"), rows)
-    if not rows:
-        err.print("[dim]No dead letters.[/]")
+        print_json(begun.found)
+    else:
+        rows = [
+            (said["id"], said["agent"], said["tool"], said["attempts"], since(said["died"]), said["error"] or "")
+            for said in begun.found
+        ]
+        table(("ID", "AGENT", "TOOL", "TRIES", "DIED", "ERROR"), rows)
+        if not rows:
+            err.print("[dim]No dead letters.[/]")
+    if begun.more:
+        err.print(f"[dim]There are more than these {limit}: --limit shows more, filters say which.[/]")
 
 
 @app.command()
@@ -59,7 +72,11 @@ def show(
     data: DataOption = None,
 ) -> None:
     """Show a dead letter: the message, and of each attempt its error, worker, time and trace."""
-    (letter,) = _chosen(data, Which(), [task_id], everything=False)
+
+    async def only(_: Fabric, found: Letters) -> DeadLetter:
+        return await anext(aiter(found))
+
+    letter = _with(data, only, Which(), [task_id], everything=False)
     if json_output:
         print_json({name: getattr(letter, name) for name in DeadLetter.__slots__})
         return
@@ -89,13 +106,9 @@ def redrive(
     data: DataOption = None,
 ) -> None:
     """Try dead tasks again, under their own ids and keys."""
-    chosen = _chosen(data, _which(agent, tool, error, before), ids or [], everything=everything)
-
-    async def work() -> Handled:
-        async with durable(data) as fabric:
-            return await letters.redrive(fabric, chosen)
-
-    _tell("tried again", run(work()), json_output=json_output)
+    which = _which(agent, tool, error, before)
+    handled = _with(data, letters.redrive, which, ids or [], everything=everything)
+    _tell("tried again", handled, json_output=json_output)
 
 
 @app.command()
@@ -111,15 +124,14 @@ def purge(
     data: DataOption = None,
 ) -> None:
     """Forget dead letters. The tasks stay dead for whoever asks."""
-    chosen = _chosen(data, _which(agent, tool, error, before), ids or [], everything=everything)
-    if chosen and not ids and not yes:
-        _confirm(len(chosen))
-
-    async def work() -> Handled:
-        async with durable(data) as fabric:
-            return await letters.purge(fabric, chosen)
-
-    _tell("forgotten", run(work()), json_output=json_output)
+    which = _which(agent, tool, error, before)
+    if everything and not ids and not yes:
+        count, last = _with(data, _counted, which)
+        which = replace(which, through=last)  # what dies while somebody thinks was not asked about
+        if count:
+            _confirm(count)
+    handled = _with(data, letters.purge, which, ids or [], everything=everything)
+    _tell("forgotten", handled, json_output=json_output)
 
 
 def _which(agent: str | None, tool: str | None, error: str | None, before: str | None) -> Which:
@@ -130,11 +142,20 @@ def _which(agent: str | None, tool: str | None, error: str | None, before: str |
         fail(mistake)
 
 
-def _chosen(data: Path | None, which: Which, ids: Sequence[str] = (), *, everything: bool = True) -> list[DeadLetter]:
-    async def work() -> list[DeadLetter]:
+def _with(
+    data: Path | None,
+    do: Callable[[Fabric, Letters], Awaitable[T]],
+    which: Which,
+    ids: Sequence[str] = (),
+    *,
+    everything: bool = True,
+) -> T:
+    """What is done with the letters that are chosen."""
+
+    async def work() -> T:
         async with durable(data) as fabric:
             try:
-                return await letters.chosen(fabric, ids, which, everything=everything)
+                return await do(fabric, letters.chosen(fabric, ids, which, everything=everything))
             except UnknownTask as unknown:
                 unknown.fix = "`fabric dead list` lists those there are"
                 raise
@@ -143,6 +164,14 @@ def _chosen(data: Path | None, which: Which, ids: Sequence[str] = (), *, everyth
                 raise
 
     return run(work())
+
+
+async def _counted(_: Fabric, found: Letters) -> tuple[int, int]:
+    """How many there are, and the place of the last."""
+    count = last = 0
+    async for letter in found:
+        count, last = count + 1, letter.sequence
+    return count, last
 
 
 def _confirm(count: int) -> None:
@@ -154,8 +183,8 @@ def _confirm(count: int) -> None:
 
 def _tell(what: str, handled: Handled, *, json_output: bool) -> None:
     if json_output:
-        print_json({"done": handled.done, "passed_over": handled.passed_over})
+        print_json(asdict(handled))
         return
-    out.print(f"{len(handled.done)} {what}")
+    out.print(f"{handled.done} {what}")
     if handled.passed_over:
-        err.print(f"[dim]{len(handled.passed_over)} passed over: not dead any more[/]")
+        err.print(f"[dim]{handled.passed_over} passed over: not dead any more[/]")

@@ -15,13 +15,13 @@ from rich.markup import escape
 
 from fabric.cli.connection import catalogue, connected, nats_url, there_are
 from fabric.cli.console import Exit, out, print_json, run, seen
-from fabric.cli.durability import SYSTEM_URL, Doubt, replicas, streams, syncs
+from fabric.cli.durability import Doubt, replicas, streams, syncs
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.ps import disagreements
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
-from fabric.settings import PREFIX, Settings, load_settings
+from fabric.settings import NATS_SYSTEM_URL, PREFIX, Settings, load_settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError, tuning
 from fabric_sdk.contracts.description import Json
@@ -71,7 +71,7 @@ async def _examine(data: Path | None, monitor: str | None) -> list[Finding]:
         ("nats", lambda: _nats(data)),
         ("jetstream", lambda: syncs(data, monitor)),
         ("streams", lambda: streams(data)),
-        *([("replicas", replicas)] if os.environ.get(SYSTEM_URL) else []),
+        *([("replicas", replicas)] if os.environ.get(NATS_SYSTEM_URL) else []),
         ("redis", lambda: _redis(data)),
         ("registry", lambda: _registry(data)),
         ("agents", lambda: _agents(data)),

@@ -14,14 +14,13 @@ from fabric.durable.audit import audit
 from fabric.durable.server import Fill, fills, server_id
 from fabric.embedded import probe_nats
 from fabric.embedded.wire import UnexpectedReply, http_status
-from fabric.settings import PREFIX
+from fabric.settings import NATS_SYSTEM_URL
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError
 from fabric_sdk.transports.nats import NatsTransport
 
 _MONITOR_PORT: Final = 8222
 """NATS's usual one."""
-SYSTEM_URL: Final = f"{PREFIX}NATS_SYSTEM_URL"
 _FULL: Final = 0.8
 _SYNC: Final = "`sync_interval: always` belongs into the `jetstream` block of its configuration"
 
@@ -59,7 +58,7 @@ async def syncs(data: Path | None, monitor: str | None) -> str:
 
 async def replicas() -> str:
     """Whether every replica of every stream holds what the others hold."""
-    system = await NatsTransport.connect(os.environ[SYSTEM_URL])
+    system = await NatsTransport.connect(os.environ[NATS_SYSTEM_URL])
     try:
         alarms = await audit(system, between=1.0)
     finally:

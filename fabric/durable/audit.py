@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Final, cast
 
 from fabric_sdk import Fabric, FabricError
@@ -63,14 +64,30 @@ Look = Mapping[str, tuple[Replica, ...]]
 def replicas_in(answers: Iterable[Any]) -> Look:
     """What the servers answered, sorted by stream."""
     found: defaultdict[str, list[Replica]] = defaultdict(list)
-    for answer in cast("Iterable[dict[str, dict[str, Any]]]", answers):
-        data, server = answer.get("data", {}), str(answer.get("server", {}).get("name", "?"))
-        for account in cast("list[dict[str, Any]]", data.get("account_details") or ()):
-            for stream in cast("list[dict[str, Any]]", account.get("stream_detail") or ()):
-                state = stream["state"]
-                replica = Replica(server, int(state["messages"]), int(state["last_seq"]))
-                found[f"{account['name']}/{stream['name']}"].append(replica)
+    for answer in answers:
+        try:
+            replicas = list(_replicas_of(answer))
+        except (AttributeError, KeyError, TypeError, ValueError) as malformed:
+            _tell_once(f"{type(malformed).__name__}: {malformed}")  # of the others, there is still something to say
+            continue
+        for stream, replica in replicas:
+            found[stream].append(replica)
     return {name: tuple(copies) for name, copies in found.items()}
+
+
+def _replicas_of(answer: dict[str, Any]) -> Generator[tuple[str, Replica]]:
+    """What one server has, each with the name of its stream."""
+    data, server = answer.get("data", {}), str(answer.get("server", {}).get("name", "?"))
+    for account in cast("list[dict[str, Any]]", data.get("account_details") or ()):
+        for stream in cast("list[dict[str, Any]]", account.get("stream_detail") or ()):
+            state = stream["state"]
+            replica = Replica(server, int(state["messages"]), int(state["last_seq"]))
+            yield f"{account['name']}/{stream['name']}", replica
+
+
+@lru_cache(maxsize=64)  # who answers so does it at every look
+def _tell_once(malformed: str) -> None:
+    log.warning("a server said what cannot be read of its replicas, and is not compared: %s", malformed)
 
 
 def lacking(before: Look, now: Look) -> dict[tuple[str, str], int]:

@@ -1,36 +1,43 @@
 """Dead letters by the handful: which are meant, and what became of each.
 
-Above: the agent `durable`, the command line. Below: the SDK's dead letters.
+Above: the agent `durable`, the command line. Below: the SDK's dead letters. Thousands may be meant: none is held longer
+than it takes to handle it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import InvalidParams
 from fabric_sdk.patterns.dead import DeadLetter, Which
 
+_NAMED: Final = 1000
+"""Ids that are told of what was handled: the answer has to fit into a message."""
+
 
 @dataclass(slots=True)
 class Handled:
-    """Ids of tasks, by what became of their letters."""
+    """What became of letters."""
 
-    done: list[str] = field(default_factory=list[str])
-    passed_over: list[str] = field(default_factory=list[str])
+    done: int = 0
+    passed_over: int = 0
     """Somebody else was quicker, or the task is not dead any more."""
+    ids: list[str] = field(default_factory=list[str])
+    """Of the tasks whose letters are done with: the first thousand."""
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
     """What is said of a letter, but for what may be large."""
     last = letter.errors[-1].get("error") if letter.errors else None
     about = {"id": letter.id, "agent": letter.agent, "tool": letter.tool, "priority": letter.priority}
-    return about | {"died": letter.died, "attempts": len(letter.errors), "error": last}
+    about |= {"died": letter.died, "attempts": len(letter.errors), "error": last}
+    return about | {"sequence": letter.sequence}
 
 
-async def chosen(fabric: Fabric, ids: Sequence[str], which: Which, *, everything: bool) -> list[DeadLetter]:
+async def chosen(fabric: Fabric, ids: Sequence[str], which: Which, *, everything: bool) -> AsyncGenerator[DeadLetter]:
     """The letters of these tasks, or, where `everything` is wanted, all that are meant by `which`.
 
     Raises:
@@ -41,26 +48,35 @@ async def chosen(fabric: Fabric, ids: Sequence[str], which: Which, *, everything
         raise InvalidParams("dead letters are chosen by id or by filter, not by both", fix="leave one of them out")
     if not ids and not everything:
         raise InvalidParams("no dead letters are chosen", fix="give ids, or ask for all; filters say all of which")
-    if ids:
-        return [await fabric.dead.show(task_id) for task_id in dict.fromkeys(ids)]
-    return [letter async for letter in fabric.dead.find(which)]
+    if not ids:
+        async for letter in fabric.dead.find(which):
+            yield letter
+        return
+    for letter in [await fabric.dead.show(task_id) for task_id in dict.fromkeys(ids)]:  # nothing, if one is wrong
+        yield letter
 
 
-async def redrive(fabric: Fabric, letters: Sequence[DeadLetter]) -> Handled:
+async def redrive(fabric: Fabric, letters: AsyncIterable[DeadLetter]) -> Handled:
     """Try these tasks again, the oldest first.
 
     Raises:
         QueueFull: the queue takes no more; those before are being tried.
     """
-    handled = Handled()
-    for letter in letters:
-        (handled.done if await fabric.dead.redrive(letter) else handled.passed_over).append(letter.id)
-    return handled
+    return await _handled(letters, fabric.dead.redrive)
 
 
-async def purge(fabric: Fabric, letters: Sequence[DeadLetter]) -> Handled:
+async def purge(fabric: Fabric, letters: AsyncIterable[DeadLetter]) -> Handled:
     """Forget these letters: exactly these, and none that died since."""
+    return await _handled(letters, fabric.dead.purge)
+
+
+async def _handled(letters: AsyncIterable[DeadLetter], handle: Callable[[DeadLetter], Awaitable[bool]]) -> Handled:
     handled = Handled()
-    for letter in letters:
-        (handled.done if await fabric.dead.purge(letter) else handled.passed_over).append(letter.id)
+    async for letter in letters:
+        if not await handle(letter):
+            handled.passed_over += 1
+            continue
+        handled.done += 1
+        if handled.done <= _NAMED:
+            handled.ids.append(letter.id)
     return handled

@@ -17,7 +17,8 @@ from pydantic import Field
 from fabric.durable import letters, tasks
 from fabric.durable.audit import watch
 from fabric.durable.letters import Handled, chosen
-from fabric.settings import PREFIX
+from fabric.durable.pages import Page, page
+from fabric.settings import NATS_SYSTEM_URL
 from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import UnknownName
@@ -38,7 +39,7 @@ Limit = Annotated[int, Field(ge=1, le=1000, description="At most so many.")]
 @asynccontextmanager
 async def _audited(fabric: Fabric) -> AsyncGenerator[None]:
     """Compares the replicas of all streams in the background, where it may ask the servers."""
-    system_url = os.environ.get(f"{PREFIX}NATS_SYSTEM_URL")
+    system_url = os.environ.get(NATS_SYSTEM_URL)
     watching = asyncio.create_task(watch(fabric, system_url)) if system_url else None
     try:
         yield
@@ -84,14 +85,16 @@ async def list_dead(
     tool: str | None = None,
     error: str | None = None,
     before: float | None = None,
+    after: int = 0,
     limit: Limit = 100,
-) -> list[dict[str, Any]]:
+) -> Page[dict[str, Any]]:
     """Tasks that failed for good, oldest first, each with its last error.
 
-    Filters: agent, tool, a part of the last error, and a Unix time in seconds before which they died.
+    Filters: agent, tool, a part of the last error, and a Unix time in seconds before which they died. If there are
+    `more`, the next ones come `after` the `sequence` of the last.
     """
-    found = [letter async for letter in ctx.fabric.dead.find(_which(agent, tool, error, before))]
-    return [letters.summary(letter) for letter in found[:limit]]
+    found = ctx.fabric.dead.find(_which(agent, tool, error, before), after=after)
+    return await page((letters.summary(letter) async for letter in found), limit)
 
 
 @agent.tool(annotations=_READS)
@@ -112,7 +115,7 @@ async def redrive_dead(
 ) -> Handled:
     """Try dead tasks again: those of these ids, or with `everything` all that fit the filters (as in `list_dead`)."""
     which = _which(agent, tool, error, before)
-    return await letters.redrive(ctx.fabric, await chosen(ctx.fabric, ids or (), which, everything=everything))
+    return await letters.redrive(ctx.fabric, chosen(ctx.fabric, ids or (), which, everything=everything))
 
 
 @agent.tool(annotations=_DESTROYS)
@@ -127,13 +130,13 @@ async def purge_dead(
 ) -> Handled:
     """Forget dead letters: those of these ids, or with `everything` all that fit the filters (as in `list_dead`)."""
     which = _which(agent, tool, error, before)
-    return await letters.purge(ctx.fabric, await chosen(ctx.fabric, ids or (), which, everything=everything))
+    return await letters.purge(ctx.fabric, chosen(ctx.fabric, ids or (), which, everything=everything))
 
 
 @agent.tool(annotations=_READS)
-async def list_schedules(ctx: Context, agent: str | None = None) -> list[Schedule]:
-    """Schedules of one agent or all, and tasks that wait for their time."""
-    return await ctx.fabric.schedules.list(_whose(agent))
+async def list_schedules(ctx: Context, agent: str | None = None, limit: Limit = 100) -> Page[Schedule]:
+    """Schedules of one agent or all, then tasks that wait for their time; tells whether there are `more`."""
+    return await page(ctx.fabric.schedules.find(_whose(agent)), limit)
 
 
 @agent.tool(annotations=_DESTROYS)
@@ -144,9 +147,12 @@ async def remove_schedule(ctx: Context, agent: str, name: str) -> None:
 
 
 @agent.tool(annotations=_READS)
-async def list_schemas(ctx: Context, topics: str = ">") -> list[Schema]:
-    """Every version of the schemas of these topics; `*` stands for one word, `>` at the end for the rest."""
-    return await ctx.fabric.schemas.list(checked_pattern(topics))
+async def list_schemas(ctx: Context, topics: str = ">", limit: Limit = 100) -> Page[Schema]:
+    """Every version of the schemas of these topics, oldest first; tells whether there are `more`.
+
+    In `topics`, `*` stands for one word, `>` at the end for the rest.
+    """
+    return await page(ctx.fabric.schemas.find(checked_pattern(topics)), limit)
 
 
 @agent.tool(annotations=_CHANGES)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from fabric.pool.ready import BAD_USAGE, ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError
+from fabric.settings import NATS_SYSTEM_URL
 from fabric_sdk.contracts.errors import TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
-_PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL", "FABRIC_NATS_SYSTEM_URL"})
+_PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL", NATS_SYSTEM_URL})
 """Not for the code of agents' authors: workers talk to NATS alone, and callers' tokens stay at the door."""
 _STARTUP_SECONDS = 60.0
 _DRAIN_SECONDS = 35.0

@@ -24,7 +24,6 @@ from fabric_sdk.pipeline import Handler, Request
 
 log = logging.getLogger(__name__)
 
-OPEN: Final = "streams/open"
 _YEAR: Final = 365 * 86_400.0
 """Seconds: as good as no deadline."""
 _LEAVING_SECONDS: Final = 1.0

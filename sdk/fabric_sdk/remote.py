@@ -27,7 +27,7 @@ from fabric_sdk.patterns.asking import follow_up
 from fabric_sdk.patterns.broadcast import Answer, broadcast
 from fabric_sdk.patterns.call import Call, Caller
 from fabric_sdk.patterns.schedule import Schedule, Schedules
-from fabric_sdk.patterns.stream import Channel, Stream
+from fabric_sdk.patterns.stream import OPEN, Channel, Stream
 from fabric_sdk.patterns.task import Start, Tasks
 from fabric_sdk.results import NativeResult, value_of
 from fabric_sdk.routing.retry import is_safe
@@ -217,7 +217,7 @@ class AgentClient:
         await channel.open()
         try:
             params = Body({"name": stream, "arguments": arguments or {}, "stream": channel.id})
-            await self._caller.call(Call(self.name, "streams/open", params, scope_for(DEFAULT_TIMEOUT)))
+            await self._caller.call(Call(self.name, OPEN, params, scope_for(DEFAULT_TIMEOUT)))
             yield Stream(channel, dict(arguments or {}))
             await channel.leave()
         except BaseException:  # also where the answer did not come: the handler may run

@@ -27,9 +27,10 @@ from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Scope, Trace, current_asker, current_scope
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.hosting import OPEN, StreamHost
+from fabric_sdk.hosting import StreamHost
 from fabric_sdk.listening import Listener
 from fabric_sdk.patterns.call import ALIVE_INTERVAL
+from fabric_sdk.patterns.stream import OPEN
 from fabric_sdk.pipeline import Middleware, Request, compose
 from fabric_sdk.suspending import Suspended, Suspensions
 from fabric_sdk.taking import TaskTaker
@@ -289,7 +290,8 @@ class Worker:
         try:
             return await self._servable.handle(context, request)
         except errors.FabricError as failure:
-            if not failure.retryable:
+            # A task has no caller that would send it again: its policy decides, and wants to know what it was.
+            if not failure.retryable or context.task is not None:
                 raise
             # Refused by an agent that it called, a handler would tell its own caller that this call may be sent again,
             # though it has begun; so would a hosted server whose codes happen to be ours.

@@ -158,6 +158,10 @@ def test_dead_letters_are_looked_at_sent_again_and_purged(crew: Up, mended: Path
         (("--agent", "crew", "--before", "0s"), {one, two, three}),
     ):
         assert {each["id"] for each in dead(crew, *filters)} == found
+    first = good(crew, "dead", "list", "--json", "--limit", "2")
+    assert [each["id"] for each in first.json] == [each["id"] for each in dead(crew)][:2]
+    assert "more than these 2" in first.err
+    assert "more than" not in good(crew, "dead", "list", "--limit", "3").err
     shown = good(crew, "dead", "show", one, "--json").json
     assert shown["params"] == {"name": "pay", "arguments": {"to": "Ann"}}
     assert [(each["attempt"], each["error"]) for each in shown["errors"]] == [
@@ -174,7 +178,7 @@ def test_dead_letters_are_looked_at_sent_again_and_purged(crew: Up, mended: Path
     assert start(crew, "crew", "pay", "to=Ann", "--key", "pay-Ann") == one, "it kept its key"
     run(crew, "dead", "purge", "--all", "--error", "bob").refused(2, "1 dead letters would be forgotten", "--yes")
     assert good(crew, "dead", "purge", "--all", "--error", "bob", "--yes").out == "1 forgotten\n"
-    assert good(crew, "dead", "redrive", "--all", "--json").json == {"done": [three], "passed_over": []}
+    assert good(crew, "dead", "redrive", "--all", "--json").json == {"done": 1, "passed_over": 0, "ids": [three]}
     assert dead(crew) == []
     assert states(crew, "--state", "dead") == {two: "dead"}, "a task without a letter stays dead"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 
@@ -87,23 +88,85 @@ async def test_without_an_instance_there_is_nobody_to_ask(stage: Stage, name: st
         await client.broadcast("who")
 
 
-async def test_one_that_leaves_after_it_was_counted_is_an_error(
-    stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calling, "PATIENCE", 0.2)
-    stays, leaves = await stage.serve(answering(name)), await stage.serve(answering(name))
+def after_counting(monkeypatch: pytest.MonkeyPatch, do: Callable[[], Awaitable[object]]) -> None:
+    """See to it that something happens between the count of instances and the calls to them."""
     really_gather = broadcasting.gather
 
-    async def gather_and_lose_one(transport: Transport, subject: str, *, seconds: float) -> list[Any]:
-        found = await really_gather(transport, subject, seconds=seconds)
-        await stage.stop(leaves)
+    async def gather(transport: Transport, subject: str, *, seconds: float, most: int | None = None) -> list[Any]:
+        found = await really_gather(transport, subject, seconds=seconds, most=most)
+        if ".PING." in subject:
+            await do()
         return found
 
-    monkeypatch.setattr(broadcasting, "gather", gather_and_lose_one)
-    answers = await (await stage.client()).agent(name).broadcast("who", timeout=5.0)
+    monkeypatch.setattr(broadcasting, "gather", gather)
+
+
+async def test_one_that_leaves_after_it_was_counted_is_an_error_at_once(
+    stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stays, leaves = await stage.serve(answering(name)), await stage.serve(answering(name))
+    after_counting(monkeypatch, lambda: stage.stop(leaves))
+    client = (await stage.client()).agent(name)
+    began = time.monotonic()
+    answers = await client.broadcast("who", timeout=30.0)
+    assert time.monotonic() - began < calling.PATIENCE / 2
     assert answers.keys() == {stays.instance, leaves.instance}
     assert answers[stays.instance] == f"I am {stays.instance}"
     assert isinstance(answers[leaves.instance], errors.AgentUnavailable)
+
+
+async def test_one_that_is_leaving_is_an_error_at_once(
+    stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, holds, go = answering(name), asyncio.Event(), asyncio.Event()
+
+    @agent.tool
+    async def hold() -> None:
+        holds.set()
+        await go.wait()
+
+    leaves, fabric = await stage.serve(agent), await stage.client()
+    client, really_gather = fabric.agent(name), broadcasting.gather
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(client.call("hold"))  # it stays until this is done
+        await holds.wait()
+
+        async def leave() -> None:
+            tasks.create_task(stage.stop(leaves))
+            subject = subjects.direct(leaves.instance, "fabric/describe")
+            while await really_gather(fabric.transport, subject, seconds=5.0, most=1):
+                pass  # it still takes calls
+
+        after_counting(monkeypatch, leave)
+        began = time.monotonic()
+        answers = await client.broadcast("who", timeout=30.0)
+        assert time.monotonic() - began < calling.PATIENCE / 2
+        assert isinstance(answers[leaves.instance], errors.AgentUnavailable)
+        go.set()
+
+
+@pytest.mark.parametrize("stats", [{"endpoints": [{"data": {"beat": {"state": "ready"}}}]}, {"endpoints": []}, []])
+async def test_one_that_is_there_and_takes_no_calls_yet_is_waited_for(stage: Stage, name: str, stats: Any) -> None:
+    transport, instance, tasks = await stage.bus.connect(), f"{name}-1", set[asyncio.Task[None]]()
+
+    def answering_with(answer: Any) -> Callable[[Message], None]:
+        def receive(message: Message) -> None:
+            tasks.add(asyncio.create_task(transport.publish(Message(message.reply, Body(answer)))))
+
+        return receive
+
+    async def take_calls(message: Message) -> None:
+        result: dict[str, Any] = {"content": [], "structuredContent": {"said": "here"}}
+        await transport.subscribe(subjects.direct(instance, "tools/call"), answering_with(result))
+        answering_with(stats)(message)
+
+    def asked(message: Message) -> None:
+        tasks.add(asyncio.create_task(take_calls(message)))
+
+    await transport.subscribe(subjects.service("PING", name), answering_with({"id": instance}))
+    await transport.subscribe(subjects.service("STATS", name, instance), asked)
+    answers = await (await stage.client()).agent(name).broadcast("who", timeout=30.0)
+    assert answers == {instance: {"said": "here"}}
 
 
 async def test_what_else_answers_a_ping_is_no_instance_and_does_no_harm(stage: Stage, name: str) -> None:

@@ -6,6 +6,8 @@ Proves: MB-5 (the same as an agent's tools), MB-8, EV-4, PT-3
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,8 +20,9 @@ from fabric.durable.service import agent as durable
 from fabric.durable.tasks import listed, located
 from fabric_sdk import Agent, Fabric, FabricError, Policy, Reject
 from fabric_sdk.contracts import subjects
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.errors import TaskDead, UnknownTask
+from fabric_sdk.patterns.dead import DeadLetter, DeadLetters
 from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Worker
@@ -27,6 +30,13 @@ from fabric_sdk.worker import Worker
 READS = {"list_tasks", "show_task", "list_dead", "show_dead", "list_schedules", "list_schemas"}
 DESTROYS = {"cancel_task", "purge_dead", "remove_schedule"}
 CHANGES = {"redrive_dead", "register_schema"}
+NOTHING: dict[str, Any] = {"found": [], "more": False}
+MANY = 3000
+
+
+def handled(*ids: str) -> dict[str, Any]:
+    """What is told where these letters are done with."""
+    return {"done": len(ids), "passed_over": 0, "ids": list(ids)}
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +125,14 @@ async def test_tasks_are_listed_shown_and_cancelled(shop: Shop, keeper: AgentCli
 async def test_dead_letters_are_looked_at_sent_again_and_purged(shop: Shop, keeper: AgentClient) -> None:
     one, two, three = [await shop.dies(to) for to in ("Ann", "Bob", "Cid")]
     mine = {"agent": shop.client.name}
-    letters = await keeper.call("list_dead", mine)
+    letters = (await keeper.call("list_dead", mine))["found"]
     assert [(each["id"], each["attempts"]) for each in letters] == [(each, 1) for each in (one, two, three)]
     assert "no money for Ann" in letters[0]["error"]
-    assert [each["id"] for each in await keeper.call("list_dead", mine | {"error": "BOB"})] == [two]
-    assert await keeper.call("list_dead", mine | {"before": letters[0]["died"]}) == []
+    assert await keeper.call("list_dead", mine | {"error": "BOB"}) == {"found": [letters[1]], "more": False}
+    assert await keeper.call("list_dead", mine | {"before": letters[0]["died"]}) == NOTHING
+    assert await keeper.call("list_dead", mine | {"limit": 2}) == {"found": letters[:2], "more": True}
+    rest = await keeper.call("list_dead", mine | {"limit": 2, "after": letters[1]["sequence"]})
+    assert rest == {"found": letters[2:], "more": False}
     shown = await keeper.call("show_dead", {"id": one})
     assert shown["params"] == {"name": "pay", "arguments": {"to": "Ann"}}
     assert shown["headers"]["Fab-Key"] == "pay-Ann"
@@ -129,21 +142,67 @@ async def test_dead_letters_are_looked_at_sent_again_and_purged(shop: Shop, keep
                 await keeper.call(tool, unclear)
     with pytest.raises(FabricError, match="no dead letter"):
         await keeper.call("purge_dead", {"ids": [one, "other"]})
-    assert len(await keeper.call("list_dead", mine)) == 3, "nothing is done where one of the ids is wrong"
+    assert len((await keeper.call("list_dead", mine))["found"]) == 3, "nothing is done where one of the ids is wrong"
 
     shop.mended = True
-    assert await keeper.call("redrive_dead", {"ids": [one, one]}) == {"done": [one], "passed_over": []}
+    assert await keeper.call("redrive_dead", {"ids": [one, one]}) == handled(one)
     assert await shop.client.task(one).result(timeout=10) == "paid Ann"
     purged = await keeper.call("purge_dead", mine | {"everything": True, "error": "bob"})
-    assert purged == {"done": [two], "passed_over": []}
-    assert await keeper.call("redrive_dead", mine | {"everything": True}) == {"done": [three], "passed_over": []}
-    assert await keeper.call("list_dead", mine) == []
+    assert purged == handled(two)
+    assert await keeper.call("redrive_dead", mine | {"everything": True}) == handled(three)
+    assert await keeper.call("list_dead", mine) == NOTHING
+
+
+async def test_thousands_of_letters_are_handled_and_none_is_held(
+    shop: Shop, keeper: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, held, delete = f"{shop.client.name}-many", list[int](), DeadLetters.purge
+    letter = {"agent": name, "tool": "pay", "died": time.time(), "params": {"name": "pay"}}
+    for start in range(0, MANY, 500):
+        messages = [
+            Message(subjects.dead(name, f"t{n}"), Body(letter | {"id": f"t{n}"})) for n in range(start, start + 500)
+        ]
+        await shop.fabric.jetstream.store_all(messages)
+
+    async def purge(dead: DeadLetters, letter: DeadLetter) -> bool:
+        if letter.id.endswith("99"):
+            held.append(sum(isinstance(each, DeadLetter) for each in gc.get_objects()))
+        return await delete(dead, letter)
+
+    monkeypatch.setattr(DeadLetters, "purge", purge)
+    purged = await keeper.call("purge_dead", {"agent": name, "everything": True})
+    assert (purged["done"], purged["passed_over"]) == (MANY, 0)
+    assert purged["ids"] == [f"t{n}" for n in range(1000)], "so many as fit into an answer"
+    assert len(held) == MANY // 100
+    assert max(held) < 10
+    assert await keeper.call("list_dead", {"agent": name}) == NOTHING
+
+
+async def test_what_dies_again_while_all_are_sent_again_is_not_sent_a_third_time(
+    shop: Shop, keeper: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [await shop.dies(to) for to in ("Gil", "Hal", "Ida")]
+    redrive, redriven = DeadLetters.redrive, list[str]()
+
+    async def redrive_and_wait(dead: DeadLetters, letter: DeadLetter) -> bool:
+        done = await redrive(dead, letter)
+        redriven.append(letter.id)
+        with pytest.raises(TaskDead):
+            await shop.client.task(letter.id).result(timeout=10)
+        return done
+
+    monkeypatch.setattr(DeadLetters, "redrive", redrive_and_wait)
+    mine = {"agent": shop.client.name}
+    assert await keeper.call("redrive_dead", mine | {"everything": True}, timeout=20.0) == handled(*tasks)
+    assert redriven == tasks
+    letters = (await keeper.call("list_dead", mine))["found"]
+    assert [(each["id"], each["attempts"]) for each in letters] == [(task, 2) for task in tasks]
 
 
 async def test_what_no_worker_has_taken_yet_is_listed_as_waiting(shop: Shop, keeper: AgentClient) -> None:
     task = await shop.dies("Dan")
     await shop.workers[0].drain(0.0)
-    assert (await keeper.call("redrive_dead", {"ids": [task]}))["done"] == [task]  # its record still says: dead
+    assert await keeper.call("redrive_dead", {"ids": [task]}) == handled(task)  # its record still says: dead
     new = await shop.client.start("pay", {"to": "Eve"}, priority="low")
     for state in (None, "queued"):
         found = await listed(shop.fabric, agent=shop.client.name, state=state)
@@ -157,7 +216,10 @@ async def test_what_no_worker_has_taken_yet_is_listed_as_waiting(shop: Shop, kee
 
 async def test_schedules_are_listed_and_removed(shop: Shop, keeper: AgentClient) -> None:
     await shop.client.schedule("nightly", "30 2 * * *", "add", {"a": 1}, zone="Europe/Rome")
-    (listed,) = await keeper.call("list_schedules", {"agent": shop.client.name})
+    (listed,) = (await keeper.call("list_schedules", {"agent": shop.client.name}))["found"]
+    await shop.client.start("add", {"a": 1}, delay=60.0)
+    first = await keeper.call("list_schedules", {"agent": shop.client.name, "limit": 1})
+    assert first == {"found": [listed], "more": True}
     assert (listed["name"], listed["when"], listed["zone"]) == ("nightly", "30 2 * * *", "Europe/Rome")
     with pytest.raises(FabricError):
         await keeper.call("remove_schedule", {"agent": "*", "name": "nightly"})
@@ -174,7 +236,7 @@ async def test_schemas_are_registered_and_listed(shop: Shop, keeper: AgentClient
     assert again == first, "the same once more changes nothing"
     with pytest.raises(FabricError, match="not full-compatible"):
         await keeper.call("register_schema", {"topic": "users.new", "schema": {"type": "string"}})
-    assert await keeper.call("list_schemas", {"topics": "users.*"}) == [first]
+    assert await keeper.call("list_schemas", {"topics": "users.*", "limit": 1}) == {"found": [first], "more": False}
     with pytest.raises(FabricError, match="does not fit"):
         await shop.fabric.publish("users.new", {"id": "x"})
 
@@ -198,6 +260,6 @@ async def test_what_is_none_of_ours_hides_nothing(shop: Shop, keeper: AgentClien
     for subject in (subjects.record(name, "odd"), subjects.dead(name, "odd")):
         await store(subject, Body(odd))
         await store(subject.replace("odd", "odder"), Body(encoded=b"odd"))
-    for tool in ("list_tasks", "list_dead"):
-        assert [each["id"] for each in await keeper.call(tool, {"agent": name})] == [task]
-    assert await keeper.call("purge_dead", {"agent": name, "everything": True}) == {"done": [task], "passed_over": []}
+    assert [each["id"] for each in await keeper.call("list_tasks", {"agent": name})] == [task]
+    assert [each["id"] for each in (await keeper.call("list_dead", {"agent": name}))["found"]] == [task]
+    assert await keeper.call("purge_dead", {"agent": name, "everything": True}) == handled(task)

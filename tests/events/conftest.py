@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
-from support.nats_server import PrivateNats, private_nats
+from support.durable import breakable, fabric, keeping, server
+from support.nats_server import PrivateNats
 
 from fabric_sdk import Fabric
 
-JETSTREAM = 'jetstream { store_dir: "js", sync_interval: always }\n'
-
-
-@pytest.fixture(scope="session")
-def durable_nats() -> Generator[PrivateNats]:
-    with private_nats(JETSTREAM) as server:
-        yield server
-
-
-@pytest.fixture
-def own_nats() -> Generator[PrivateNats]:
-    """A server for one test, which may kill it or look at all that is on it."""
-    with private_nats(JETSTREAM) as server:
-        yield server
+__all__ = ["breakable", "fabric", "keeping", "server"]
 
 
 @pytest.fixture
@@ -34,17 +21,7 @@ def word() -> str:
 
 
 @pytest.fixture
-async def exit_stack() -> AsyncGenerator[AsyncExitStack]:
-    async with AsyncExitStack() as exit_stack:
-        yield exit_stack
-
-
-@pytest.fixture
-async def fabric(durable_nats: PrivateNats, exit_stack: AsyncExitStack) -> Fabric:
-    return await exit_stack.enter_async_context(Fabric.connect(durable_nats.url))
-
-
-@pytest.fixture
-async def other(durable_nats: PrivateNats, exit_stack: AsyncExitStack) -> Fabric:
+async def other(server: PrivateNats) -> AsyncGenerator[Fabric]:
     """Another client, on a connection of its own."""
-    return await exit_stack.enter_async_context(Fabric.connect(durable_nats.url))
+    async with Fabric.connect(server.url) as other:
+        yield other

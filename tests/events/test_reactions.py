@@ -61,7 +61,7 @@ async def listening(fabric: Fabric, group: str) -> None:
 
 
 async def test_each_event_is_reacted_to_once_by_either_of_two_workers(
-    durable_nats: PrivateNats, fabric: Fabric, word: str
+    keeping: PrivateNats, fabric: Fabric, word: str
 ) -> None:
     seen: list[tuple[str, int]] = []
     done = asyncio.Event()
@@ -78,13 +78,13 @@ async def test_each_event_is_reacted_to_once_by_either_of_two_workers(
 
         return agent
 
-    async with serving(durable_nats.url, agent(), agent()), asyncio.timeout(20):
+    async with serving(keeping.url, agent(), agent()), asyncio.timeout(20):
         await publish_all(fabric, f"{word}.a", range(300))
         await done.wait()
     assert sorted(number for _, number in seen) == [number * 10 for number in range(0, 300, 2)]
 
 
-async def test_a_reaction_knows_the_event(durable_nats: PrivateNats, fabric: Fabric, word: str) -> None:
+async def test_a_reaction_knows_the_event(keeping: PrivateNats, fabric: Fabric, word: str) -> None:
     agent = Agent(word)
     heard: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -92,7 +92,7 @@ async def test_a_reaction_knows_the_event(durable_nats: PrivateNats, fabric: Fab
     async def note(event: Event) -> None:
         heard.put_nowait(event)
 
-    async with serving(durable_nats.url, agent):
+    async with serving(keeping.url, agent):
         sent = await fabric.publish(f"{word}.a", {"n": 1}, id="i", subject="s")
         async with asyncio.timeout(10):
             event = await heard.get()
@@ -100,7 +100,7 @@ async def test_a_reaction_knows_the_event(durable_nats: PrivateNats, fabric: Fab
 
 
 async def test_the_same_event_delivered_twice_is_reacted_to_once(
-    durable_nats: PrivateNats, fabric: Fabric, word: str
+    keeping: PrivateNats, fabric: Fabric, word: str
 ) -> None:
     agent = Agent(word)
     seen: Counter[str] = Counter()
@@ -109,7 +109,7 @@ async def test_the_same_event_delivered_twice_is_reacted_to_once(
     async def note(event: Event) -> None:
         seen[f"{event.topic} {event.id}"] += 1
 
-    async with serving(durable_nats.url, agent):
+    async with serving(keeping.url, agent):
         for topic in ("a", "b"):
             message = (await fabric.publish(f"{word}.{topic}", 1, id="same")).message()
             headers = {name: value for name, value in (message.headers or {}).items() if name != "Nats-Msg-Id"}
@@ -121,7 +121,7 @@ async def test_the_same_event_delivered_twice_is_reacted_to_once(
 
 
 async def test_a_reaction_that_fails_is_tried_again_then_dead_and_publishes_once(
-    durable_nats: PrivateNats, fabric: Fabric, word: str
+    keeping: PrivateNats, fabric: Fabric, word: str
 ) -> None:
     agent = Agent(word)
     attempts: Counter[str] = Counter()
@@ -133,7 +133,7 @@ async def test_a_reaction_that_fails_is_tried_again_then_dead_and_publishes_once
         if event.data == "hopeless" or attempts[event.data] == 1:
             raise RuntimeError("not now")
 
-    async with serving(durable_nats.url, agent):
+    async with serving(keeping.url, agent):
         for job in ("hopeless", "at first"):
             await fabric.publish(f"{word}.job", job)
         letters = await dead_letters(fabric, word)
@@ -146,7 +146,7 @@ async def test_a_reaction_that_fails_is_tried_again_then_dead_and_publishes_once
 
 
 async def test_what_does_not_fit_the_transformation_is_not_lost(
-    durable_nats: PrivateNats, fabric: Fabric, word: str
+    keeping: PrivateNats, fabric: Fabric, word: str
 ) -> None:
     seen: list[Any] = []
 
@@ -159,14 +159,14 @@ async def test_what_does_not_fit_the_transformation_is_not_lost(
 
         return agent
 
-    async with serving(durable_nats.url, agent("data.total * 2")):
+    async with serving(keeping.url, agent("data.total * 2")):
         for event in ({"sum": 1}, {"total": 2}):
             await fabric.publish(f"{word}.a", event)
         letters = await dead_letters(fabric, word)
         await eventually(lambda: seen == [4])
     assert len(letters[0].errors) == 1, "it was tried again, though it never will fit"
     assert letters[0].params["arguments"]["data"] == {"sum": 1}
-    async with serving(durable_nats.url, agent("data.sum * 2")):  # mended
+    async with serving(keeping.url, agent("data.sum * 2")):  # mended
         await fabric.dead.redrive(letters[0])
         await eventually(lambda: seen == [4, 2])
 
@@ -179,7 +179,7 @@ async def dead_letters(fabric: Fabric, agent: str) -> list[DeadLetter]:
     return found
 
 
-async def test_events_wait_for_an_agent_that_is_away(durable_nats: PrivateNats, fabric: Fabric, word: str) -> None:
+async def test_events_wait_for_an_agent_that_is_away(keeping: PrivateNats, fabric: Fabric, word: str) -> None:
     agent = Agent(word)
     seen: list[int] = []
 
@@ -187,22 +187,20 @@ async def test_events_wait_for_an_agent_that_is_away(durable_nats: PrivateNats, 
     async def note(event: Event) -> None:
         seen.append(event.data)
 
-    async with serving(durable_nats.url, agent):
+    async with serving(keeping.url, agent):
         await fabric.publish(f"{word}.a", 1)
         await eventually(lambda: seen == [1])
     await fabric.publish(f"{word}.a", 2)
-    async with serving(durable_nats.url, agent):
+    async with serving(keeping.url, agent):
         await eventually(lambda: seen == [1, 2])
 
 
-async def test_a_killed_worker_costs_no_event_and_doubles_none(
-    durable_nats: PrivateNats, fabric: Fabric, word: str
-) -> None:
+async def test_a_killed_worker_costs_no_event_and_doubles_none(keeping: PrivateNats, fabric: Fabric, word: str) -> None:
     # As short as a test can wait for; those of the product are the same otherwise.
     group = group_lane(f"{word}-do", (f"{word}.job",), {"deliver_policy": "all"})
     for lane in (group, *(task_lane(word, priority) for priority in PRIORITIES)):
         await fabric.jetstream.ensure_consumer(replace(lane, ack_wait=1.5))
-    arguments = (REACTOR, durable_nats.url, word)
+    arguments = (REACTOR, keeping.url, word)
     with program(*arguments) as victim, program(*arguments) as survivor:
         assert [await each.says() for each in (victim, survivor)] == ["ready", "ready"]
         async with fabric.subscribe(f"{word}.done") as events:

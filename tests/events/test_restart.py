@@ -10,6 +10,9 @@ from support.events import data, take
 from support.nats_server import PrivateNats
 
 from fabric_sdk import Fabric
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.jetstream import Claims
 from fabric_sdk.patterns.event import Received
 
 pytestmark = pytest.mark.anyio
@@ -22,8 +25,8 @@ async def restart(server: PrivateNats) -> None:
     await asyncio.to_thread(server.start)
 
 
-async def test_a_reader_misses_nothing_and_repeats_nothing(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as fabric, Fabric.connect(own_nats.url) as other:
+async def test_a_reader_misses_nothing_and_repeats_nothing(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as fabric, Fabric.connect(breakable.url) as other:
         flying = asyncio.Semaphore(64)
         a_third, two_thirds = asyncio.Event(), asyncio.Event()
         stored: list[int] = []
@@ -37,7 +40,7 @@ async def test_a_reader_misses_nothing_and_repeats_nothing(own_nats: PrivateNats
         async def restart_twice() -> None:
             for reached in (a_third, two_thirds):
                 await reached.wait()
-                await restart(own_nats)
+                await restart(breakable)
 
         async with (
             other.subscribe("a") as plain,
@@ -70,20 +73,49 @@ async def all_of(member: AsyncGenerator[Received]) -> set[int]:
     return found
 
 
-async def test_readers_that_had_seen_nothing_yet_begin_where_they_began(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as fabric, Fabric.connect(own_nats.url) as other:
+async def test_readers_that_had_seen_nothing_yet_begin_where_they_began(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as fabric, Fabric.connect(breakable.url) as other:
         await fabric.publish("a", "before")
         async with other.subscribe("a") as new, other.subscribe("a", group="g") as member:
             waiting = [asyncio.create_task(data(events, 1, seconds=30)) for events in (new, member)]
             await fabric.publish("b", "something else")
-            await restart(own_nats)
+            await restart(breakable)
             await fabric.publish("a", "after")
             assert await asyncio.gather(*waiting) == [["after"], ["after"]]
 
 
-async def test_an_event_that_was_accepted_is_there_after_a_crash_of_everything(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as fabric:
+async def test_an_event_that_was_accepted_is_there_after_a_crash_of_everything(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as fabric:
         await fabric.publish("a", 1)
-    await restart(own_nats)
-    async with Fabric.connect(own_nats.url) as fabric, fabric.replay("a") as events:
+    await restart(breakable)
+    async with Fabric.connect(breakable.url) as fabric, fabric.replay("a") as events:
         assert [event.data async for event in events] == [1]
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+async def test_a_large_event_is_waited_for_while_the_server_is_away(
+    breakable: PrivateNats, monkeypatch: pytest.MonkeyPatch, group: str | None
+) -> None:
+    monkeypatch.setattr("fabric_sdk.jetstream.api.PATIENCE", 0.2)  # for one question
+    large, redeem, given_up = "x" * 1_500_000, Claims.redeem, asyncio.Event()
+
+    async def redeem_without_a_server(claims: Claims, claim: str) -> Body:
+        if not given_up.is_set():
+            await asyncio.to_thread(breakable.kill)
+        try:
+            return await redeem(claims, claim)
+        except TransportUnavailable:
+            given_up.set()
+            raise
+
+    async with (
+        Fabric.connect(breakable.url) as fabric,
+        Fabric.connect(breakable.url) as other,
+        other.subscribe("a", group=group) as events,
+    ):
+        await fabric.publish("a", large)
+        monkeypatch.setattr(Claims, "redeem", redeem_without_a_server)
+        reading = asyncio.create_task(data(events, 1, seconds=30))
+        await given_up.wait()
+        await asyncio.to_thread(breakable.start)
+        assert await reading == [large]

@@ -200,15 +200,15 @@ async def test_a_version_that_comes_while_the_latest_is_read_is_not_missed(
     assert (await other.publish(word, {"name": "x"})).schema == f"fabric:schemas/{word}/2"
 
 
-async def test_a_publisher_learns_what_was_registered_while_it_was_away(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as away:
+async def test_a_publisher_learns_what_was_registered_while_it_was_away(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as away:
         assert (await away.publish("a", {"name": 1})).schema is None
         lost = asyncio.Event()
         away.transport.listen(lambda event: lost.set() if event == "disconnected" else None)
-        await asyncio.to_thread(own_nats.kill)
+        await asyncio.to_thread(breakable.kill)
         await lost.wait()
-        await asyncio.to_thread(own_nats.start)
-        async with Fabric.connect(own_nats.url) as fabric:
+        await asyncio.to_thread(breakable.start)
+        async with Fabric.connect(breakable.url) as fabric:
             await fabric.schemas.register("a", person())
         await eventually(lambda: away.transport.connected, what="the reconnection")
         with pytest.raises(InvalidParams, match="name"):

@@ -18,9 +18,10 @@ from support.events import data, program, publish_all, take
 from support.nats_server import PrivateNats
 
 from fabric_sdk import Fabric
+from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.errors import InvalidParams, QueueFull
 from fabric_sdk.contracts.streams import EVENTS, group_lane
-from fabric_sdk.jetstream import Delivery, reading
+from fabric_sdk.jetstream import Claims, Delivery, reading
 from fabric_sdk.patterns.event import interest
 from fabric_sdk.routing.expressions import TransformationFailed
 
@@ -84,8 +85,8 @@ async def test_a_subscriber_hears_what_is_published_from_then_on_each_once(fabri
         assert await data(two, 3000) == list(range(3000))
 
 
-async def test_a_subscriber_that_leaves_leaves_nothing_behind(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as fabric:
+async def test_a_subscriber_that_leaves_leaves_nothing_behind(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as fabric:
         for _ in range(3):
             await fabric.publish("a", 1)
             async with fabric.replay("a") as events:
@@ -95,6 +96,24 @@ async def test_a_subscriber_that_leaves_leaves_nothing_behind(own_nats: PrivateN
         async with asyncio.timeout(10):
             while await consumers(fabric):  # noqa: ASYNC110 - the server says nothing when it has forgotten one
                 await asyncio.sleep(0.02)
+
+
+async def test_a_subscriber_begins_with_one_question_to_the_server(
+    fabric: Fabric, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish_all(fabric, f"{word}.a", range(5))
+    asked: list[str] = []
+    publish = fabric.transport.publish
+
+    async def publish_and_note(message: Message) -> None:
+        asked.append(message.subject)
+        await publish(message)
+
+    monkeypatch.setattr(fabric.transport, "publish", publish_and_note)
+    async with fabric.replay(f"{word}.a") as events:
+        assert [event.data async for event in events] == list(range(5))
+    begun = [subject.split(".")[2:4] for subject in asked if subject.startswith("$JS.API.")]
+    assert begun == [["CONSUMER", "CREATE"], ["CONSUMER", "MSG"], ["CONSUMER", "DELETE"]]
 
 
 async def test_a_subscriber_that_does_not_read_holds_little(
@@ -167,6 +186,54 @@ async def test_what_waits_behind_an_event_that_takes_long_goes_to_others(
     assert sorted(begun + rest) == list(range(100))
 
 
+async def test_a_large_event_stays_with_the_member_that_fetches_it(
+    fabric: Fabric, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = replace(group_lane(word, (f"{word}.a",), {"deliver_policy": "all"}), ack_wait=0.6)
+    await fabric.jetstream.ensure_consumer(lane)
+    large, redeem, extend, extended = "x" * 1_500_000, Claims.redeem, Delivery.extend, list[int]()
+    long_enough = asyncio.Event()
+
+    async def extend_and_count(delivery: Delivery) -> None:
+        await extend(delivery)
+        extended.append(delivery.attempt)
+        if len(extended) == 5:  # by then, it would have been given to somebody else
+            long_enough.set()
+
+    async def redeem_slowly(claims: Claims, claim: str) -> Body:
+        await long_enough.wait()
+        return await redeem(claims, claim)
+
+    monkeypatch.setattr(Delivery, "extend", extend_and_count)
+    monkeypatch.setattr(Claims, "redeem", redeem_slowly)
+    await fabric.publish(f"{word}.a", large)
+    async with fabric.subscribe(f"{word}.a", group=word) as events:
+        assert await data(events, 1) == [large]
+        info = await fabric.jetstream.request(f"CONSUMER.INFO.{EVENTS.name}.group-{word}")
+        assert (info["num_redelivered"], set(extended)) == (0, {1})
+
+
+async def test_a_large_event_whose_member_leaves_while_it_fetches_it_goes_to_others_at_once(
+    fabric: Fabric, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetching = asyncio.Event()
+
+    async def hang(_claims: Claims, _claim: str) -> Body:
+        fetching.set()
+        return await asyncio.Future[Body]()
+
+    await fabric.publish(f"{word}.a", "x" * 1_500_000)
+    with monkeypatch.context() as patched:
+        patched.setattr(Claims, "redeem", hang)
+        async with fabric.subscribe(f"{word}.a", group=word, start="all") as events:
+            taking = asyncio.create_task(take(events, 1))
+            await fetching.wait()
+            taking.cancel()
+            await asyncio.wait([taking])
+    async with fabric.subscribe(f"{word}.a", group=word) as events:
+        assert await data(events, 1, seconds=10) == ["x" * 1_500_000]
+
+
 async def test_two_groups_get_all_each_and_outlive_their_members(fabric: Fabric, other: Fabric, word: str) -> None:
     for group in (f"{word}-1", f"{word}-2"):
         async with fabric.subscribe(f"{word}.a", group=group):
@@ -194,10 +261,10 @@ async def test_asking_for_the_next_acknowledges_and_leaving_gives_back(fabric: F
         assert (await take(events, 1))[0].data == "third"
 
 
-async def test_the_events_of_a_killed_member_go_to_others(durable_nats: PrivateNats, fabric: Fabric, word: str) -> None:
+async def test_the_events_of_a_killed_member_go_to_others(keeping: PrivateNats, fabric: Fabric, word: str) -> None:
     lane = replace(group_lane(word, (f"{word}.a",), {"deliver_policy": "all"}), ack_wait=1.0)
     await fabric.jetstream.ensure_consumer(lane)
-    with program(MEMBER, durable_nats.url, word, f"{word}.a") as member:
+    with program(MEMBER, keeping.url, word, f"{word}.a") as member:
         assert await member.says() == "ready"
         await publish_all(fabric, f"{word}.a", range(20))
         held = int(await member.says())
@@ -270,8 +337,8 @@ async def test_a_subscriber_sees_what_its_transformation_makes(fabric: Fabric, w
 # what others publish
 
 
-async def test_what_others_publish_stops_nobody(durable_nats: PrivateNats, fabric: Fabric, word: str) -> None:
-    client = await cast("Any", nats).connect(durable_nats.url)
+async def test_what_others_publish_stops_nobody(keeping: PrivateNats, fabric: Fabric, word: str) -> None:
+    client = await cast("Any", nats).connect(keeping.url)
     subject = f"fab.event.{word}.a"
     async with (
         fabric.subscribe(f"{word}.>") as reader,
@@ -297,8 +364,8 @@ async def test_what_others_publish_stops_nobody(durable_nats: PrivateNats, fabri
     await client.close()
 
 
-async def test_others_read_what_is_published_here(durable_nats: PrivateNats, fabric: Fabric, word: str) -> None:
-    client = await cast("Any", nats).connect(durable_nats.url)
+async def test_others_read_what_is_published_here(keeping: PrivateNats, fabric: Fabric, word: str) -> None:
+    client = await cast("Any", nats).connect(keeping.url)
     heard = await client.subscribe(f"fab.event.{word}.>")
     await client.flush()
     event = await fabric.publish(f"{word}.a", {"n": 1}, subject="é")
@@ -333,10 +400,10 @@ async def test_a_reader_and_a_group_outlive_the_loss_of_their_place_on_the_serve
         assert await data(member, 3) == [1, 2, 3], "a new place, as its first member would make it"
 
 
-async def test_a_message_that_is_no_text_stops_nobody(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as fabric:
+async def test_a_message_that_is_no_text_stops_nobody(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as fabric:
         await fabric.publish("a", "before")
-        reader, writer = await asyncio.open_connection("127.0.0.1", own_nats.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", breakable.port)
         writer.write(b'CONNECT {"verbose":false}\r\nPUB fab.event.\xff\xfe 3\r\n"?"\r\nPING\r\n')
         while not (await reader.readline()).startswith(b"PONG"):
             pass
@@ -372,8 +439,8 @@ async def test_many_published_at_once_are_all_there(fabric: Fabric, other: Fabri
     assert {event.sequence: event.data for event in found} == {event.sequence: event.data for event in stored}
 
 
-async def test_a_full_stream_refuses_and_keeps_what_it_has(own_nats: PrivateNats) -> None:
-    async with Fabric.connect(own_nats.url) as fabric:
+async def test_a_full_stream_refuses_and_keeps_what_it_has(breakable: PrivateNats) -> None:
+    async with Fabric.connect(breakable.url) as fabric:
         small = {**EVENTS.config(1), "max_msgs": 3}
         await fabric.jetstream.request(f"STREAM.CREATE.{EVENTS.name}", small)  # as an operator may have it
         for number in range(3):
@@ -390,9 +457,9 @@ def test_an_interest_says_where_it_begins() -> None:
     assert json.dumps(interest("a", start=0).policy()).count("opt_start_seq") == 1
 
 
-async def test_a_closed_client_is_forgotten(durable_nats: PrivateNats, word: str) -> None:
+async def test_a_closed_client_is_forgotten(keeping: PrivateNats, word: str) -> None:
     async with AsyncExitStack() as stack:
-        fabric = await stack.enter_async_context(Fabric.connect(durable_nats.url))
+        fabric = await stack.enter_async_context(Fabric.connect(keeping.url))
         transport = cast("Any", fabric.transport)
         async with Fabric.over(transport) as inner:
             await inner.publish(f"{word}.a", 1)

@@ -122,6 +122,16 @@ def test_every_error_says_something_without_being_told(kind: type[FabricError]) 
     assert not (kind.retryable and kind.code == FabricError.code), "what may be repeated has a code of its own"
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_code_comes_back_as_the_error_that_it_is_the_code_of(kind: type[FabricError]) -> None:
+    received = type(from_wire(to_wire(kind("words"))))
+    assert received.code == kind.code
+    own = [each for each in KINDS if each.code == kind.code]
+    assert kind.code < 0 or all(issubclass(each, received) for each in own), (
+        "a code of ours names one error and its kinds"
+    )
+
+
 @given(st.sampled_from(KINDS), text, st.none() | text, json_values)
 def test_an_error_survives_the_wire(kind: type[FabricError], message: str, fix: str | None, data: Any) -> None:
     sent = kind(message, fix=fix, data=data)
@@ -161,8 +171,8 @@ def test_any_object_stands_for_an_error(wire: dict[str, Any]) -> None:
 def test_codes_stand_where_json_rpc_and_mcp_leave_room() -> None:
     codes = {kind.code for kind in KINDS}
     own = {code for code in codes if code > 0}
-    assert own == {4130, 4290, 4990, 5020, 5021, 5030, 5031, 5040}
-    assert codes - own == {-32601, -32602, -32603}
+    assert own == {4100, 4130, 4280, 4290, 4990, 5020, 5021, 5030, 5031, 5040}
+    assert codes - own == {-32021, -32601, -32602, -32603}
 
 
 # Subjects

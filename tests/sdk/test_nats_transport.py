@@ -15,8 +15,9 @@ from support.nats_server import HOST, PrivateNats, private_nats
 from support.waiting import Ear, eventually
 
 from fabric_sdk import Agent, Fabric
-from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Worker
 
@@ -113,6 +114,32 @@ async def test_after_the_server_was_killed_everything_works_again_by_itself(
         await works(publisher, plain, "plain")
         await works(publisher, shared, "shared.a")
     assert events.seen == ["disconnected", "connected"] * 2
+
+
+async def test_an_interest_that_was_cancelled_before_it_was_had_is_not_kept_by_the_server(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, subscriber = await connect(), await connect()
+    flushing = asyncio.Event()
+
+    async def flush() -> None:
+        flushing.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subscriber, "flush", flush)
+        subscribing = asyncio.create_task(subscriber.subscribe("cancelled", Ear()))
+        await flushing.wait()
+        subscribing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await subscribing
+    await subscriber.flush()
+    answers = Ear()
+    await publisher.subscribe("answers", answers)
+    await publisher.publish(Message("cancelled", EMPTY, reply="answers"))
+    (answer,) = await answers.wait()
+    assert answer.header(Header.STATUS) == "503", "nobody hears it"
+    assert "0 interests" in repr(subscriber)
 
 
 @on_both_loops

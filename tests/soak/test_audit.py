@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.nats_server import private_nats
 from support.running import wait_until
 
-from fabric.durable.audit import Alarm, Replica, audit, lacking
+from fabric.durable import audit as auditing
+from fabric.durable.audit import LOOKS, Alarm, Replica, audit, lacking, watch
 from fabric_sdk import Fabric
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.streams import EVENTS
 from fabric_sdk.transports.nats import NatsTransport
@@ -23,6 +28,14 @@ from soak.cluster import Cluster, Node, cluster
 pytestmark = pytest.mark.anyio
 
 _BATCHES, _BATCH = 100, 500
+SYSTEM = """
+jetstream { store_dir: "js" }
+accounts {
+  $SYS { users: [{ user: sys, password: sys }] }
+  A { jetstream: enabled, users: [{ user: a, password: a }] }
+}
+no_auth_user: a
+"""
 
 
 def copies(*states: tuple[int, int]) -> dict[str, tuple[Replica, ...]]:
@@ -44,6 +57,41 @@ def test_one_message_counts_when_all_is_still() -> None:
 
 def test_the_leader_may_be_the_one_that_lost() -> None:
     assert lacking(copies((9000, 9000), (8000, 9000)), copies((5000, 9100), (9100, 9100))) == {("A/S", "n0"): 4100}
+
+
+async def test_a_server_that_says_nonsense_is_told_of_once_and_the_others_are_still_compared(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(auditing, "_GATHER_SECONDS", 0.05)
+    monkeypatch.setattr(auditing, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(auditing, "audit", partial(audit, between=0.01))
+    looks, nonsense = asyncio.Semaphore(0), f"nonsense {time.time()}"
+    with private_nats(SYSTEM) as server:
+        system_url = server.url.replace("//", "//sys:sys@")
+        async with Fabric.connect(server.url) as fabric:
+            odd = await NatsTransport.connect(system_url)
+
+            def answer(message: Message) -> None:
+                if message.reply:
+                    stream = {"name": "S", "state": {"messages": nonsense}}
+                    said = {"data": {"account_details": [{"name": "A", "stream_detail": [stream]}]}}
+                    publishing.add(asyncio.create_task(odd.publish(Message(message.reply, Body(said)))))
+                    looks.release()
+
+            publishing = set[asyncio.Task[None]]()
+            await odd.subscribe("$SYS.REQ.SERVER.PING.JSZ", answer)
+            await fabric.jetstream.ensure(EVENTS)
+            watching = asyncio.create_task(watch(fabric, system_url))
+            async with asyncio.timeout(20):
+                for _ in range(2 * (LOOKS + 1) + 1):
+                    await looks.acquire()
+            assert not watching.done()
+            found = await auditing.look(odd)
+            await end([watching])
+            await odd.close()
+    (told,) = [record.getMessage() for record in caplog.records if record.name == auditing.__name__]
+    assert nonsense in told
+    assert {name: [copy.server for copy in copies] for name, copies in found.items()} == {"A/FAB_EVENTS": ["test"]}
 
 
 @pytest.mark.timeout(180)

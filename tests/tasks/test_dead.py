@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from tasks.conftest import Serve
@@ -89,6 +90,30 @@ async def test_letters_are_found_by_what_they_say(fabric: Fabric, serve: Serve, 
         (Which(agent="nobody"), []),
     ):
         assert [letter.id for letter in await found(fabric, which)] == expected, which
+
+
+async def test_letters_are_found_by_where_they_lie(fabric: Fabric, serve: Serve, agent: Agent, shop: Shop) -> None:
+    await serve(agent)
+    for _ in range(3):
+        await ended(await fabric.agent(agent.name).start("refuse"))
+    mine = Which(agent=agent.name)
+    letters = await found(fabric, mine)
+    assert [letter.sequence for letter in letters] == sorted(letter.sequence for letter in letters)
+    assert await found(fabric, replace(mine, through=letters[1].sequence)) == letters[:2]
+    assert [letter async for letter in fabric.dead.find(mine, after=letters[0].sequence)] == letters[1:]
+
+
+async def test_letters_that_come_meanwhile_are_not_found(
+    fabric: Fabric, serve: Serve, agent: Agent, shop: Shop
+) -> None:
+    await serve(agent)
+    ids: list[str] = []
+    await ended(await fabric.agent(agent.name).start("refuse"))
+    async with asyncio.timeout(10):
+        async for letter in fabric.dead.find(Which(agent=agent.name)):
+            ids.append(letter.id)
+            await ended(await fabric.agent(agent.name).start("refuse"))
+    assert len(ids) == 1
 
 
 async def test_a_redriven_task_is_the_same_task(fabric: Fabric, serve: Serve, agent: Agent, shop: Shop) -> None:

@@ -61,6 +61,36 @@ async def test_only_named_errors_are_tried_again(fabric: Fabric, serve: Serve, a
     assert told(await died(fabric, agent, "fail")) == [(1, "KeyError: 'x'"), (2, "ValueError: y")]
 
 
+@pytest.mark.parametrize("named", ["AgentUnavailable", "TransportUnavailable", "Overloaded"])
+async def test_a_call_that_fails_within_a_task_is_tried_again_under_its_own_name(
+    fabric: Fabric, serve: Serve, agent: Agent, named: str
+) -> None:
+    kinds = {kind.__name__: kind for kind in (errors.TransportUnavailable, errors.Overloaded)}
+
+    @agent.tool(task=Policy(attempts=2, first_wait=0.01, retry_on=(named,)))
+    async def ask(context: Context) -> None:
+        if named in kinds:
+            raise kinds[named]
+        await context.fabric.agent("nobody").call("anything", timeout=0.2)
+
+    await serve(agent)
+    record = await died(fabric, agent, "ask")
+    assert [attempt for attempt, _ in told(record)] == [1, 2]
+    assert {each["code"] for each in record.errors} == {getattr(errors, named).code}
+
+
+async def test_a_call_that_fails_within_a_task_for_another_reason_is_not_tried_again(
+    fabric: Fabric, serve: Serve, agent: Agent
+) -> None:
+    @agent.tool(task=Policy(attempts=2, first_wait=0.01, retry_on=("TransportUnavailable",)))
+    async def ask(context: Context) -> None:
+        await context.fabric.agent("nobody").call("anything", timeout=0.2)
+
+    await serve(agent)
+    ((attempt, said),) = told(await died(fabric, agent, "ask"))
+    assert (attempt, "no instance of agent 'nobody'" in said) == (1, True)
+
+
 async def test_a_tool_asks_to_be_tried_at_once_or_never_again(fabric: Fabric, serve: Serve, agent: Agent) -> None:
     @agent.tool(task=Policy(attempts=9, first_wait=60))
     async def fail(context: Context) -> None:

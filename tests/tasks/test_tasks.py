@@ -19,7 +19,7 @@ from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts import task as contract
 from fabric_sdk.contracts.scope import Scope, current_scope
-from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, OBJECTS
+from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, OBJECTS, TASKS
 from fabric_sdk.contracts.task import DEFAULT_KEEP
 from fabric_sdk.handle import Task
 from fabric_sdk.jetstream import api
@@ -292,8 +292,8 @@ async def test_what_is_too_large_for_a_message_is_kept_apart_and_cleared_away(
     results = [(await task.status()).claim.partition(".")[0] for task in tasks]
 
     async def only_results() -> bool:
-        kept = await fabric.jetstream.every(OBJECTS, OBJECTS.subjects[0])
-        return {message.subject.split(".")[2] for message in kept} == set(results)
+        kept = fabric.jetstream.every(OBJECTS, OBJECTS.subjects[0])
+        return {message.subject.split(".")[2] async for message in kept} == set(results)
 
     async with asyncio.timeout(10):  # what was asked is cleared away once its end is on record
         while not await only_results():  # noqa: ASYNC110 - what is waited for here sets no event
@@ -470,6 +470,13 @@ async def test_a_key_is_joined_when_the_server_has_forgotten_the_message(
     start = client.plan("echo", {"value": 1}, key="k")
     await (await client.start("echo", {"value": 1}, key="k")).result(timeout=10)
     message = start.message()
+
+    async def empty() -> bool:
+        return await fabric.jetstream.last(TASKS, message.subject) is None
+
+    async with asyncio.timeout(10):  # its acknowledgement is on its way
+        while not await empty():  # noqa: ASYNC110 - what is waited for here sets no event
+            await asyncio.sleep(0.01)
     await fabric.jetstream.store(message.subject, message.body, {"Fab-Key": "k"})
     await (await client.start("echo", {"value": 2})).result(timeout=10)
     assert ran == [1, 2]

@@ -233,6 +233,7 @@ _BY_CODE: dict[int, type[FabricError]] = {
         WorkerLost,
         CallCancelled,
         HandlerFailed,
+        StreamLost,
     )
 }
 

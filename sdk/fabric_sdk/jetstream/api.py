@@ -11,7 +11,7 @@ import asyncio
 import base64
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -187,12 +187,22 @@ class JetStream:
         await self.ensure(consumer.stream)
         if (name := f"{consumer.stream.name}.{consumer.name}") not in self._made:
             try:
-                there = await self.request(f"CONSUMER.INFO.{name}")
+                self._remember(consumer, await self.request(f"CONSUMER.INFO.{name}"))
             except Missing:
-                there = await self.request(f"CONSUMER.CREATE.{name}", consumer.config())
-            self._ack_waits[name] = there["config"].get("ack_wait", 0) / 1_000_000_000
-            self._made.add(name)
+                await self.create_consumer(consumer)
         return self._ack_waits[name]
+
+    async def create_consumer(self, consumer: Consumer) -> int:
+        """Create `consumer`, which nobody else has made, and its stream; returns how many messages it will deliver."""
+        await self.ensure(consumer.stream)
+        there = await self.request(f"CONSUMER.CREATE.{consumer.stream.name}.{consumer.name}", consumer.config())
+        self._remember(consumer, there)
+        return int(there.get("num_pending", 0))
+
+    def _remember(self, consumer: Consumer, there: Mapping[str, Any]) -> None:
+        name = f"{consumer.stream.name}.{consumer.name}"
+        self._ack_waits[name] = there["config"].get("ack_wait", 0) / 1_000_000_000
+        self._made.add(name)
 
     async def forget_consumer(self, consumer: Consumer) -> None:
         """Remove `consumer`, without waiting for the answer: one that stays is one that nobody asks."""
@@ -263,19 +273,19 @@ class JetStream:
             return None
         return _message_of(answer["message"])
 
-    async def every(self, stream: Stream, subject: str) -> list[StoredMessage]:
-        """The last message on each subject that `subject` matches, oldest first."""
-        found: list[StoredMessage] = []
-        sequence = 1
-        while True:
+    async def every(self, stream: Stream, subject: str, *, after: int = 0) -> AsyncGenerator[StoredMessage]:
+        """Every message that `subject` matches and that is there now, oldest first; those `after` a place alone."""
+        end = await self.end_of(stream)  # or who answers each with a new message would never come to an end
+        while after < end:
             try:
-                asked = {"seq": sequence, "next_by_subj": subject}
+                asked = {"seq": after + 1, "next_by_subj": subject}
                 answer = await self.request(f"STREAM.MSG.GET.{stream.name}", asked)
             except Missing:
-                return found
+                return
             message = _message_of(answer["message"])
-            found.append(message)
-            sequence = message.sequence + 1
+            after = message.sequence
+            if after <= end:
+                yield message
 
     async def end_of(self, stream: Stream) -> int:
         """The place of the last message that was ever stored."""

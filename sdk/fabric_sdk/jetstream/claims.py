@@ -15,14 +15,11 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.streams import OBJECTS
 from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.task import largest_params
 from fabric_sdk.jetstream.api import JetStream, WrongSequence
 
 _PIECE: Final = 512 * 1024
 """Bytes; below what any NATS server takes."""
-_BESIDE: Final = 64 * 1024
-"""Bytes that a message may need beside what may become a claim."""
-
-
 _CLAIM: Final = re.compile(r"([0-9a-f]{32})\.([0-9]{1,6})\.([0-9]{1,15})")
 
 
@@ -38,7 +35,7 @@ class Claims:
 
     def are_needed_for(self, size: int) -> bool:
         """Whether so many bytes do not fit into one message with others."""
-        return size > self._jetstream.transport.max_message - _BESIDE
+        return size > largest_params(self._jetstream.transport.max_message)
 
     async def keep(self, encoded: bytes, seconds: float) -> str:
         """Keep `encoded` for so long; returns the claim.

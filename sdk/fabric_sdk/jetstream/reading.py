@@ -101,9 +101,9 @@ class Reader:
         consumer = reading(self._stream, f"read-{uuid4().hex}", self._wanted, start)
         self._order, self._consumer = 0, consumer
         self._pull = Pull(self._jetstream, consumer, self._take)
+        there_are = await self._jetstream.create_consumer(consumer)
         await self._pull.open()
-        about = await self._jetstream.request(f"CONSUMER.INFO.{self._stream.name}.{consumer.name}")
-        return int(about.get("num_pending", 0))
+        return there_are
 
     async def _again(self) -> None:
         """Begin once more, after the last message that came."""

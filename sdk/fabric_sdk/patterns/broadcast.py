@@ -1,7 +1,7 @@
 """Broadcast: one call to every instance of an agent, and all their answers.
 
-Guarantee: **one answer or one error from each instance that was there** when it was asked who is. Above: `client`.
-Below: discovery by `$SRV.PING`, and ordinary calls, each to its instance.
+Guarantee: **one answer or one error from each instance that was there** when it was asked who is; of one that has left
+since, at once. Above: `client`. Below: discovery by `$SRV.PING`, and ordinary calls, each to its instance.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.patterns.gather import gather
 from fabric_sdk.routing.retry import BACKOFF, FIRST_WAIT, may_repeat
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
 
@@ -39,6 +40,8 @@ _TICK: Final = 0.1
 """Seconds between two looks at the calls that wait: a deadline is noticed within this …"""
 _EXACT_BELOW: Final = 1.0
 """… and exactly, with a timer of its own, for calls that have less than this many seconds."""
+_LEFT_SECONDS: Final = 0.3
+"""How long an instance that takes no call is asked whether it is there at all."""
 PATIENCE: Final = 10.0
 """Seconds for which a call waits for an instance that takes it: a pool restarts, and a rush passes, well within it."""
 MOST_LOST: Final = 2
@@ -170,6 +173,8 @@ class Caller:
             await _settle(call)
         if isinstance(failure, errors.WorkerLost):
             call.lost += 1
+        if isinstance(failure, errors.AgentUnavailable) and await _has_left(self.transport, call):
+            return False
         return call.lost <= MOST_LOST and may_repeat(failure, safe=call.safe is True)
 
     async def _attempt(self, call: Call) -> Body:
@@ -296,6 +301,25 @@ def _hear_frame(call: Call, hear: OnFrame, kind: str, frame: Body) -> None:
             return
         call.progress = progress
     hear(kind, frame)
+
+
+async def _has_left(transport: Transport, call: Call) -> bool:
+    """Whether the one instance that is called will never take a call again; nobody waits for it then."""
+    if call.instance is None:
+        return False
+    question = subjects.service("STATS", call.agent, call.instance)
+    try:
+        found = await gather(transport, question, seconds=_LEFT_SECONDS, most=1)
+    except errors.TransportUnavailable:
+        return False  # the call goes on when the connection is back
+    return not found or _is_leaving(found[0])
+
+
+def _is_leaving(stats: Any) -> bool:
+    try:
+        return stats["endpoints"][0]["data"]["beat"]["state"] != "ready"
+    except (LookupError, TypeError):
+        return False  # it may be no worker of ours, but it is there
 
 
 async def settled_safe(call: Call) -> bool:

@@ -51,6 +51,8 @@ class Which:
     """Part of the last attempt's error, in any case of letters."""
     before: float | None = None
     """Unix time in seconds."""
+    through: int | None = None
+    """The last place in the stream that is looked at."""
 
     def matches(self, letter: DeadLetter) -> bool:
         """Whether `letter` is meant."""
@@ -59,6 +61,7 @@ class Which:
             (self.tool is None or letter.tool == self.tool)
             and (self.error is None or self.error.lower() in last.lower())
             and (self.before is None or letter.died < self.before)
+            and (self.through is None or letter.sequence <= self.through)
         )
 
 
@@ -68,10 +71,10 @@ class DeadLetters:
     def __init__(self, jetstream: JetStream) -> None:
         self._jetstream = jetstream
 
-    async def find(self, which: Which) -> AsyncGenerator[DeadLetter]:
-        """All that are meant, oldest first."""
+    async def find(self, which: Which, *, after: int = 0) -> AsyncGenerator[DeadLetter]:
+        """All that are meant and are there now, oldest first; those `after` a place alone."""
         await self._jetstream.ensure(RECORDS)
-        for message in await self._jetstream.every(RECORDS, subjects.dead(which.agent, "*")):
+        async for message in self._jetstream.every(RECORDS, subjects.dead(which.agent, "*"), after=after):
             if (letter := _letter_of(message)) is not None and which.matches(letter):
                 yield letter
 

@@ -22,7 +22,7 @@ from uuid import uuid4
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import FabricError, InvalidParams
+from fabric_sdk.contracts.errors import FabricError, InvalidParams, TransportUnavailable
 from fabric_sdk.contracts.event import Event, checked_topic, checked_topics
 from fabric_sdk.contracts.scope import current_effects, current_scope
 from fabric_sdk.contracts.streams import EVENTS, group_lane
@@ -301,8 +301,9 @@ class Membership:
         while True:
             while not self._waiting:
                 await self._more()
-            delivery = self._waiting.popleft()
-            await _fill(self._claims, delivery)
+            delivery = self._waiting[0]
+            await _fill(self._claims, delivery)  # still waiting, it is extended meanwhile, and given back at the end
+            self._waiting.popleft()
             event = _received(delivery, self._interest, delivery)
             if event is None:
                 await delivery.ack()
@@ -355,11 +356,20 @@ class Membership:
 
 
 async def _fill(claims: Claims, delivery: Delivery) -> None:
-    """Fetch the data of an event that was too large for one message."""
+    """Fetch the data of an event that was too large for one message, however long there is no broker."""
     message = delivery.message
-    if message.headers and (claim := message.headers.get(Header.CLAIM)) is not None:
-        with suppress(ClaimLost):  # it is passed over then, as what has no data
+    if not message.headers or (claim := message.headers.get(Header.CLAIM)) is None:
+        return
+    while True:
+        try:
             message.body = await claims.redeem(claim)
+            return
+        except ClaimLost:
+            return  # it is passed over, as what has no data
+        except TransportUnavailable as away:
+            if not away.retryable:
+                raise
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _received(delivery: Delivery, interest: Interest, acknowledged: Delivery | None) -> Received | None:

@@ -8,34 +8,50 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
+from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.transports.base import Transport
 
 
-async def gather(transport: Transport, subject: str, *, seconds: float, body: Body = EMPTY) -> list[Any]:
+async def gather(
+    transport: Transport, subject: str, *, seconds: float, body: Body = EMPTY, most: int | None = None
+) -> list[Any]:
     """The decoded JSON answers to one message on `subject` that come within `seconds`.
+
+    They are waited for no longer than until there are `most`, or the broker says that nobody hears the subject.
 
     Raises:
         TransportUnavailable: the question could not be sent.
     """
     answers: list[Any] = []
+    complete = asyncio.Event()
 
     def hear(message: Message) -> None:
+        if message.header(Header.STATUS) is not None:
+            complete.set()
+            return
         try:
-            answers.append(message.body.value())
+            answer = message.body.value()
         except ValueError:
             return  # not one of ours
+        if answer is not None:
+            answers.append(answer)
+        if len(answers) == most:
+            complete.set()
 
     client = uuid4().hex
     replies = await transport.subscribe(subjects.replies(client), hear)
     try:
         due = time.time() + seconds
         await transport.publish(Message(subject, body, reply=subjects.reply(client, due, 1)))
-        await asyncio.sleep(seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await complete.wait()
     finally:
         await replies.close()
-    return [answer for answer in answers if answer is not None]
+    return answers

@@ -10,6 +10,7 @@ message into one that is due; whichever worker of the agent gets that puts the t
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -85,14 +86,16 @@ class Schedules:
                 f"{schedule.when!r}{zone} is no schedule: {refused}", fix=_SCHEDULE_FIX
             ) from None
 
-    async def list(self, agent: str = "*") -> list[Schedule]:
+    async def find(self, agent: str = "*") -> AsyncGenerator[Schedule]:
         """All schedules of an agent, or of all, and what waits for its time once."""
         await self._jetstream.ensure(LATER)
-        found = [
-            *await self._jetstream.every(LATER, subjects.later(agent, "every", "*")),
-            *await self._jetstream.every(LATER, subjects.later(agent, "once", "*")),
-        ]
-        return [_schedule_of(message) for message in found]
+        for kind in ("every", "once"):
+            async for message in self._jetstream.every(LATER, subjects.later(agent, kind, "*")):
+                yield _schedule_of(message)
+
+    async def list(self, agent: str = "*") -> list[Schedule]:
+        """All that `find` finds."""
+        return [schedule async for schedule in self.find(agent)]
 
     async def remove(self, agent: str, name: str) -> bool:
         """Let a schedule never fire again; tell whether there was one.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
@@ -112,11 +112,15 @@ class Schemas:
         """The latest version, if there is any."""
         return (await self._last(topic))[0]
 
-    async def list(self, topics: str = ">") -> list[Schema]:
+    async def find(self, topics: str = ">") -> AsyncGenerator[Schema]:
         """Every version of the schemas of all topics that match, oldest first."""
         await self._jetstream.ensure(SCHEMAS)
-        found = await self._jetstream.every(SCHEMAS, subjects.schema(topics))
-        return [_schema_of(message.subject.removeprefix(subjects.schema("")), message.body) for message in found]
+        async for message in self._jetstream.every(SCHEMAS, subjects.schema(topics)):
+            yield _schema_of(message.subject.removeprefix(subjects.schema("")), message.body)
+
+    async def list(self, topics: str = ">") -> list[Schema]:
+        """All that `find` finds."""
+        return [schema async for schema in self.find(topics)]
 
     async def check(self, topic: str, body: Body) -> str | None:
         """Hold data against the topic's latest schema; returns its URI, or `None` where there is none.

@@ -21,6 +21,8 @@ from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.routing.window import Incoming, Outgoing
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
 
+OPEN: Final = "streams/open"
+"""The method that begins one: an ordinary call, so that one instance takes it."""
 TICK: Final = 1.0
 """Seconds between two looks: at what was not confirmed, and at who has fallen silent."""
 BEAT_SECONDS: Final = 5.0

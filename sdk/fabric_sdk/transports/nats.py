@@ -175,6 +175,14 @@ class _Interest:
         self._on_server = await untyped.subscribe(self._subject, queue=self._queue, future=self._inlet)
         self._client = client
 
+    async def abandon(self) -> None:
+        """Unsubscribe, without waiting for the server."""
+        self._closed = True
+        self._transport.forget(self)
+        if self._on_server is not None:
+            with suppress(nats.errors.Error):
+                await self._on_server.unsubscribe()
+
     async def close(self) -> None:
         """Unsubscribe and hear out what the server had sent by then."""
         if self._closed:
@@ -266,6 +274,9 @@ class NatsTransport:
                     await self.flush()
             except (nats.errors.ConnectionClosedError, TransportUnavailable):
                 log.debug("%s will be heard on the next connection", subject)
+            except asyncio.CancelledError:  # nobody gets the interest, so nobody could close it
+                await interest.abandon()
+                raise
         return interest
 
     def forget(self, interest: _Interest) -> None:
