@@ -7,6 +7,7 @@ revision: nothing is kept between calls, which is what lets a pool serve it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -18,15 +19,23 @@ from mcp.server import MCPServer
 from mcp.server.connection import Connection
 from mcp.server.lowlevel import Server
 from mcp.server.runner import modern_error_data, serve_one
+from mcp.server.subscriptions import (
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ServerEvent,
+    SubscriptionBus,
+    ToolsListChanged,
+)
 from mcp.shared.dispatcher import CallOptions
 from mcp.shared.transport_context import TransportContext
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from fabric_sdk import Context, Fabric
-from fabric_sdk.contracts import errors
+from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Description, Json
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.pipeline import Request
@@ -36,6 +45,11 @@ _TRANSPORT: Final = TransportContext(kind="fabric", can_send_request=True)
 _INNER: Final = ("_lowlevel_server", "_mcp_server")
 """Where `mcp`'s MCPServer and `fastmcp`'s FastMCP keep their low-level server."""
 _MAX_PAGES: Final = 1000
+_LISTS: Final[Mapping[type[ServerEvent], str]] = {
+    ToolsListChanged: "tools",
+    ResourcesListChanged: "resources",
+    PromptsListChanged: "prompts",
+}
 _CHANGED: Final[Mapping[str, Literal["tools", "resources", "prompts"]]] = {
     "notifications/tools/list_changed": "tools",
     "notifications/resources/list_changed": "resources",
@@ -50,6 +64,7 @@ class HostedServer:
         self._server = _low_level(server)
         tools = getattr(server, "_tool_manager", None)
         self._tools = tools if isinstance(server, MCPServer) else None
+        self._bus: SubscriptionBus | None = getattr(cast("Any", server), "_subscriptions", None)
         self._name = checked_agent_name(name or _agent_name(self._server.name))
         self._state: Any = None
 
@@ -72,9 +87,21 @@ class HostedServer:
 
     @asynccontextmanager
     async def lifespan(self, fabric: Fabric) -> AsyncGenerator[None]:
-        async with self._server.lifespan(self._server) as state:
-            self._state = state
-            yield
+        telling: set[asyncio.Task[None]] = set()
+
+        def tell(event: ServerEvent) -> None:
+            task = asyncio.create_task(fabric.transport.publish(Message(subjects.changed(self._name), _change(event))))
+            telling.add(task)
+            task.add_done_callback(telling.discard)
+
+        stop = self._bus.subscribe(tell) if self._bus is not None else None
+        try:
+            async with self._server.lifespan(self._server) as state:
+                self._state = state
+                yield
+        finally:
+            if stop is not None:
+                stop()
 
     async def handle(self, context: Context, request: Request) -> Body:
         try:
@@ -162,6 +189,11 @@ class _Dispatch:
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         await self.context.progress(progress, total, message)
+
+
+def _change(event: ServerEvent) -> Body:
+    """What a server says on its own bus, in the fabric's words."""
+    return Body({"resource": str(event.uri)} if isinstance(event, ResourceUpdated) else {"list": _LISTS[type(event)]})
 
 
 def _nobody() -> Context:

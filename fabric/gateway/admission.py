@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from fabric.identity.identity import ANONYMOUS, OPERATOR, Identity
 from fabric.settings import Settings
 
 ROUTING: Final = frozenset((b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
@@ -18,7 +19,7 @@ _DECIDING: Final = frozenset((b"host", b"origin", b"authorization"))
 """What `Admission` decides by. A proxy may have looked at another line than this gateway, so each comes once or not."""
 _WANTED: Final = ROUTING.union(
     _DECIDING,
-    (b"accept", b"content-type", b"content-length", b"mcp-session-id", b"traceparent", b"tracestate"),
+    (b"accept", b"content-type", b"content-length", b"mcp-session-id", b"last-event-id", b"traceparent", b"tracestate"),
 )
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _SPACE: Final = b" \t"
@@ -60,13 +61,6 @@ class Denied:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """Who entered."""
-
-    principal: str
-
-
 class Admission:
     """Decides who enters, by Host, Origin and token."""
 
@@ -74,10 +68,8 @@ class Admission:
         self._token = None if settings.anonymous else _fingerprint(_secret(settings))
         self._hosts = _LOOPBACK | {_as_in_url(host) for host in (settings.host, *settings.allowed_hosts)}
         self._origins = set(settings.allowed_origins)
-        self._anonymous = Admitted("anonymous")
-        self._holder = Admitted("operator")
 
-    def decide(self, headers: Headers) -> Admitted | Denied:
+    def decide(self, headers: Headers) -> Identity | Denied:
         """Whether the sender of these headers may enter, and as whom."""
         if headers.undecided is not None:
             return Denied(400, f"the {headers.undecided.decode().title()} header came more than once; send it once")
@@ -87,10 +79,10 @@ class Admission:
         if (origin := headers.get(b"origin")) is not None and not self._knows_origin(origin.decode("latin-1")):
             return Denied(403, "this origin may not use the gateway")
         if self._token is None:
-            return self._anonymous
+            return ANONYMOUS
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer" and hmac.compare_digest(_fingerprint(token.strip()), self._token):
-            return self._holder
+            return OPERATOR
         reason = b'Bearer error="invalid_token"' if token else b"Bearer"
         return Denied(401, "a valid bearer token is needed", ((b"www-authenticate", reason),))
 

@@ -17,14 +17,20 @@ import orjson
 
 from fabric.gateway import rpc
 from fabric.gateway.admission import Admission, Denied, Headers, read_headers
+from fabric.gateway.announcing import Announcements
 from fabric.gateway.asking import Questions
 from fabric.gateway.catalogue import CatalogueKeeper
+from fabric.gateway.errands import Errands
 from fabric.gateway.forward import Forwarder
 from fabric.gateway.http import Bodies, BodyTooLarge, ClientLeft, NoRoom, Receive, Scope, Send, respond
 from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
 from fabric.gateway.legacy import Legacy
+from fabric.gateway.listening import Listening
 from fabric.gateway.modern import Modern
+from fabric.gateway.sessions import Sessions
 from fabric.gateway.tasks import McpTasks
+from fabric.gateway.views import Views
+from fabric.identity.identity import Identity
 from fabric.settings import Settings
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
@@ -44,11 +50,16 @@ class Gateway:
     def __init__(self, fabric: Fabric, settings: Settings) -> None:
         about = {"name": "agent-fabric", "version": version("agent-fabric")}
         self.catalogue = CatalogueKeeper(fabric, root=settings.root)
-        forwarder = Forwarder(fabric, self.catalogue, timeout=settings.call_timeout)
+        views = Views(self.catalogue, root=settings.root)
+        forwarder = Forwarder(fabric, timeout=settings.call_timeout)
+        self._announcements = Announcements(fabric, self.catalogue)
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
-        self._modern = Modern(forwarder, tasks, self.catalogue, Questions(fabric), server=about, scope=scope)
-        self._legacy = Legacy(forwarder, self.catalogue, server=about, max_body=int(settings.max_body))
+        self._listening = Listening(views, self._announcements, tasks, server=about)
+        self._modern = Modern(forwarder, tasks, views, Questions(fabric), self._listening, server=about, scope=scope)
+        self._errands = Errands(fabric, forwarder, views)
+        self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
+        self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
         self._admission = Admission(settings)
         self._fabric = fabric
         self._bodies = Bodies(int(settings.max_body))
@@ -60,11 +71,17 @@ class Gateway:
     async def run(self) -> AsyncGenerator[None]:
         """Held open while the gateway serves."""
         keeping = asyncio.create_task(self.catalogue.run())
+        for part in (self._announcements, self._sessions, self._errands):
+            await part.run()
         try:
-            async with self._legacy.run():
-                yield
+            yield
         finally:
             await end([keeping])
+
+    def close(self) -> None:
+        """End the streams that would go on for ever: their clients come back, to other gateways."""
+        self._legacy.close()
+        self._listening.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,11 +111,14 @@ class Gateway:
             await _refuse(send, admitted.status, admitted.message, admitted.headers)
         elif scope["method"] == "POST":
             if (body := await self._body(receive, send, headers)) is not None:
-                await self._take_turn(scope, body, receive, send, headers, admitted.principal)
+                await self._take_turn(scope, body, receive, send, headers, admitted)
         elif scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
             # Only a handshake-era session has anything to GET or DELETE. Its open stream waits and costs next to
             # nothing, its end is quick: neither is counted.
-            await self._legacy(scope, receive, send, admitted.principal)
+            if scope["method"] == "GET":
+                await self._legacy.get(headers, admitted, receive, send)
+            else:
+                await self._legacy.delete(headers, admitted, send)
         else:
             await respond(send, 405, headers=((b"allow", b"POST"),))
 
@@ -122,7 +142,7 @@ class Gateway:
         return None
 
     async def _take_turn(
-        self, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, principal: str
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, identity: Identity
     ) -> None:
         """Serve a request that is there, unless so many are served that it has to come again."""
         # One that is still coming is not counted, or who sends slowly would take the places of all others: it costs
@@ -135,9 +155,9 @@ class Gateway:
             if not self.catalogue.ready.is_set() and not await self._catalogue_comes():
                 await _refuse(send, 503, "the gateway does not know the agents yet", _RETRY)
             elif _is_legacy(headers, body):
-                await self._legacy(scope, _replay(body, receive), send, principal)
+                await self._legacy.post(body, headers, identity, receive, send)
             else:
-                await self._modern(body, headers, scope["headers"], principal, receive, send)
+                await self._modern(body, headers, scope["headers"], identity, receive, send)
         finally:
             self._serving -= 1
 
@@ -154,20 +174,6 @@ def _is_legacy(headers: Headers, body: bytes) -> bool:
     if stated is None:
         return b"mcp-session-id" in headers or _MODERN_MARK not in body
     return stated in LEGACY_VERSIONS
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """An ASGI `receive` that gives `body` once more, and then what comes after it."""
-    given = False
-
-    async def again() -> dict[str, Any]:
-        nonlocal given
-        if given:
-            return dict(await receive())
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
 
 
 async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fabric.gateway.view import View
+from fabric.gateway.view import View, mounted
 from fabric.logs import Once
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts import subjects
@@ -40,19 +41,26 @@ class CatalogueKeeper:
     """The gateway's copy of the catalogue."""
 
     def __init__(self, fabric: Fabric, *, root: str | None = None) -> None:
-        self.view = View((), root=root)
+        self.descriptions: dict[str, Description] = {}
+        """What each agent offers, by its name."""
+        self.view = View(())
+        """What there is without the platform's own agents."""
         self.ready = asyncio.Event()
         """Set once there is a catalogue, and either all of it is known or some of it does not come soon."""
         self.stale = False
         """Whether the last refresh failed."""
         self._root = root
         self._fabric = fabric
-        self._descriptions: dict[str, Description] = {}  # by the agent's name
+        self._listeners: list[Callable[[], None]] = []
         self._asking: dict[tuple[str, str], asyncio.Task[Description]] = {}  # by name and digest
         self._once = Once(log)
         self._wake = asyncio.Event()
         self._began = 0.0
         self._rooted = 0.0  # when the root was last seen
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Tell of every change of the catalogue."""
+        self._listeners.append(tell)
 
     async def run(self) -> None:
         """Refresh on every change, and now and then in case one was missed."""
@@ -89,7 +97,7 @@ class CatalogueKeeper:
             self._look_for_root(asyncio.get_running_loop().time())
 
     def _look_for_root(self, now: float) -> None:
-        if self.view.rooted:
+        if self._root is None or self.view.rooted:
             self._rooted = now
         elif now > self._rooted + _ROOT_SECONDS:
             self._once.warning(
@@ -103,16 +111,18 @@ class CatalogueKeeper:
         catalogue: dict[str, Any] = await self._fabric.agent("registry").call("catalogue", timeout=_CALL_SECONDS)
         digests: dict[str, str] = {entry["name"]: entry["digest"] for entry in catalogue["agents"]}
         fetched = await self._fetch({name: digest for name, digest in digests.items() if self._lacks(name, digest)})
-        known = self._descriptions | fetched
+        known = self.descriptions | fetched
         # Gathered from the bus, the catalogue lacks who was slow to answer, who may well be there.
         described = known if catalogue["revision"] == 0 else {name: known[name] for name in digests if name in known}
-        if described != self._descriptions:
-            self.view = View(described.values(), root=self._root)
-            self._descriptions = described
+        if described != self.descriptions:
+            self.descriptions = described
+            self.view = View(mounted(described.values(), root=self._root))
             log.info("now serving %r", self.view)
+            for tell in self._listeners:
+                tell()
 
     def _lacks(self, name: str, digest: str) -> bool:
-        return name not in self._descriptions or self._descriptions[name].digest != digest
+        return name not in self.descriptions or self.descriptions[name].digest != digest
 
     async def _fetch(self, wanted: dict[str, str]) -> dict[str, Description]:
         """The descriptions of these agents, but for those that do not come soon; they are there at a later refresh."""

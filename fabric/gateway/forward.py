@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from mcp.shared.inbound import NAME_BEARING_METHODS
 
-from fabric.gateway.catalogue import CatalogueKeeper
-from fabric.gateway.rpc import INVALID_PARAMS, Refusal, with_member
-from fabric.gateway.view import Route
+from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
+from fabric.gateway.view import Route, View
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.asking import Asked
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import HandlerFailed
 from fabric_sdk.contracts.scope import Trace, scope_for
 from fabric_sdk.patterns.asking import follow_up
 from fabric_sdk.patterns.call import Call, OnFrame
@@ -42,20 +42,18 @@ class Asker:
 class Forwarder:
     """Sends MCP requests to the agents they name."""
 
-    def __init__(self, fabric: Fabric, catalogue: CatalogueKeeper, *, timeout: float) -> None:
+    def __init__(self, fabric: Fabric, *, timeout: float) -> None:
         self._fabric = fabric
-        self._catalogue = catalogue
         self._timeout = timeout
 
-    def route(self, method: str, named: str | None) -> Route:
-        """The agent that `named` belongs to.
+    def route(self, view: View, method: str, named: str | None) -> Route:
+        """The agent that `named` belongs to, for whoever sees `view`.
 
         Raises:
             Refusal: nothing of this name is offered.
         """
         if named is None:
             raise Refusal(INVALID_PARAMS, f"params.{NAMED[method]} must be a string")
-        view = self._catalogue.view
         if method == "resources/read":
             return view.route_uri(named)
         routes = view.tools if method == "tools/call" else view.prompts
@@ -63,6 +61,23 @@ class Forwarder:
             what = "tool" if method == "tools/call" else "prompt"
             raise Refusal(INVALID_PARAMS, f"there is no {what} {named!r}{_meant(named, routes)}")
         return route
+
+    def completion(self, view: View, params: Params, encoded: bytes) -> tuple[Route, bytes]:
+        """The agent whose prompt or resource `params` wants completed, and the params as it knows them.
+
+        Raises:
+            Refusal: nothing of this name is offered.
+        """
+        ref = params.ref
+        if ref is UNSET or ref.type not in ("ref/prompt", "ref/resource"):
+            raise Refusal(INVALID_PARAMS, "params.ref must be a reference to a prompt or a resource")
+        if ref.type == "ref/prompt":
+            route = self.route(view, "prompts/get", ref.name)
+            own = {"type": ref.type, "name": route.name}
+        else:
+            route = view.route_uri(ref.uri)
+            own = {"type": ref.type, "uri": route.name}
+        return route, with_member(encoded, "ref", own)
 
     async def forward(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Body:
         """Call the agent and return the MCP result, still encoded.
@@ -98,19 +113,24 @@ class Forwarder:
         return Call(route.agent, method, Body(encoded=params), scope, safe=route.safe, on_frame=asker.on_frame)
 
     def _shown(self, method: str, named: str, route: Route, result: Body) -> Body:
-        return self._with_shown_uris(route, result) if method == "resources/read" and route.name != named else result
+        return _with_shown_uris(route, result) if method == "resources/read" and route.name != named else result
 
-    def _with_shown_uris(self, route: Route, result: Body) -> Body:
-        """The contents of a resource under the URIs that the client uses."""
-        value = result.value()
+
+def _with_shown_uris(route: Route, result: Body) -> Body:
+    """The contents of a resource under the URIs that the client uses."""
+    assert route.mount is not None
+    try:
+        value = result.members()
         for content in value.get("contents", ()):
-            content["uri"] = self._catalogue.view.shown_uri(route.agent, content["uri"])
-        return Body(value)
+            content["uri"] = route.mount.uri(content["uri"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise HandlerFailed(f"agent {route.agent!r} answered what is no resource") from None
+    return Body(value)
 
 
 def own_params(method: str, named: str, route: Route, params: bytes) -> bytes:
     """The params with the name that the agent itself uses."""
-    return params if route.name == named else with_member(params, NAMED[method], route.name)
+    return params if route.name == named or method not in NAMED else with_member(params, NAMED[method], route.name)
 
 
 def _meant(named: str, names: Iterable[str]) -> str:

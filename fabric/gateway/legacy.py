@@ -1,187 +1,281 @@
-"""The handshake revisions (2024-11-05 to 2025-11-25) through the official SDK's own HTTP transport.
+"""The handshake revisions (2024-11-05 to 2025-11-25): sessions that live in the fabric, and in no gateway.
 
-Above: `app`, which chooses the era. Below: `forward`, as for the current revision. The SDK keeps the session and
-speaks the wire; every request that an agent or the catalogue answers is taken from it before its handlers are.
+Above: `app`, which chooses the era. Below: `forward`, as for the current revision; `sessions`, `errands`, `replies`.
+A request that is answered at once is answered in JSON. One that has something to say before, or takes its time, is
+answered by a stream, which the client may leave and come back to, at any gateway.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import warnings
-from collections import deque
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+import logging
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import orjson
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.lowlevel import Server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
-from mcp_types import EmptyResult, ListPromptsResult, ListResourcesResult, ListResourceTemplatesResult, ListToolsResult
+from mcp_types import InitializeRequestParams
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from fabric.gateway import rpc
-from fabric.gateway.catalogue import CatalogueKeeper
-from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.http import Receive, Scope, Send
-from fabric.gateway.rpc import Refusal
-from fabric.gateway.tasks import check_may_be_call
+from fabric.gateway.admission import Headers
+from fabric.gateway.announcing import Announcements, Subscriber
+from fabric.gateway.errands import Errand, Errands
+from fabric.gateway.forward import NAMED
+from fabric.gateway.http import WATCH_AFTER, Receive, Send, respond
+from fabric.gateway.replies import Outbox, place_in, primer, stream
+from fabric.gateway.rpc import Message, Refusal
+from fabric.gateway.sessions import Session, Sessions
+from fabric.gateway.view import CAPABILITIES
+from fabric.gateway.views import Views
+from fabric.identity.identity import Identity
 from fabric_sdk import FabricError
-from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 
-VERSIONS: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+log = logging.getLogger(__name__)
 
+VERSIONS: Final = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VERSIONS)
+NEWEST: Final = "2025-11-25"
+_PRIMED: Final = frozenset((NEWEST,))
+"""The revisions whose clients come back to a stream that ended before its answer."""
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
-_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
-_MOST_WAITING: Final = 256
-"""Frames that wait for a client that reads slowly; beyond it, the oldest is dropped."""
-_NEW: Final = frozenset(("resultType", "ttlMs", "cacheScope"))
-"""Members of a result that these revisions do not know."""
+_OFFER: Final[dict[str, Any]] = {**CAPABILITIES, "logging": {}}
+_STANDALONE: Final = "session"
+"""The name of a session's own stream."""
 
 
 class Legacy:
     """The handshake revisions' endpoint."""
 
     def __init__(
-        self, forwarder: Forwarder, catalogue: CatalogueKeeper, *, server: dict[str, Any], max_body: int
+        self,
+        sessions: Sessions,
+        errands: Errands,
+        views: Views,
+        announcements: Announcements,
+        *,
+        server: dict[str, Any],
     ) -> None:
-        self._forwarder = forwarder
-        self._catalogue = catalogue
-        mcp = _server(server)
-        mcp.middleware[:] = [self._take]
-        # Host and Origin were checked before, for both eras alike.
-        self._manager = StreamableHTTPSessionManager(mcp, max_request_body_size=max_body)
+        self._sessions = sessions
+        self._errands = errands
+        self._views = views
+        self._announcements = announcements
+        self._server = server
+        self._streams: dict[str, Outbox] = {}
+        """Sessions' own streams that are open here."""
 
-    def run(self) -> AbstractAsyncContextManager[None]:
-        """Held open while the gateway serves."""
-        return self._manager.run()
+    def close(self) -> None:
+        """End the streams that are open here: their clients come back, to other gateways."""
+        for outbox in self._streams.values():
+            outbox.finish()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, principal: str) -> None:
-        """Serve one HTTP request; a session belongs to the principal that opened it."""
-        token = AccessToken(token="", client_id=principal, scopes=[])
-        await self._manager.handle_request({**scope, "user": AuthenticatedUser(token)}, receive, send)
+    def forget(self, session_id: str) -> None:
+        """A session has ended: nothing of it is open here any more."""
+        if (outbox := self._streams.pop(session_id, None)) is not None:
+            outbox.finish()
+        self._errands.forget(session_id)
 
-    async def _take(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        """Answer from the catalogue or an agent; leave handshake, ping and the rest to the SDK."""
-        params = dict(ctx.params or {})
+    async def get(self, headers: Headers, identity: Identity, receive: Receive, send: Send) -> None:
+        """Open the stream of a session, or go on with that of one request."""
+        if b"text/event-stream" not in headers.get(b"accept", b"").lower():
+            await _refuse(send, 406, "the client must accept text/event-stream")
+            return
+        if (session := await self._session(headers, identity, send)) is None:
+            return
+        if (last := headers.get(b"last-event-id")) is not None:
+            try:
+                name, place = place_in(last.decode("latin-1"))
+            except ValueError:
+                await _refuse(send, 400, "the Last-Event-ID header names no event of this session")
+                return
+            if name != _STANDALONE:
+                outbox = await self._errands.reopened(session, identity, name, place)
+                await stream(outbox, receive, send)
+                return
+        await self._own_stream(session, identity, receive, send, again=last is not None)
+
+    async def _own_stream(
+        self, session: Session, identity: Identity, receive: Receive, send: Send, *, again: bool
+    ) -> None:
+        outbox = Outbox(_STANDALONE)
+        if (before := self._streams.get(session.id)) is not None:
+            before.finish()
+        self._streams[session.id] = outbox
+
+        def tell(method: str, params: dict[str, Any]) -> None:
+            outbox.push(rpc.notice(method, params))
+
+        subscriber = Subscriber(lambda: self._views.of(identity), tell, lambda: session.uris)
+        self._announcements.add(subscriber)
         try:
-            if ctx.method in _LISTS:
-                return self._list(ctx.method, params.get("cursor"))
-            if ctx.method in NAMED:
-                return await self._forward(ctx, params)
-        except Refusal as refusal:
-            raise MCPError(code=refusal.code, message=refusal.message, data=refusal.data) from None
-        return await call_next(ctx)
+            if again:  # what was said meanwhile, nobody knows
+                subscriber.tell_all()
+            await stream(outbox, receive, send, first=primer(_STANDALONE))
+        finally:
+            self._announcements.remove(subscriber)
+            if self._streams.get(session.id) is outbox:
+                del self._streams[session.id]
 
-    def _list(self, method: str, cursor: Any) -> dict[str, Any]:
-        if not (cursor is None or isinstance(cursor, str)):
-            raise Refusal(rpc.INVALID_PARAMS, "params.cursor must be a string")
-        return self._catalogue.view.page(method, cursor)
+    async def delete(self, headers: Headers, identity: Identity, send: Send) -> None:
+        """End a session."""
+        if (session := await self._session(headers, identity, send)) is not None:
+            await self._sessions.end(session)
+            await respond(send, 200)
 
-    async def _forward(self, ctx: ServerRequestContext[Any, Any], params: dict[str, Any]) -> dict[str, Any]:
-        named = params.get(NAMED[ctx.method])
-        is_resource = ctx.method == "resources/read"
+    async def post(self, body: bytes, headers: Headers, identity: Identity, receive: Receive, send: Send) -> None:
+        """Take one message: a request, a notification, or the answer to what the client was asked."""
+        request = rpc.NULL
         try:
-            route = self._forwarder.route(ctx.method, named if isinstance(named, str) else None)
-            check_may_be_call(route)
-            level = _state(ctx).get(_LOG_LEVEL, rpc.LOG_LEVELS[0])
-            frames = _Frames(ctx, rpc.levels_from(level))
-            asker = Asker(_principal(ctx), on_frame=frames.hear)
-            result = await self._forwarder.forward(ctx.method, str(named), route, _encoded(params, level), asker)
-            await frames.all_passed_on()
+            message = rpc.read_message(body)
+            if message.id is not rpc.UNSET and message.method is not rpc.UNSET:
+                request = rpc.identifier(message.id)
+                if message.method == "initialize":
+                    await self._initialize(request, message, identity, send)
+                    return
+            if (session := await self._session(headers, identity, send)) is None:
+                return
+            if message.method is rpc.UNSET:
+                await self._errands.take_answer(session, identity, message)
+                await respond(send, 202)
+            elif message.id is rpc.UNSET:
+                await self._take_notification(session, message)
+                await respond(send, 202)
+            else:
+                await self._serve(session, identity, request, message, headers, receive, send)
         except Refusal as refusal:
-            code = rpc.RESOURCE_NOT_FOUND if is_resource and isinstance(named, str) else refusal.code
-            raise MCPError(code=code, message=refusal.message, data=refusal.data) from None
+            wrong = refusal.code in (rpc.PARSE_ERROR, rpc.INVALID_REQUEST)
+            text = rpc.error(request, refusal.code, refusal.message, refusal.data)
+            await respond(send, 400 if wrong else 200, text)
         except FabricError as failure:
-            wire = to_wire(failure)
-            if is_resource and wire["code"] == rpc.INVALID_PARAMS:
-                wire["code"] = rpc.RESOURCE_NOT_FOUND
-            raise MCPError(code=wire["code"], message=wire["message"], data=wire.get("data")) from failure
-        return {member: value for member, value in result.value().items() if member not in _NEW}
+            await respond(send, 200, _failed(request, failure))
+
+    # sessions
+
+    async def _initialize(self, request: bytes, message: Message, identity: Identity, send: Send) -> None:
+        try:
+            asked = InitializeRequestParams.model_validate(rpc.value_of(message.params) or {}, by_name=False)
+        except ValidationError as wrong:
+            raise Refusal(
+                rpc.INVALID_PARAMS, f"params: {wrong.errors()[0]['loc']}: {wrong.errors()[0]['msg']}"
+            ) from None
+        version = asked.protocol_version if asked.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS else NEWEST
+        capabilities = asked.capabilities.model_dump(mode="json", by_alias=True, exclude_none=True)
+        session = await self._sessions.open(identity.principal, version, capabilities)
+        result: dict[str, Any] = {"protocolVersion": version, "capabilities": _OFFER, "serverInfo": self._server}
+        if (instructions := self._views.of(identity).instructions) is not None:
+            result["instructions"] = instructions
+        answer = rpc.answer(request, orjson.dumps(result))
+        await respond(send, 200, answer, ((b"mcp-session-id", session.id.encode()),))
+
+    async def _session(self, headers: Headers, identity: Identity, send: Send) -> Session | None:
+        """The session that a request names; else it is refused."""
+        if (named := headers.get(b"mcp-session-id")) is None:
+            await _refuse(send, 400, "the Mcp-Session-Id header is missing: initialize first")
+            return None
+        try:
+            session = await self._sessions.find(named.decode("latin-1"), identity.principal)
+        except FabricError as failure:
+            await _refuse(send, 503, f"the session cannot be looked up now: {failure}", ((b"retry-after", b"1"),))
+            return None
+        if session is None:
+            await _refuse(send, 404, "there is no such session: initialize again")
+        return session
+
+    async def _take_notification(self, session: Session, message: Message) -> None:
+        if message.method == "notifications/cancelled":
+            params = rpc.value_of(message.params)
+            if isinstance(params, dict) and "requestId" in params:
+                await self._errands.cancel(session, orjson.dumps(cast("dict[str, Any]", params)["requestId"]))
+
+    # requests
+
+    async def _serve(
+        self,
+        session: Session,
+        identity: Identity,
+        request: bytes,
+        message: Message,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        method = str(message.method)
+        if method not in NAMED and method != "completion/complete":
+            await respond(send, 200, rpc.answer(request, await self._answer_here(session, identity, method, message)))
+            return
+        streams = b"text/event-stream" in headers.get(b"accept", b"").lower()
+        errand = self._errands.begin(session, identity, request, method, _params(message), streams=streams)
+        await _deliver(errand, session, receive, send, streams=streams)
+
+    async def _answer_here(self, session: Session, identity: Identity, method: str, message: Message) -> bytes:
+        params: Any = rpc.value_of(message.params) or {}
+        if not isinstance(params, dict):
+            raise Refusal(rpc.INVALID_PARAMS, "params must be an object")
+        given = cast("dict[str, Any]", params)
+        if method == "ping":
+            return b"{}"
+        if method in _LISTS:
+            cursor = given.get("cursor")
+            if not (cursor is None or isinstance(cursor, str)):
+                raise Refusal(rpc.INVALID_PARAMS, "params.cursor must be a string")
+            return orjson.dumps(self._views.of(identity).page(method, cursor))
+        if method == "logging/setLevel":
+            if (level := given.get("level")) not in rpc.LOG_LEVELS:
+                raise Refusal(rpc.INVALID_PARAMS, f"params.level must be one of {', '.join(rpc.LOG_LEVELS)}")
+            await self._sessions.change(session, lambda each: setattr(each, "level", level))
+            return b"{}"
+        if method in ("resources/subscribe", "resources/unsubscribe"):
+            await self._sessions.change(session, self._interest(identity, method, given.get("uri")))
+            return b"{}"
+        raise Refusal(rpc.METHOD_NOT_FOUND, f"this server does not serve {method!r}")
+
+    def _interest(self, identity: Identity, method: str, uri: Any) -> Callable[[Session], None]:
+        if not isinstance(uri, str):
+            raise Refusal(rpc.INVALID_PARAMS, "params.uri must be a string")
+        if method == "resources/unsubscribe":
+            return lambda each: setattr(each, "uris", [other for other in each.uris if other != uri])
+        self._views.of(identity).route_uri(uri)
+
+        def add(session: Session) -> None:
+            if len(session.uris) >= _MOST_URIS:
+                raise Refusal(rpc.INVALID_PARAMS, f"a session subscribes to {_MOST_URIS} resources at most")
+            session.uris = [*(other for other in session.uris if other != uri), uri]
+
+        return add
 
 
-def _server(about: dict[str, Any]) -> Server[Any]:
-    """A server whose handlers only say which capabilities there are: `_take` answers before they are reached."""
-
-    async def tools(ctx: Any, params: Any) -> ListToolsResult:
-        return ListToolsResult(tools=[])
-
-    async def resources(ctx: Any, params: Any) -> ListResourcesResult:
-        return ListResourcesResult(resources=[])
-
-    async def templates(ctx: Any, params: Any) -> ListResourceTemplatesResult:
-        return ListResourceTemplatesResult(resource_templates=[])
-
-    async def prompts(ctx: Any, params: Any) -> ListPromptsResult:
-        return ListPromptsResult(prompts=[])
-
-    async def set_level(ctx: Any, params: Any) -> EmptyResult:
-        _state(ctx)[_LOG_LEVEL] = params.level
-        return EmptyResult()
-
-    with warnings.catch_warnings():  # logging is deprecated in the current revision, which this is not for
-        warnings.simplefilter("ignore", MCPDeprecationWarning)
-        return Server(  # pyright: ignore[reportDeprecated]
-            about["name"],
-            version=about["version"],
-            on_list_tools=tools,
-            on_list_resources=resources,
-            on_list_resource_templates=templates,
-            on_list_prompts=prompts,
-            on_set_logging_level=set_level,
-        )
+_MOST_URIS: Final = 1000
 
 
-def _encoded(params: dict[str, Any], level: str) -> bytes:
-    """The params as an agent wants them: these revisions name a log level once, and show all until then."""
-    meta: dict[str, Any] = params.get("_meta") or {}
-    wanted = {**params, "_meta": {_LOG_LEVEL: level, **meta}}
-    try:
-        return orjson.dumps(wanted)
-    except TypeError:  # an integer of more than 64 bits
-        return json.dumps(wanted).encode()
+async def _deliver(errand: Errand, session: Session, receive: Receive, send: Send, *, streams: bool) -> None:
+    """Answer in JSON what is answered at once, or to who takes nothing else; the rest by a stream."""
+    outbox = errand.outbox
+    if streams:
+        await errand.settled(WATCH_AFTER)
+    else:
+        await errand.settled(None)
+    if errand.answer is not None and outbox.pushed == 1:
+        await respond(send, 200, errand.answer)
+        return
+    if errand.answer is None and outbox.complete:  # it was cancelled: nothing is to be said
+        await respond(send, 202)
+        return
+    errand.streams = True
+    await stream(outbox, receive, send, first=primer(outbox.stream) if session.version in _PRIMED else b"")
 
 
-def _state(ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
-    """What is known of the session, for as long as it lasts; the SDK has it, and shows it to no handler so far."""
-    return ctx.session._connection.state  # pyright: ignore[reportPrivateUsage]
+def _params(message: Message) -> bytes:
+    if message.params is rpc.UNSET:
+        return b"{}"
+    raw = bytes(message.params)
+    if raw[:1] != b"{":
+        raise Refusal(rpc.INVALID_PARAMS, "params must be an object")
+    return raw
 
 
-def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
-    user = ctx.request.scope.get("user") if ctx.request is not None else None
-    return user.access_token.client_id if isinstance(user, AuthenticatedUser) else None
+def _failed(request: bytes, failure: FabricError) -> bytes:
+    wire = to_wire(failure)
+    return rpc.error(request, wire["code"], wire["message"], wire.get("data"))
 
 
-class _Frames:
-    """Passes progress and log entries on to the client, in order, and all of them before the answer."""
-
-    def __init__(self, ctx: ServerRequestContext[Any, Any], levels: tuple[str, ...]) -> None:
-        self._ctx = ctx
-        self._levels = levels
-        self._waiting: deque[tuple[str, Body]] = deque(maxlen=_MOST_WAITING)
-        self._passing: asyncio.Task[None] | None = None
-
-    def hear(self, kind: str, frame: Body) -> None:
-        self._waiting.append((kind, frame))
-        if self._passing is None or self._passing.done():
-            self._passing = asyncio.get_running_loop().create_task(self._pass_on())
-
-    async def all_passed_on(self) -> None:
-        if self._passing is not None:
-            await self._passing
-
-    async def _pass_on(self) -> None:
-        session = self._ctx.session
-        while self._waiting:
-            kind, frame = self._waiting.popleft()
-            said: dict[str, Any] = frame.value()
-            if kind == "progress":
-                await session.report_progress(said["progress"], said.get("total"), said.get("message"))
-            elif kind == "log" and said["level"] in self._levels:
-                await session.send_log_message(  # pyright: ignore[reportDeprecated] - not in these revisions
-                    said["level"], said["data"], said.get("logger"), self._ctx.request_id
-                )
+async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    await respond(send, status, rpc.error(rpc.NULL, rpc.INVALID_REQUEST, message), headers)

@@ -17,16 +17,18 @@ import orjson
 from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
 from msgspec import UNSET, UnsetType
 
-from fabric.gateway import rpc, tasks
+from fabric.gateway import listening, rpc, tasks
 from fabric.gateway.admission import Headers
 from fabric.gateway.asking import Questions
-from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
+from fabric.gateway.listening import Listening
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
 from fabric.gateway.sealing import Bound
 from fabric.gateway.tasks import McpTasks
-from fabric.gateway.view import CAPABILITIES, Route, complete
+from fabric.gateway.view import CAPABILITIES, Route, View, complete
+from fabric.gateway.views import Views
+from fabric.identity.identity import Identity
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.asking import ASKS
 from fabric_sdk.contracts.envelope import Body
@@ -46,6 +48,7 @@ _VERSION_BYTES: Final = b"2026-07-28"
 _NAMING: Final = {**NAMED, **tasks.NAMED}
 """The member of params that the Mcp-Name header repeats, by method."""
 _OFFER: Final[dict[str, Any]] = {**CAPABILITIES, "extensions": {tasks.EXTENSION: {}}}
+_COMPLETE: Final = "completion/complete"
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
 
 
@@ -56,26 +59,28 @@ class Modern:
         self,
         forwarder: Forwarder,
         mcp_tasks: McpTasks,
-        catalogue: CatalogueKeeper,
+        views: Views,
         questions: Questions,
+        listening: Listening,
         *,
         server: dict[str, Any],
         scope: str,
     ) -> None:
         self._forwarder = forwarder
         self._tasks = mcp_tasks
-        self._catalogue = catalogue
+        self._views = views
         self._server = server
         self._cache_scope = scope
         self._patrol = Patrol()
         self._questions = questions
+        self._listening = listening
 
     async def __call__(
         self,
         body: bytes,
         headers: Headers,
         raw_headers: Iterable[tuple[bytes, bytes]],
-        principal: str,
+        identity: Identity,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -88,19 +93,22 @@ class Modern:
                 return
             request = rpc.request_id(call)
             params = self._check(call, headers)
-            if call.method not in _NAMING:
-                await respond(send, 200, rpc.answer(request, self._answer_here(call.method, params)))
+            view = self._views.of(identity)
+            streams = b"text/event-stream" in headers.get(b"accept", b"").lower()
+            if call.method == listening.METHOD:
+                await self._listening(request, params, identity, streams, receive, send)
+                return
+            if call.method not in _NAMING and call.method != _COMPLETE:
+                await respond(send, 200, rpc.answer(request, self._answer_here(call.method, params, view)))
                 return
             meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
-            do = self._work(call, params, raw_headers)
+            do = self._work(call, params, raw_headers, view)
         except Refusal as refusal:
             await respond(send, refusal.status, rpc.error(request, refusal.code, refusal.message, refusal.data))
             return
-        exchange = Exchange(
-            receive, send, self._patrol, may_stream=b"text/event-stream" in headers.get(b"accept", b"").lower()
-        )
-        asker = Asker(principal, _trace(meta, headers), _frames(wishes, exchange))
+        exchange = Exchange(receive, send, self._patrol, may_stream=streams)
+        asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange))
         await self._answer(request, do, asker, exchange)
 
     # the ladder
@@ -151,9 +159,8 @@ class Modern:
 
     # answers
 
-    def _answer_here(self, method: str, params: Params) -> bytes:
+    def _answer_here(self, method: str, params: Params, view: View) -> bytes:
         """What the gateway answers itself."""
-        view = self._catalogue.view
         if method == "server/discover":
             result: dict[str, Any] = {"supportedVersions": [VERSION], "capabilities": _OFFER}
             if view.instructions:
@@ -164,7 +171,7 @@ class Modern:
             raise Refusal(rpc.METHOD_NOT_FOUND, f"this server does not serve {method!r}")
         return complete(result, self._server, self._cache_scope)
 
-    def _work(self, call: Rpc, params: Params, raw_headers: Iterable[tuple[bytes, bytes]]) -> Work:
+    def _work(self, call: Rpc, params: Params, raw_headers: Iterable[tuple[bytes, bytes]], view: View) -> Work:
         """What is to be done for a request that names something.
 
         Raises:
@@ -173,12 +180,15 @@ class Modern:
         method = call.method
         if method in tasks.NAMED:
             return partial(self._tasks.answer, method, params)
+        encoded = bytes(cast("Any", call.params))
+        if method == _COMPLETE:
+            route, encoded = self._forwarder.completion(view, params, encoded)
+            return partial(self._ask, method, route.name, route, encoded, params)
         stated = _named(params, NAMED[method])
         named = None if stated is UNSET else stated
-        route = self._forwarder.route(method, named)
+        route = self._forwarder.route(view, method, named)
         if route.schema is not None:
             self._check_param_headers(route.schema, params, raw_headers)
-        encoded = bytes(cast("Any", call.params))
         if self._tasks.wanted(route, params):
             return partial(self._tasks.start, str(named), route, encoded)
         return partial(self._ask, method, str(named), route, encoded, params)

@@ -7,7 +7,8 @@ Pure functions.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 import orjson
@@ -31,6 +32,9 @@ STATUS: Final = ERROR_CODE_HTTP_STATUS
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 _INTEGER: Final = re.compile(rb"-?(?:0|[1-9]\d*)")
+
+
+M = TypeVar("M", "Rpc", "Message")
 
 
 class Refusal(Exception):
@@ -64,6 +68,26 @@ class Params(Struct, frozen=True):
     task_id: str | UnsetType = msgspec.field(default=UNSET, name="taskId")
     input_responses: Raw | UnsetType = msgspec.field(default=UNSET, name="inputResponses")
     request_state: Raw | UnsetType = msgspec.field(default=UNSET, name="requestState")
+    ref: Reference | UnsetType = UNSET
+    notifications: Filter | UnsetType = UNSET
+
+
+class Reference(Struct, frozen=True):
+    """What a completion is for."""
+
+    type: str = ""
+    name: str = ""
+    uri: str = ""
+
+
+class Filter(Struct, frozen=True):
+    """What a subscriber wants to hear of."""
+
+    tools: bool = msgspec.field(default=False, name="toolsListChanged")
+    prompts: bool = msgspec.field(default=False, name="promptsListChanged")
+    resources: bool = msgspec.field(default=False, name="resourcesListChanged")
+    uris: list[str] = msgspec.field(default_factory=list[str], name="resourceSubscriptions")
+    tasks: list[str] = msgspec.field(default_factory=list[str], name="taskIds")
 
 
 class Rpc(Struct, frozen=True):
@@ -75,6 +99,18 @@ class Rpc(Struct, frozen=True):
     params: Raw | UnsetType = UNSET
 
 
+class Message(Struct, frozen=True):
+    """One JSON-RPC message of a session: a request, a notification or an answer."""
+
+    jsonrpc: str
+    method: str | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_read_message: Final = msgspec.json.Decoder(Message).decode
 _read_rpc: Final = msgspec.json.Decoder(Rpc).decode
 _read_params: Final = msgspec.json.Decoder(Params).decode
 _read_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -90,17 +126,34 @@ def read_rpc(body: bytes) -> Rpc:
     Raises:
         Refusal: it is not JSON, or not one JSON-RPC 2.0 request or notification.
     """
+    return _read(_read_rpc, body, "the body must be one JSON-RPC request or notification object")
+
+
+def read_message(body: bytes) -> Message:
+    """The one message in the body of a request of a session.
+
+    Raises:
+        Refusal: it is not JSON, or not one JSON-RPC 2.0 message.
+    """
+    message = _read(_read_message, body, "the body must be one JSON-RPC message")
+    answers = message.result is not UNSET or message.error is not UNSET
+    if (message.method is UNSET) != answers or (answers and message.id is UNSET):
+        raise Refusal(INVALID_REQUEST, "the body must be one JSON-RPC request, notification or answer")
+    return message
+
+
+def _read(decode: Callable[[bytes], M], body: bytes, words: str) -> M:
     try:
         if not body.isascii():
             body.decode()  # the decoder below looks into a string only when it has to make one of it
-        rpc = _read_rpc(body)
+        message = decode(body)
     except msgspec.ValidationError:
-        raise Refusal(INVALID_REQUEST, "the body must be one JSON-RPC request or notification object") from None
+        raise Refusal(INVALID_REQUEST, words) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise Refusal(PARSE_ERROR, "the body is not JSON") from None
-    if rpc.jsonrpc != "2.0":
+    if message.jsonrpc != "2.0":
         raise Refusal(INVALID_REQUEST, 'jsonrpc must be "2.0"')
-    return rpc
+    return message
 
 
 def request_id(rpc: Rpc) -> bytes:
@@ -109,9 +162,18 @@ def request_id(rpc: Rpc) -> bytes:
     Raises:
         Refusal: it is neither a string nor an integer.
     """
-    if rpc.id is UNSET or not is_identifier(bytes(rpc.id)):
+    return identifier(rpc.id)
+
+
+def identifier(raw: Raw | UnsetType) -> bytes:
+    """The id of a message, as it was written.
+
+    Raises:
+        Refusal: it is neither a string nor an integer.
+    """
+    if raw is UNSET or not is_identifier(bytes(raw)):
         raise Refusal(INVALID_REQUEST, "the id must be a string or an integer")
-    return bytes(rpc.id)
+    return bytes(raw)
 
 
 def is_identifier(raw: bytes) -> bool:
@@ -152,9 +214,16 @@ def levels_from(lowest: str) -> tuple[str, ...]:
     return LOG_LEVELS[LOG_LEVELS.index(lowest) :]
 
 
-def with_member(params: bytes, member: str, value: str) -> bytes:
+def with_member(params: bytes, member: str, value: Any) -> bytes:
     """The params object with one member changed; the others keep their bytes."""
     return _write_members(_read_members(params) | {member: value})
+
+
+def with_meta(params: bytes, meta: dict[str, Any], *, over: bool = False) -> bytes:
+    """The params object with more in its `_meta`: `over` what it has of the same names, or beside it."""
+    members = _read_members(params)
+    has: Any = _read_members(members["_meta"]) if members.get("_meta", NULL) != NULL else {}
+    return _write_members(members | {"_meta": has | meta if over else meta | has})
 
 
 def answer(request: bytes, result: bytes) -> bytes:
@@ -176,6 +245,29 @@ def notification(method: str, params: dict[str, Any]) -> bytes:
         method.encode(),
         orjson.dumps(params),
     )
+
+
+def notice(method: str, params: dict[str, Any]) -> bytes:
+    """A notification."""
+    return b'{"jsonrpc":"2.0","method":"%b","params":%b}' % (method.encode(), orjson.dumps(params))
+
+
+def request(identifier: str, method: str, params: Any) -> bytes:
+    """A request to a client."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": identifier, "method": method, "params": params or {}})
+
+
+def without_members(result: bytes, names: frozenset[str]) -> bytes:
+    """An object without some of its members; the others keep their bytes.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        members = _read_members(result)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as wrong:
+        raise ValueError(str(wrong)) from None
+    return _write_members({name: value for name, value in members.items() if name not in names})
 
 
 def event(message: bytes) -> bytes:

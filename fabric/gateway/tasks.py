@@ -8,6 +8,7 @@ A task's id names its agent, and what nobody can guess. Whoever did not start a 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -27,6 +28,7 @@ from fabric_sdk.contracts.task import Record
 from fabric_sdk.patterns.task import Start, Tasks
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
+CHANGED: Final = "notifications/tasks"
 NAMED: Final = dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId")
 """The extension's methods, and the member of params that says which task."""
 
@@ -95,6 +97,16 @@ class McpTasks:
         else:
             await self._tasks.cancel(record.agent, record.id)
         return self._result("complete", {})
+
+    async def watch(self, task_id: str, principal: str | None, tell: Callable[[str, dict[str, Any]], None]) -> None:
+        """Tell of each change of a task that `principal` started; nothing, if there is none."""
+        try:
+            record = await self._mine(task_id, principal)
+            async with self._tasks.watch(record.agent, record.id) as changes:
+                async for change in changes:
+                    tell(CHANGED, {**shown(change, time.time()), **await self._outcome(change)})
+        except (Refusal, errors.FabricError):
+            return  # it learns by asking
 
     async def _mine(self, task_id: Any, principal: str | None) -> Record:
         """The record of a task that `principal` started."""

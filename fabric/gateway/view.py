@@ -1,18 +1,20 @@
 """What one kind of client sees: the catalogue under the names it uses, and where each name leads.
 
 Above: `forward`, `modern`, `legacy`. Below: descriptions from the registry. Pure and immutable: a new catalogue makes
-a new view. One agent may be the root, whose names stand as they are; the names of the others get their agent's name
-in front: `reader_list` for the tool `list` of `reader`. An agent's name has no underscore, so the first one splits.
+new views. Agents are mounted. One may be the root, whose names stand as they are; the names of the others get a prefix,
+as a rule their agent's name: `reader_list` for the tool `list` of `reader`. What a client may never use is not there.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal
 
 import orjson
 from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
@@ -22,6 +24,7 @@ from fabric_sdk.contracts.description import Description, Json
 from fabric_sdk.contracts.task import Policy
 from fabric_sdk.routing.retry import is_safe
 
+Verb = Literal["call", "read", "prompt"]
 PAGE: Final = 500
 """Entries of a list that one answer holds."""
 TTL_MS: Final = 5_000
@@ -41,6 +44,8 @@ class Route:
     """The tool's input schema, if it asks for `Mcp-Param-*` headers."""
     policy: Policy | None = None
     """How the tool runs as a task."""
+    mount: Mount | None = None
+    """Under which names the client knows what the agent says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,67 +62,108 @@ _LISTS: Final = {
 }
 
 
-class View:
-    """The catalogue as a client sees it."""
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """An agent, as one kind of client sees it."""
 
-    def __init__(self, descriptions: Iterable[Description], *, root: str | None = None) -> None:
+    described: Description
+    prefix: str | None = None
+    """What comes before its names; `None`: they stand as they are."""
+    tools: tuple[str, ...] = ("*",)
+    """Patterns; only tools whose own names match one are there."""
+
+    def name(self, own: str) -> str:
+        """An agent's name for something, as the client sees it."""
+        return own if self.prefix is None else f"{self.prefix}_{own}"
+
+    def uri(self, own: str) -> str:
+        """An agent's URI as the client sees it: the prefix comes first after the scheme."""
+        if self.prefix is None:
+            return own
+        scheme, mark, rest = own.partition("://")
+        return f"{scheme}://{self.prefix}/{rest}" if mark and scheme != "fabric" else f"fabric://{self.prefix}/{own}"
+
+    def has(self, tool: str) -> bool:
+        """Whether a tool of the agent is there."""
+        return any(fnmatchcase(tool, pattern) for pattern in self.tools)
+
+
+May = Callable[[Verb, str, str], bool]
+"""Whether whoever sees this may ever do so: what, of which agent, by its own name."""
+
+
+def anything(verb: Verb, agent: str, name: str) -> bool:
+    """No rule."""
+    return True
+
+
+class View:
+    """The catalogue as one kind of client sees it."""
+
+    def __init__(self, mounts: Iterable[Mount], *, may: May = anything) -> None:
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
-        self._root = root
-        self._agents: dict[str, Description] = {}
+        self._may = may
+        self._by_prefix: dict[str | None, Mount] = {}
         lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
-        for described in sorted(descriptions, key=lambda each: (each.name != root, each.name)):
-            if described.kind == "platform" and described.name != root:
-                continue
-            self._agents[described.name] = described
-            self._add(described, lists)
+        for mount in sorted(mounts, key=lambda each: (each.prefix is not None, each.prefix)):
+            self._by_prefix[mount.prefix] = mount
+            self._add(mount, lists)
         self._lists = {method: [_Entry(*item) for item in sorted(shown.items())] for method, shown in lists.items()}
         self._pages: dict[tuple[str, str], Json] = {}
-        self.instructions = self._agents[root].instructions if root in self._agents else None
+        self._digests: dict[str, bytes] | None = None
+        root = self._by_prefix.get(None)
+        self.instructions = root.described.instructions if root else None
 
     @property
     def rooted(self) -> bool:
-        """Whether the root is there, if there shall be one."""
-        return self._root is None or self._root in self._agents
+        """Whether there is an agent whose names stand as they are."""
+        return None in self._by_prefix
 
     @property
     def agents(self) -> int:
         """How many agents are in it."""
-        return len(self._agents)
+        return len(self._by_prefix)
 
     def __repr__(self) -> str:
-        return f"<View of {len(self._agents)} agents: {len(self.tools)} tools, {len(self.prompts)} prompts>"
+        return f"<View of {self.agents} agents: {len(self.tools)} tools, {len(self.prompts)} prompts>"
 
-    def _add(self, described: Description, lists: dict[str, dict[str, Json]]) -> None:
+    def _add(self, mount: Mount, lists: dict[str, dict[str, Json]]) -> None:
         """Show what an agent offers; where the root has the same name already, the root's stays."""
+        described, may = mount.described, self._may
         agent = described.name
         for tool in described.tools:
-            name = self._shown_name(agent, tool["name"])
+            own = tool["name"]
+            if not mount.has(own) or not may("call", agent, own):
+                continue
+            name = mount.name(own)
             schema: Json = tool.get("inputSchema") or {}
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
-            self.tools.setdefault(name, Route(agent, tool["name"], safe, schema if asks else None, Policy.of(tool)))
+            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount)
+            self.tools.setdefault(name, route)
             lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:
-            name = self._shown_name(agent, prompt["name"])
-            self.prompts.setdefault(name, Route(agent, prompt["name"]))
-            lists["prompts/list"].setdefault(name, {**prompt, "name": name})
+            if may("prompt", agent, prompt["name"]):
+                name = mount.name(prompt["name"])
+                self.prompts.setdefault(name, Route(agent, prompt["name"], mount=mount))
+                lists["prompts/list"].setdefault(name, {**prompt, "name": name})
         for resource in described.resources:
-            uri = self.shown_uri(agent, resource["uri"])
-            lists["resources/list"].setdefault(uri, {**resource, "uri": uri})
+            if may("read", agent, resource["uri"]):
+                uri = mount.uri(resource["uri"])
+                lists["resources/list"].setdefault(uri, {**resource, "uri": uri})
         for template in described.resource_templates:
-            uri = self.shown_uri(agent, template["uriTemplate"])
-            lists["resources/templates/list"].setdefault(uri, {**template, "uriTemplate": uri})
+            if may("read", agent, template["uriTemplate"]):
+                uri = mount.uri(template["uriTemplate"])
+                lists["resources/templates/list"].setdefault(uri, {**template, "uriTemplate": uri})
 
-    def _shown_name(self, agent: str, name: str) -> str:
-        return name if agent == self._root else f"{agent}_{name}"
-
-    def shown_uri(self, agent: str, uri: str) -> str:
-        """An agent's URI as the client sees it: the agent's name comes first after the scheme."""
-        if agent == self._root:
-            return uri
-        scheme, mark, rest = uri.partition("://")
-        return f"{scheme}://{agent}/{rest}" if mark and scheme != "fabric" else f"fabric://{agent}/{uri}"
+    def mount_of(self, uri: str) -> Mount | None:
+        """Where a URI that a client uses is mounted, if it is anywhere."""
+        _, mark, rest = uri.partition("://")
+        prefix, slash, _ = rest.partition("/")
+        if mark and slash and (mount := self._by_prefix.get(prefix)) is not None:
+            return mount
+        return self._by_prefix.get(None)
 
     def route_uri(self, uri: str) -> Route:
         """Where a URI leads.
@@ -125,13 +171,30 @@ class View:
         Raises:
             Refusal: no agent of this view has such URIs.
         """
-        scheme, mark, rest = uri.partition("://")
-        agent, slash, path = rest.partition("/")
-        if mark and slash and agent in self._agents and agent != self._root:
-            return Route(agent, path if scheme == "fabric" else f"{scheme}://{path}")
-        if self._root in self._agents:
-            return Route(str(self._root), uri)
+        if (mount := self.mount_of(uri)) is not None:
+            own = _own_uri(uri, mount)
+            if self._may("read", mount.described.name, own):
+                return Route(mount.described.name, own, mount=mount)
         raise Refusal(INVALID_PARAMS, f"there is no resource {uri!r}", data={"uri": uri})
+
+    def has(self, agent: str) -> bool:
+        """Whether an agent is mounted anywhere."""
+        return any(mount.described.name == agent for mount in self._by_prefix.values())
+
+    def shown_uris(self, agent: str, uri: str) -> set[str]:
+        """An agent's URI under all names that the client may use."""
+        return {mount.uri(uri) for mount in self._by_prefix.values() if mount.described.name == agent}
+
+    def digests(self) -> dict[str, bytes]:
+        """What tells apart two states of each list: of tools, prompts, and resources with their templates."""
+        if self._digests is None:
+            self._digests = {}
+            for method, member in _LISTS.items():
+                shown = orjson.dumps([entry.shown for entry in self._lists[method]])
+                which = "resources" if member == "resourceTemplates" else member
+                before = self._digests.get(which, b"")
+                self._digests[which] = hashlib.blake2b(before + shown, digest_size=16).digest()
+        return self._digests
 
     def page(self, method: str, cursor: str | None) -> Json:
         """One page of a list, as the MCP result without its envelope.
@@ -152,10 +215,30 @@ class View:
         return page
 
 
-CAPABILITIES: Final[Json] = {"tools": {}, "resources": {}, "prompts": {}}
-"""What every view offers, as MCP server capabilities; changes are not announced, `ttlMs` bounds their age."""
+CAPABILITIES: Final[Json] = {
+    "tools": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
+    "prompts": {"listChanged": True},
+    "completions": {},
+}
+"""What every view offers, as MCP server capabilities."""
 
 _key: Callable[[_Entry], str] = lambda entry: entry.key  # noqa: E731 - bisect wants a function
+
+
+def mounted(descriptions: Iterable[Description], *, root: str | None = None, platform: bool = False) -> list[Mount]:
+    """Every agent under its own name, but for the root; those of the platform itself only if wanted, or the root."""
+    shown = [each for each in descriptions if platform or each.kind != "platform" or each.name == root]
+    return [Mount(each, None if each.name == root else each.name) for each in shown]
+
+
+def _own_uri(uri: str, mount: Mount) -> str:
+    """A URI that a client uses, as its agent knows it."""
+    if mount.prefix is None:
+        return uri
+    scheme, _, rest = uri.partition("://")
+    path = rest.partition("/")[2]
+    return path if scheme == "fabric" else f"{scheme}://{path}"
 
 
 def _write_cursor(key: str) -> str:

@@ -34,7 +34,7 @@ class Identity:
     listing: Listing = "all"
 
 
-ANONYMOUS = Identity("anonymous", roles=frozenset({"admin"}), token_id="anonymous")
-"""Whoever comes without a token, where that is configured: on loopback alone, as on one's own machine."""
+ANONYMOUS = Identity("anonymous", roles=frozenset({"anonymous"}), token_id="anonymous")
+"""Whoever comes without a token, where that is configured: on loopback alone."""
 OPERATOR = Identity("operator", roles=frozenset({"admin"}), token_id="operator")
 """Whoever holds `FABRIC_TOKEN`."""

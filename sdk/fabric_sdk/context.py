@@ -19,7 +19,7 @@ from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.asking import CAPABILITIES, NEEDED, answers_in
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import CapabilityMissing, ConfigurationError
+from fabric_sdk.contracts.errors import CapabilityMissing, ConfigurationError, from_wire
 from fabric_sdk.contracts.scope import Scope, Trace
 
 T = TypeVar("T")
@@ -261,7 +261,8 @@ class Context:
 
         Raises:
             CapabilityMissing: it has not declared the capability that this needs.
-            DeadlineExceeded: no answer came.
+            QuestionLost: no answer came.
+            HandlerFailed: the caller answered an error.
         """
         if self._answers is None:
             self._answers = answers_in(self.params)
@@ -272,6 +273,9 @@ class Context:
                 required: dict[str, Any] = {"requiredCapabilities": {capability: {}}}
                 raise CapabilityMissing(f"the caller has not declared the capability {capability!r}", data=required)
             self._answers[key] = await self._ask(self, key, {"method": method, "params": params})
+        answer: Any = self._answers[key]
+        if isinstance(answer, dict) and isinstance(refused := cast("dict[str, Any]", answer).get("error"), dict):
+            raise from_wire(cast("dict[str, Any]", refused))
         return self._answers[key]
 
     @property

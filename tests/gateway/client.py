@@ -49,9 +49,11 @@ def headers(method: str, name: str | None = None, *, token: str | None = None, a
 
 
 def events(body: str) -> list[Json]:
-    """The JSON-RPC messages of a stream of server-sent events."""
+    """The JSON-RPC messages of an answer: one, or a stream of server-sent events, where empty ones only have an id."""
+    if body.startswith("{"):
+        return [json.loads(body)]
     lines = body.replace("\r\n", "\n").split("\n")
-    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
 def refusal(response: httpx.Response, status: int, code: int, *, number: Any = None) -> Json:

@@ -17,7 +17,7 @@ from fabric.gateway import catalogue
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.forward import Forwarder
 from fabric.gateway.rpc import Refusal
-from fabric.gateway.view import View
+from fabric.gateway.view import View, mounted
 from fabric_sdk import Fabric
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Description
@@ -122,8 +122,7 @@ async def test_a_root_that_is_not_there_is_told_of_once(
 )
 async def test_a_name_that_is_near_a_tools_is_hinted_at(named: str, hint: str) -> None:
     async with Fabric.over(MemoryTransport()) as fabric:
-        keeper = CatalogueKeeper(fabric)
-        keeper.view = View([offering("hello", "echo", "count"), offering("other", "echo")])
+        view = View(mounted([offering("hello", "echo", "count"), offering("other", "echo")]))
         with pytest.raises(Refusal) as refused:
-            Forwarder(fabric, keeper, timeout=1.0).route("tools/call", named)
+            Forwarder(fabric, timeout=1.0).route(view, "tools/call", named)
     assert refused.value.message == f"there is no tool {named!r}{hint}"

@@ -22,10 +22,11 @@ from msgspec import UNSET
 from support.running import Running
 
 from fabric.gateway import rpc
-from fabric.gateway.admission import Admission, Admitted, Denied, read_headers
+from fabric.gateway.admission import Admission, Denied, read_headers
 from fabric.gateway.modern import Modern
 from fabric.gateway.rpc import Refusal
-from fabric.gateway.view import View
+from fabric.gateway.view import View, mounted
+from fabric.identity.identity import Identity
 from fabric.settings import load_settings
 from fabric_sdk.contracts.description import Description
 from gateway.client import BOTH, CAPABILITIES_KEY, VERSION, VERSION_KEY, Json, headers, meta, request
@@ -132,13 +133,8 @@ def test_reading_a_body_ends_in_parts_or_in_a_refusal(body: bytes) -> None:
         assert json.loads(changed) == {**json.loads(bytes(params)), "name": 'other "name"'}
 
 
-class _NoCatalogue:
-    """For a ladder that is climbed no higher than to the method."""
-
-    view = View(())
-
-
-LADDER = Modern(None, None, _NoCatalogue(), server={}, scope="private")  # type: ignore[arg-type]
+# For a ladder that is climbed no higher than to the method.
+LADDER = Modern(None, None, None, None, None, server={}, scope="private")  # type: ignore[arg-type]
 
 
 @given(
@@ -179,7 +175,7 @@ OFFERS = Description(
 
 @given(TEXT, st.booleans(), st.sampled_from(METHODS[1:2] + METHODS[3:4] + METHODS[5:7]))
 def test_a_view_knows_each_name_and_cursor_or_refuses_it(text: str, rooted: bool, method: str) -> None:
-    view = View([OFFERS], root="a" if rooted else None)
+    view = View(mounted([OFFERS], root="a" if rooted else None))
     for ask in (lambda: view.route_uri(text), lambda: view.page(method, text)):
         refusal = refusal_of(ask)
         assert refusal is None or (refusal.code, refusal.status) == (rpc.INVALID_PARAMS, 400)
@@ -187,8 +183,8 @@ def test_a_view_knows_each_name_and_cursor_or_refuses_it(text: str, rooted: bool
 
 @given(TEXT.filter(bool))
 def test_a_uri_leads_back_whatever_it_is(uri: str) -> None:
-    view = View([OFFERS])
-    route = view.route_uri(view.shown_uri("a", uri))
+    view = View(mounted([OFFERS]))
+    route = view.route_uri(*view.shown_uris("a", uri))
     assert (route.agent, route.name) == ("a", uri)
 
 
@@ -206,7 +202,7 @@ def test_nobody_enters_by_chance(lines: list[tuple[bytes, bytes]]) -> None:
 @given(st.binary(max_size=30), st.binary(max_size=30))
 def test_a_host_or_origin_lets_nobody_in_by_chance(host: bytes, origin: bytes) -> None:
     known = [(b"host", b"localhost"), (b"authorization", b"Bearer secret")]
-    assert isinstance(DOOR.decide(read_headers(known)), Admitted)
+    assert isinstance(DOOR.decide(read_headers(known)), Identity)
     assert isinstance(DOOR.decide(read_headers([*known, (b"host", b"x" + host)])), Denied)
     assert isinstance(DOOR.decide(read_headers([*known, (b"origin", b"http://x" + origin)])), Denied)
 

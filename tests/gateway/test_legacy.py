@@ -172,7 +172,7 @@ async def test_the_handshake_settles_the_revision(mcp: Client, asked: str, given
     session = await Session.open(mcp, asked)
     result = events(session.opened.text)[0]["result"]
     assert result["protocolVersion"] == given
-    assert result["capabilities"].keys() == {"tools", "resources", "prompts", "logging"}
+    assert result["capabilities"].keys() == {"tools", "resources", "prompts", "logging", "completions"}
 
 
 async def test_results_have_none_of_the_members_that_came_later(mcp: Client, revision: str) -> None:

@@ -281,7 +281,7 @@ async def test_a_notification_of_an_unknown_version_is_refused(mcp: Client) -> N
 async def test_discover_says_what_there_is(mcp: Client) -> None:
     result = await mcp.result("server/discover")
     assert result["supportedVersions"] == [VERSION]
-    assert result["capabilities"].keys() == {"tools", "resources", "prompts", "extensions"}
+    assert result["capabilities"].keys() == {"tools", "resources", "prompts", "completions", "extensions"}
     assert (result["resultType"], result["cacheScope"]) == ("complete", "private")
     assert result["ttlMs"] >= 0
     assert result["_meta"][SERVER]["name"] == "agent-fabric"
@@ -358,7 +358,7 @@ async def test_a_failure_of_a_tool_is_a_result_that_a_model_can_read(
 
 @pytest.mark.parametrize("method", NAMED)
 async def test_a_name_that_is_not_offered_is_refused(mcp: Client, method: str) -> None:
-    for name in ("nothing", "hello_nothing", "hello", "registry_catalogue", "_", "x" * 5000, "nothing://hello/such"):
+    for name in ("nothing", "hello_nothing", "hello", "registry_nothing", "_", "x" * 5000, "nothing://hello/such"):
         error = refusal(await mcp.ask(method, {NAMED[method]: name}), 400, -32602, number=1)
         assert method != "resources/read" or error["data"] == {"uri": error["data"]["uri"]}
 
@@ -634,7 +634,8 @@ async def test_requests_on_one_connection_are_answered_in_their_order(mcp: Clien
             assert json.loads(body)["result"]["structuredContent"] == {"result": text}
 
 
-async def test_parts_of_the_fabric_itself_are_not_offered(mcp: Client) -> None:
+async def test_who_manages_the_fabric_reaches_its_own_agents(mcp: Client) -> None:
     names = [entry["name"] for entry in (await mcp.result("tools/list"))["tools"]]
-    assert "hello_echo" in names
-    assert not [name for name in names if name.startswith("registry")]
+    assert {"hello_echo", "registry_catalogue", "durable_list_tasks"} <= set(names)
+    listed = await mcp.result("tools/call", {"name": "durable_list_tasks", "arguments": {}})
+    assert listed["structuredContent"]["more"] is False

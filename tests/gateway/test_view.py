@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fabric.gateway.rpc import Refusal
-from fabric.gateway.view import PAGE, View
+from fabric.gateway.view import PAGE, View, mounted
 from fabric_sdk.contracts.description import Description, Json
 
 ASKS = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
@@ -20,6 +20,11 @@ ASKS = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-hea
 def agent(name: str, *tools: str, **more: Any) -> Description:
     """A description of an agent with these tools."""
     return Description(name=name, tools=[{"name": tool, "inputSchema": {"type": "object"}} for tool in tools], **more)
+
+
+def view_of(*agents: Description, root: str | None = None) -> View:
+    """Every agent under its own name."""
+    return View(mounted(agents, root=root))
 
 
 def pages(view: View, method: str = "tools/list") -> list[list[str]]:
@@ -35,7 +40,7 @@ def pages(view: View, method: str = "tools/list") -> list[list[str]]:
 
 
 def test_pages_hold_everything_once_and_in_order() -> None:
-    view = View([agent("a", *(f"t{number:04}" for number in range(1203))), agent("b", "last")])
+    view = view_of(agent("a", *(f"t{number:04}" for number in range(1203))), agent("b", "last"))
     found = pages(view)
     assert [len(page) for page in found] == [PAGE, PAGE, 204]
     names = [name for page in found for name in page]
@@ -44,43 +49,43 @@ def test_pages_hold_everything_once_and_in_order() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE])
 def test_the_last_page_has_no_cursor(count: int) -> None:
-    found = pages(View([agent("a", *(f"t{number}" for number in range(count)))]))
+    found = pages(view_of(agent("a", *(f"t{number}" for number in range(count)))))
     assert sum(map(len, found)) == count
     assert len(found) == max(1, -(-count // PAGE))
 
 
 def test_the_order_depends_on_nothing_but_the_names() -> None:
     tools = [f"t{number}" for number in range(800)]
-    first = View([agent("a", *tools), agent("b", *tools)])
+    first = view_of(agent("a", *tools), agent("b", *tools))
     random.Random(5).shuffle(tools)
-    second = View([agent("b", *tools), agent("a", *tools)])
+    second = view_of(agent("b", *tools), agent("a", *tools))
     assert pages(first) == pages(second)
 
 
 def test_a_cursor_outlives_a_change_of_the_catalogue() -> None:
     tools = [f"t{number:04}" for number in range(700)]
-    cursor = View([agent("a", *tools)]).page("tools/list", None)["nextCursor"]
+    cursor = view_of(agent("a", *tools)).page("tools/list", None)["nextCursor"]
     del tools[PAGE - 1]  # what the cursor stands on is gone
-    (rest,) = [View([agent("a", *tools)]).page("tools/list", cursor)["tools"]]
+    (rest,) = [view_of(agent("a", *tools)).page("tools/list", cursor)["tools"]]
     assert [entry["name"] for entry in rest] == [f"a_t{number:04}" for number in range(PAGE, 700)]
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "YWZ0ZXI6", "YWZ0ZXI", "after:t", "é", "\x00", "=" * 100, "A" * 100_000])
 def test_a_cursor_that_was_made_up_is_refused(cursor: str) -> None:
     with pytest.raises(Refusal) as refused:
-        View([agent("a", "t")]).page("tools/list", cursor)
+        view_of(agent("a", "t")).page("tools/list", cursor)
     assert (refused.value.code, refused.value.status) == (-32602, 400)
 
 
 def test_made_up_cursors_are_not_kept() -> None:
-    view = View([agent("a", *(f"t{number:04}" for number in range(PAGE + 1)))])
+    view = view_of(agent("a", *(f"t{number:04}" for number in range(PAGE + 1))))
     cursor = view.page("tools/list", None)["nextCursor"]
     assert view.page("tools/list", cursor) is not view.page("tools/list", cursor)
     assert view.page("tools/list", None) is view.page("tools/list", None)
 
 
 def test_names_lead_to_agents() -> None:
-    view = View([agent("a", "t", "b_t"), agent("a-b", "t")])
+    view = view_of(agent("a", "t", "b_t"), agent("a-b", "t"))
     assert {name: (route.agent, route.name) for name, route in view.tools.items()} == {
         "a_t": ("a", "t"),
         "a_b_t": ("a", "b_t"),
@@ -89,26 +94,26 @@ def test_names_lead_to_agents() -> None:
 
 
 def test_the_root_has_no_prefix_and_keeps_its_names() -> None:
-    view = View([agent("other", "t"), agent("root", "t", "other_t")], root="root")
+    view = view_of(agent("other", "t"), agent("root", "t", "other_t"), root="root")
     assert pages(view) == [["other_t", "t"]]
     assert view.tools["other_t"].agent == "root"
-    assert View([agent("other", "t")], root="root").instructions is None
-    assert View([agent("root", instructions="Ask.")], root="root").instructions == "Ask."
+    assert view_of(agent("other", "t"), root="root").instructions is None
+    assert view_of(agent("root", instructions="Ask."), root="root").instructions == "Ask."
 
 
 def test_a_tool_that_is_described_twice_is_listed_once() -> None:
-    assert pages(View([agent("a", "t", "t")])) == [["a_t"]]
+    assert pages(view_of(agent("a", "t", "t"))) == [["a_t"]]
 
 
 def test_a_part_of_the_fabric_is_shown_only_as_the_root() -> None:
     registry = agent("registry", "catalogue", kind="platform")
-    assert pages(View([registry])) == [[]]
-    assert pages(View([registry], root="registry")) == [["catalogue"]]
+    assert pages(view_of(registry)) == [[]]
+    assert pages(view_of(registry, root="registry")) == [["catalogue"]]
 
 
 def test_only_reading_may_be_done_twice_unasked() -> None:
     tools: list[Json] = [{"name": "read", "annotations": {"readOnlyHint": True}}, {"name": "write", "annotations": {}}]
-    view = View([Description(name="a", tools=tools)])
+    view = view_of(Description(name="a", tools=tools))
     assert view.tools["a_read"].safe
     assert not view.tools["a_write"].safe
 
@@ -126,7 +131,7 @@ def test_only_reading_may_be_done_twice_unasked() -> None:
 )
 def test_only_a_valid_schema_asks_for_headers(schema: dict[str, Any] | None, asks: bool) -> None:
     tool: dict[str, Any] = {"name": "t"} if schema is None else {"name": "t", "inputSchema": schema}
-    assert (View([Description(name="a", tools=[tool])]).tools["a_t"].schema is not None) is asks
+    assert (view_of(Description(name="a", tools=[tool])).tools["a_t"].schema is not None) is asks
 
 
 @pytest.mark.parametrize(
@@ -142,9 +147,9 @@ def test_only_a_valid_schema_asks_for_headers(schema: dict[str, Any] | None, ask
     ],
 )
 def test_a_uri_leads_back_to_what_the_agent_calls_it(own: str, shown: str) -> None:
-    view = View([agent("a", resources=[{"uri": own}]), agent("b")])
+    view = view_of(agent("a", resources=[{"uri": own}]), agent("b"))
     (entry,) = view.page("resources/list", None)["resources"]
-    assert entry["uri"] == shown == view.shown_uri("a", own)
+    assert entry["uri"] == shown == next(iter(view.shown_uris("a", own)))
     route = view.route_uri(shown)
     assert (route.agent, route.name, route.safe) == ("a", own, True)
 
@@ -152,7 +157,7 @@ def test_a_uri_leads_back_to_what_the_agent_calls_it(own: str, shown: str) -> No
 @pytest.mark.parametrize("uri", ["", "notes://", "notes://a", "notes://nobody/x", "a/notes", "urn:a"])
 def test_a_uri_that_leads_nowhere_is_refused_unless_there_is_a_root(uri: str) -> None:
     with pytest.raises(Refusal) as refused:
-        View([agent("a")]).route_uri(uri)
+        view_of(agent("a")).route_uri(uri)
     assert (refused.value.code, refused.value.data) == (-32602, {"uri": uri})
-    route = View([agent("a"), agent("root")], root="root").route_uri(uri)
+    route = view_of(agent("a"), agent("root"), root="root").route_uri(uri)
     assert (route.agent, route.name) == ("root", uri)
