@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -81,6 +82,22 @@ class Settings(BaseSettings):
     port: int = Field(8420, ge=0, le=65_535, description="a port from 1 to 65535, or 0 for any free one")
     token: SecretStr | None = Field(None, min_length=1, description="the token that clients have to send")
     anonymous: bool = Field(False, description="true or false: whether clients without a token are served")
+    public_url: str | None = Field(
+        None, description="the address by which clients reach the gateway from outside, like https://fabric.example.com"
+    )
+    jwt_issuer: str | None = Field(
+        None,
+        description="who issues JSON Web Tokens (`iss`), like https://login.example.com; none are taken without",
+    )
+    jwt_audience: str | None = Field(
+        None, min_length=1, description="whom those tokens are for (`aud`), like https://fabric.example.com/mcp"
+    )
+    jwt_jwks_url: str | None = Field(
+        None,
+        description="where the issuer's public keys are, like https://login.example.com/jwks.json or "
+        "file:///etc/fabric/jwks.json; http:// from this machine only",
+    )
+    jwt_roles_claim: str = Field("roles", min_length=1, description="the claim that lists a token's roles")
     root: str | None = Field(None, min_length=1, description="the name of the agent whose tools get no prefix")
     call_timeout: float = Field(
         300.0, gt=0, allow_inf_nan=False, description="how long a call may take, in seconds, more than 0"
@@ -131,6 +148,41 @@ class Settings(BaseSettings):
             if not (scheme and separator and host) or "/" in host:
                 raise ValueError(f"{origin} is not an origin: scheme://host or scheme://host:port, and no path")
         return value
+
+    @field_validator("public_url", "jwt_issuer")
+    @classmethod
+    def _is_web_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_scheme(value, ("https", "http"))
+            # A # stands between an issuer and its subjects; paths are put in front of and behind a public address.
+            if "?" in value or "#" in value or not value.isascii() or not value.isprintable() or " " in value:
+                raise ValueError("it has to be a plain address, without ?, # and spaces")
+            if not urlsplit(value).hostname:
+                raise ValueError("it names no host")
+        return value
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _is_key_set(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_scheme(value, ("https", "http", "file"))
+            parts = urlsplit(value)
+            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+                raise ValueError("over plain http anybody on the way could put in keys of their own")
+            if bool(parts.hostname) == (parts.scheme == "file"):
+                raise ValueError("it has to name a host, or after file:// a path that starts with another /")
+        return value
+
+    @model_validator(mode="after")
+    def _tokens_are_checked_whole(self) -> Self:
+        given = {"issuer": self.jwt_issuer, "audience": self.jwt_audience, "jwks_url": self.jwt_jwks_url}
+        missing = [f"{PREFIX}JWT_{name.upper()}" for name, value in given.items() if value is None]
+        if missing and len(missing) < len(given):
+            raise ValueError(
+                f"{missing[0]}: it is missing beside the other {PREFIX}JWT_ settings; a token is taken if it is of one "
+                f"issuer, for one audience and signed with a known key, so set {' and '.join(missing)}, or none of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _anonymous_stays_here(self) -> Self:

@@ -46,6 +46,11 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "PORT": "0",
         "TOKEN": "s3cret",
         "ANONYMOUS": "false",
+        "PUBLIC_URL": "https://fabric.example",
+        "JWT_ISSUER": "https://login.example",
+        "JWT_AUDIENCE": "https://fabric.example/mcp",
+        "JWT_JWKS_URL": "https://login.example/jwks.json",
+        "JWT_ROLES_CLAIM": "groups",
         "ROOT": "main",
         "CALL_TIMEOUT": "1.5",
         "MAX_BODY": "1MiB",
@@ -65,6 +70,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert settings.token
     assert settings.token.get_secret_value() == "s3cret"
     assert (settings.max_body, settings.max_header, settings.call_timeout) == (1024**2, 8192, 1.5)
+    assert (settings.jwt_issuer, settings.jwt_roles_claim) == ("https://login.example", "groups")
     assert settings.log_level == "debug"
     assert settings.allowed_hosts == ("a.example", "b.example:8420")
     assert settings.allowed_origins == ("https://a.example", "http://localhost:3000")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fabric.cli import bench, call, dead, doctor, gateway, ps, schedule, task, topics, up, worker
+from fabric.cli import bench, call, dead, doctor, gateway, mounts, ps, schedule, task, token, topics, up, worker
 
 app = typer.Typer(
     name="fabric",
@@ -23,6 +23,10 @@ app.add_typer(task.app)
 app.add_typer(dead.app)
 app.add_typer(schedule.app)
 app.add_typer(topics.app)
+app.add_typer(token.app)
+app.command()(mounts.mount)
+app.command()(mounts.unmount)
+app.command()(mounts.mounts)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.view import View
+from fabric.gateway.views import Views
 from fabric_sdk import Fabric
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Message
@@ -56,10 +56,10 @@ class Subscriber:
 class Announcements:
     """Tells subscribers of one gateway."""
 
-    def __init__(self, fabric: Fabric, catalogue: CatalogueKeeper) -> None:
+    def __init__(self, fabric: Fabric, views: Views) -> None:
         self._fabric = fabric
         self._subscribers: set[Subscriber] = set()
-        catalogue.listen(self._lists_changed)
+        views.listen(self._lists_changed)
 
     async def run(self) -> None:
         """Begin to hear what agents say."""

@@ -30,7 +30,9 @@ from fabric.gateway.modern import Modern
 from fabric.gateway.sessions import Sessions
 from fabric.gateway.tasks import McpTasks
 from fabric.gateway.views import Views
+from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import Identity
+from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge, metadata, metadata_url
 from fabric.settings import Settings
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 PATH: Final = "/mcp"
 _MODERN_MARK: Final = rpc.VERSION_KEY.encode()
 _RETRY: Final = ((b"retry-after", b"1"),)
+_METADATA_PATHS: Final = frozenset(f"/.well-known/oauth-protected-resource{end}" for end in ("", PATH))
 _CATALOGUE_SECONDS: Final = 10.0
 """How long a request waits for a gateway's first catalogue: the registry restarts well within it."""
 
@@ -50,9 +53,9 @@ class Gateway:
     def __init__(self, fabric: Fabric, settings: Settings) -> None:
         about = {"name": "agent-fabric", "version": version("agent-fabric")}
         self.catalogue = CatalogueKeeper(fabric, root=settings.root)
-        views = Views(self.catalogue, root=settings.root)
+        views = self._views = Views(fabric, self.catalogue, root=settings.root)
         forwarder = Forwarder(fabric, timeout=settings.call_timeout)
-        self._announcements = Announcements(fabric, self.catalogue)
+        self._announcements = Announcements(fabric, views)
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
         self._listening = Listening(views, self._announcements, tasks, server=about)
@@ -61,6 +64,13 @@ class Gateway:
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
         self._admission = Admission(settings)
+        self._authenticator = Authenticator(fabric.jetstream, settings)
+        self._metadata: bytes | None = None
+        self._metadata_url: str | None = None
+        if settings.jwt_issuer is not None:
+            resource = _public_url(settings) + PATH
+            self._metadata = orjson.dumps(metadata(resource, settings.jwt_issuer))
+            self._metadata_url = metadata_url(resource)
         self._fabric = fabric
         self._bodies = Bodies(int(settings.max_body))
         self._max_body = int(settings.max_body)
@@ -70,13 +80,15 @@ class Gateway:
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Held open while the gateway serves."""
-        keeping = asyncio.create_task(self.catalogue.run())
+        keeping = [
+            asyncio.create_task(part) for part in (self.catalogue.run(), self._authenticator.run(), self._views.run())
+        ]
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         try:
             yield
         finally:
-            await end([keeping])
+            await end(keeping)
 
     def close(self) -> None:
         """End the streams that would go on for ever: their clients come back, to other gateways."""
@@ -89,6 +101,8 @@ class Gateway:
         path = scope["path"]
         if path == PATH:
             await self._mcp(scope, receive, send)
+        elif self._metadata is not None and path in _METADATA_PATHS:
+            await respond(send, 200, self._metadata)
         elif path == "/healthz":
             await respond(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":
@@ -106,10 +120,14 @@ class Gateway:
 
     async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])
-        admitted = self._admission.decide(headers)
-        if isinstance(admitted, Denied):
-            await _refuse(send, admitted.status, admitted.message, admitted.headers)
-        elif scope["method"] == "POST":
+        token = self._admission.decide(headers)
+        if isinstance(token, Denied):
+            await _refuse(send, token.status, token.message, token.headers)
+            return
+        admitted = self._authenticator.known(token) or await self._identified(token, send)
+        if admitted is None:
+            return
+        if scope["method"] == "POST":
             if (body := await self._body(receive, send, headers)) is not None:
                 await self._take_turn(scope, body, receive, send, headers, admitted)
         elif scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
@@ -121,6 +139,17 @@ class Gateway:
                 await self._legacy.delete(headers, admitted, send)
         else:
             await respond(send, 405, headers=((b"allow", b"POST"),))
+
+    async def _identified(self, token: bytes, send: Send) -> Identity | None:
+        """Who sent a token that is not known yet; else the request is refused."""
+        try:
+            return await self._authenticator.identify(token)
+        except Unauthenticated as refused:
+            said = challenge(metadata=self._metadata_url, error=refused.error, description=refused.message)
+            await _refuse(send, 401, str(refused), ((b"www-authenticate", said),))
+        except IssuerUnavailable as away:
+            await _refuse(send, 503, str(away), _RETRY)
+        return None
 
     async def _body(self, receive: Receive, send: Send, headers: Headers) -> bytes | None:
         """The body of a POST, or None when it is refused."""
@@ -174,6 +203,14 @@ def _is_legacy(headers: Headers, body: bytes) -> bool:
     if stated is None:
         return b"mcp-session-id" in headers or _MODERN_MARK not in body
     return stated in LEGACY_VERSIONS
+
+
+def _public_url(settings: Settings) -> str:
+    """Where clients reach this gateway."""
+    if settings.public_url is not None:
+        return settings.public_url.rstrip("/")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

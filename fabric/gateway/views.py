@@ -1,17 +1,22 @@
 """What each identity sees: the same agents for all who are alike, and nothing else.
 
-Above: `modern`, `legacy`. Below: the catalogue. Views are made when they are first asked for, once for all identities
-that see the same, and thrown away with every change.
+Above: `modern`, `legacy`. Below: the catalogue and the mounts. Views are made when they are first asked for, once for
+all identities that see the same, and thrown away with every change.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
+from fabric.access.mounts import ROWS, mount_of
 from fabric.gateway.catalogue import CatalogueKeeper
-from fabric.gateway.view import View, mounted
+from fabric.gateway.view import Mount, View, mounted
 from fabric.identity.identity import Identity
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.streams import ACCESS
+from fabric_sdk.jetstream import Table
 
 _MOST: Final = 256
 _Key = tuple[str | None, bool]
@@ -20,11 +25,26 @@ _Key = tuple[str | None, bool]
 class Views:
     """Makes views, and keeps those that are in use."""
 
-    def __init__(self, catalogue: CatalogueKeeper, *, root: str | None = None) -> None:
+    def __init__(self, fabric: Fabric, catalogue: CatalogueKeeper, *, root: str | None = None) -> None:
         self._catalogue = catalogue
+        self._mounts = Table(fabric.jetstream, ACCESS, ROWS, lambda _: self._changed())
+        self._listeners: list[Callable[[], None]] = []
         self._root = root
         self._views: OrderedDict[_Key, View] = OrderedDict()
-        catalogue.listen(self._views.clear)
+        catalogue.listen(self._changed)
+
+    async def run(self) -> None:
+        """Follow what is mounted where, until cancelled."""
+        await self._mounts.run()
+
+    def listen(self, tell: Callable[[], None]) -> None:
+        """Tell of every change of what anybody sees."""
+        self._listeners.append(tell)
+
+    def _changed(self) -> None:
+        self._views.clear()
+        for tell in self._listeners:
+            tell()
 
     def of(self, identity: Identity) -> View:
         """What `identity` sees now."""
@@ -39,5 +59,14 @@ class Views:
         described = self._catalogue.descriptions
         if agent is None:
             return View(mounted(described.values(), root=self._root, platform=admin))
-        own = [described[agent]] if agent in described else []
-        return View(mounted(own, root=agent))
+        own = mounted([described[agent]], root=agent) if agent in described else []
+        return View([*own, *self._mounted_in(agent)])
+
+    def _mounted_in(self, agent: str) -> list[Mount]:
+        """What an agent has mounted, of what is there."""
+        rows = (mount_of(row.value) for key, row in self._mounts if key.startswith(f"{agent}."))
+        return [
+            Mount(described, mount.prefix, mount.tools or ("*",))
+            for mount in rows
+            if mount is not None and (described := self._catalogue.descriptions.get(mount.target)) is not None
+        ]

@@ -1,0 +1,84 @@
+"""The agent `access`: API keys and mounts, for the commands `fabric token|mount|unmount|mounts` and for operators.
+
+Above: `fabric up`, which starts it beside `durable`. Below: the tables that every gateway follows. It holds nothing, so
+any number of instances share the work.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from fabric.access.mounts import Globs, Mount, MountStore, Prefix
+from fabric.identity.identity import Listing
+from fabric.identity.keys import KeyStore, Name, Word, new_key
+from fabric_sdk import Agent, Context, Reject
+from fabric_sdk.contracts.description import AgentName
+
+_READS: Final = {"readOnlyHint": True}
+_ADDS: Final = {"destructiveHint": False}
+_CHANGES: Final = {"destructiveHint": False, "idempotentHint": True}
+_DESTROYS: Final = {"destructiveHint": True, "idempotentHint": True}
+
+_CENTURY: Final = 36_525 * 86_400
+
+agent = Agent(
+    "access",
+    version="1.0.0",
+    description="Looks after who may what: API keys, and which agents' tools are mounted where.",
+    kind="platform",
+)
+
+
+@agent.tool(annotations=_ADDS)
+async def create_token(
+    ctx: Context,
+    name: Name,
+    agent: AgentName | None = None,
+    roles: list[Word] | None = None,
+    scopes: list[Word] | None = None,
+    seconds: Annotated[float | None, Field(gt=0, le=_CENTURY, description="After which it expires.")] = None,
+    listing: Listing = "all",
+) -> dict[str, Any]:
+    """Make an API key; its `token` is in this answer and nowhere else.
+
+    With an agent, it is that agent's and opens its compositor; else it is a person's, called by its name.
+    """
+    if ctx.task is not None:  # a task's result is kept, and read by others
+        raise Reject("a token is not made by a task, whose result is kept", fix="call create_token")
+    key, token = new_key(name, agent=agent, roles=roles or (), scopes=scopes or (), seconds=seconds, listing=listing)
+    await KeyStore(ctx.fabric.jetstream).add(key)
+    return key.summary() | {"token": token}
+
+
+@agent.tool(annotations=_READS)
+async def list_tokens(ctx: Context) -> list[dict[str, Any]]:
+    """All API keys, the oldest first, without their secrets; times are Unix times in seconds."""
+    return [key.summary() for key in await KeyStore(ctx.fabric.jetstream).all()]
+
+
+@agent.tool(annotations=_DESTROYS)
+async def revoke_token(ctx: Context, id: str) -> dict[str, Any]:
+    """Let a key open nothing from now on, at any gateway; tells whose it was."""
+    return (await KeyStore(ctx.fabric.jetstream).remove(id)).summary()
+
+
+@agent.tool(annotations=_CHANGES)
+async def mount(ctx: Context, agent: AgentName, prefix: Prefix, target: AgentName, tools: Globs | None = None) -> Mount:
+    """Show the target's tools to whoever holds a token of the agent, as `<prefix>_<tool>`: all, or those that match."""
+    mounted = Mount(agent=agent, prefix=prefix, target=target, tools=tools)
+    await MountStore(ctx.fabric.jetstream).add(mounted)
+    return mounted
+
+
+@agent.tool(annotations=_DESTROYS)
+async def unmount(ctx: Context, agent: AgentName, prefix: Prefix) -> Mount:
+    """Show them no more; tells what was mounted."""
+    return await MountStore(ctx.fabric.jetstream).remove(agent, prefix)
+
+
+@agent.tool(annotations=_READS)
+async def list_mounts(ctx: Context, agent: AgentName | None = None) -> list[Mount]:
+    """Mounts of one agent or all, the oldest first."""
+    return await MountStore(ctx.fabric.jetstream).all(agent or "*")
