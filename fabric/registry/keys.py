@@ -1,4 +1,5 @@
-"""The one catalogue of Redis keys. All of them can be rebuilt from the bus within one heartbeat."""
+"""The one catalogue of Redis keys. What is there is rebuilt from the bus within one heartbeat, what was used of limits
+from the gateways, as they use more."""
 
 from __future__ import annotations
 
@@ -35,3 +36,18 @@ def conversation(conversation_id: str) -> str:
 def description(agent: str, digest: str) -> str:
     """String with expiry: what `agent` offers under this digest, as JSON."""
     return f"fab:description:{agent}:{digest}"
+
+
+def ahead(bucket: str) -> str:
+    """String with expiry: Unix microseconds at which the rate will have given back what was used of a bucket."""
+    return f"fab:ahead:{bucket}"
+
+
+def used(bucket: str, day: int) -> str:
+    """Counter with expiry: what was used of a bucket in one day, counted from 1970."""
+    return f"fab:used:{day}:{bucket}"
+
+
+def told(spender: str) -> str:
+    """String with expiry: the number of the last report that a gateway's use was counted from."""
+    return f"fab:told:{spender}"

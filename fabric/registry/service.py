@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from fabric.limits.spending import Count, Spender, Spent, Standing
 from fabric.logs import Once
 from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreUnavailable, Written
@@ -183,6 +184,14 @@ class Registry:
         """What is remembered of a conversation, read through the cache."""
         return await conversations.read(self._fabric, self._store, conversation_id)
 
+    async def spend(self, spender: str, number: int, spent: list[Spent]) -> list[Standing]:
+        """Count what a gateway used of its limits.
+
+        Raises:
+            StoreUnavailable: nobody counts while Redis is away.
+        """
+        return await self._store.spend(spender, number, spent)
+
     async def description(self, agent: str, digest: str) -> Description:
         """What `agent` offers, under this digest."""
         if (known := self._described.get((agent, digest))) is None:
@@ -300,5 +309,10 @@ def build(redis_url: str | None = None) -> Agent:
     async def conversation(id: str) -> dict[str, Any]:
         """What is remembered of a conversation: its snapshot, the entries since, and its version."""
         return await held[0].conversation(id)
+
+    @agent.tool(annotations={"destructiveHint": False, "idempotentHint": True})
+    async def spend(spender: Spender, number: Count, spent: list[Spent]) -> list[Standing]:
+        """Count what one gateway used of its limits, and tell how these stand with the use of all gateways."""
+        return await held[0].spend(spender, number, spent)
 
     return agent

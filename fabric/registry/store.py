@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from fabric.limits.spending import LONGEST, Spent, Standing
 from fabric.registry import keys
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.errors import FabricError
@@ -61,8 +62,9 @@ class Store:
         self._redis: Any = cast("Any", Redis).from_url(
             url, socket_timeout=2.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=False
         )
-        source = files("fabric.registry").joinpath("lua/beat.lua").read_text()
-        self._beat_script = self._redis.register_script(source)
+        scripts = files("fabric.registry").joinpath("lua")
+        self._beat_script = self._redis.register_script(scripts.joinpath("beat.lua").read_text())
+        self._spend_script = self._redis.register_script(scripts.joinpath("spend.lua").read_text())
 
     async def beat(self, beats: Iterable[Beat], *, everybody: bool = False) -> Written | None:
         """Renew the leases of `beats` and end those that ran out.
@@ -84,6 +86,19 @@ class Store:
         changed, missing, full = answer
         named = [part.decode() for part in missing]
         return Written(bool(changed), set(zip(named[0::2], named[1::2], strict=True)), [why.decode() for why in full])
+
+    async def spend(self, spender: str, number: int, spent: Iterable[Spent]) -> list[Standing]:
+        """Count what one gateway used, once for each `number`, and tell how its buckets stand, in the same order."""
+        arguments: list[Any] = [keys.told(spender), number, round(LONGEST * 1e6)]
+        for each in spent:
+            day = "" if each.day is None else keys.used(each.bucket, each.day)
+            arguments += [keys.ahead(each.bucket), round(each.age * 1e6), round(each.seconds * 1e6)]
+            arguments += [day, each.uses, each.known]
+        try:
+            answer = cast("list[int]", await self._spend_script(args=arguments))
+        except (RedisError, OSError) as failure:
+            raise self._unavailable(failure) from failure
+        return [Standing(ahead=ahead / 1e6, used=used) for ahead, used in zip(answer[0::2], answer[1::2], strict=True)]
 
     async def conversation(self, conversation_id: str) -> bytes | None:
         """A conversation as it was read last, if that is not long ago."""
