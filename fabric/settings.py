@@ -32,6 +32,9 @@ PREFIX = "FABRIC_"
 NATS_SYSTEM_URL = f"{PREFIX}NATS_SYSTEM_URL"
 """Of all workers, only the agent that audits replicas is given it."""
 
+BAD_USAGE = 2
+"""Exit code of a program that cannot work for a mistake that no restart mends."""
+
 NATS_SCHEMES = ("nats", "tls")
 REDIS_SCHEMES = ("redis", "rediss")
 

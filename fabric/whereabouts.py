@@ -6,13 +6,13 @@ Above: `node`, which writes it, and the commands, which read it. Below: the file
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
-from fabric.embedded.folder import DataFolder, default_path
+from fabric.embedded.folder import DataFolder, default_path, owner_of
+from fabric.settings import PREFIX
 
 _FILE: Final = "fabric.json"
 
@@ -44,9 +44,10 @@ class Whereabouts:
 
     @staticmethod
     def of(data: Path | None) -> Whereabouts | None:
-        """Those of the fabric that runs on a data folder, by default the user's, if one does."""
+        """Those of the fabric that runs on a data folder, if one does: by default `FABRIC_DATA`, else the user's."""
+        folder = data or Path(os.environ.get(f"{PREFIX}DATA") or default_path())
         try:
-            found = Whereabouts(**json.loads(((data or default_path()) / _FILE).read_text()))
+            found = Whereabouts(**json.loads((folder / _FILE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        return found if psutil.pid_exists(found.pid) else None
+        return found if owner_of(folder) == (found.pid, True) else None

@@ -1,4 +1,7 @@
-"""`fabric bench`: each benchmark beside its floor."""
+"""`fabric bench`: each benchmark beside its floor.
+
+Above: `main`. Below: `benchmarks`.
+"""
 
 from __future__ import annotations
 

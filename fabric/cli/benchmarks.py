@@ -1,4 +1,7 @@
-"""What `fabric bench` does, apart from it: whatever this imports, no other command waits for."""
+"""What `fabric bench` does, apart from it: whatever this imports, no other command waits for.
+
+Above: `bench`. Below: `fabric.bench`.
+"""
 
 from __future__ import annotations
 

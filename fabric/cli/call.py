@@ -1,4 +1,7 @@
-"""`fabric call`: one tool call from the command line."""
+"""`fabric call`: one tool call from the command line.
+
+Above: `main`. Below: `calling`, and a client of the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From what a person types to a tool's arguments, and from its value to what is printed: for calls and tasks alike."""
+"""From what a person types to a tool's arguments, and from its value to what is printed: for calls and tasks alike.
+
+Above: `call`, `task`, `schedule`, `events`, `dead`. Below: the registry's catalogue, and the terminal.
+"""
 
 from __future__ import annotations
 

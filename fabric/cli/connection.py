@@ -1,4 +1,4 @@
-"""Which fabric a command talks to: the one its environment names, else the one running on the data folder.
+"""Which fabric a command talks to: on the folder that was typed, else at the environment's URL, else on its folder.
 
 Above: commands. Below: `whereabouts`, probes.
 """
@@ -24,7 +24,7 @@ _MOST_NAMED: Final = 10
 
 
 def nats_url(data: Path | None) -> str:
-    """Where the bus is.
+    """Where the bus is: `data` is the folder that was typed, if one was.
 
     Raises:
         TransportUnavailable: neither the environment nor a running fabric says.

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fabric.settings import BAD_USAGE
 from fabric_sdk.contracts import errors
 
 out = Console(highlight=False)
@@ -40,7 +41,7 @@ class Exit(IntEnum):
     OK = 0
     FAILED = 1
     """What was asked for did not work."""
-    USAGE = 2
+    USAGE = BAD_USAGE
     """The question was wrong: options, configuration, names."""
     UNAVAILABLE = 3
     """The fabric, an agent or a broker is not there."""

@@ -1,4 +1,7 @@
-"""`fabric dead`: tasks that failed for good, kept until somebody decides."""
+"""`fabric dead`: tasks that failed for good, kept until somebody decides.
+
+Above: `main`. Below: `fabric.durable.letters`, which the agent `durable` shares.
+"""
 
 from __future__ import annotations
 

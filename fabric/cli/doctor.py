@@ -1,4 +1,7 @@
-"""`fabric doctor`: looks at every part and says what to do about those that are unwell."""
+"""`fabric doctor`: looks at every part and says what to do about those that are unwell.
+
+Above: `main`. Below: settings, probes, `durability`, and the registry's catalogue. Each look fails by itself.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from fabric.embedded.wire import http_status
 from fabric.settings import NATS_SYSTEM_URL, PREFIX, Settings, load_settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError, tuning
+from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
 
 _INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *tuning.VARIABLES}
@@ -111,7 +115,7 @@ async def _settings() -> str:
 async def _nats(data: Path | None) -> str:
     url = nats_url(data)
     facts = await probe_nats(url)
-    return f"{urlsplit(url).netloc.rpartition('@')[2]} runs nats-server {facts.version}"
+    return f"{shown(url)} runs nats-server {facts.version}"
 
 
 async def _redis(data: Path | None) -> str:
@@ -121,7 +125,7 @@ async def _redis(data: Path | None) -> str:
     if url is None:
         raise Doubt("not known from here: FABRIC_REDIS_URL is not set and no fabric runs on this data folder")
     facts = await probe_redis(url)
-    return f"{urlsplit(url).netloc.rpartition('@')[2]} runs version {facts.version}"
+    return f"{shown(url)} runs version {facts.version}"
 
 
 async def _registry(data: Path | None) -> str:

@@ -1,4 +1,7 @@
-"""What `fabric doctor` finds of the broker's durable half: is it there, does it sync, is it full?"""
+"""What `fabric doctor` finds of the broker's durable half: is it there, does it sync, is it full?
+
+Above: `doctor`. Below: `fabric.durable`, and the server's own HTTP monitor.
+"""
 
 from __future__ import annotations
 

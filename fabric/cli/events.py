@@ -1,37 +1,171 @@
-"""What happens to processes, said in one line each."""
+"""`fabric events`: tell what happened, watch what happens, look at what happened before.
+
+Above: `main`. Below: the SDK's client, on the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 
-from rich.markup import escape
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Annotated, Any
 
-from fabric.cli.console import err
-from fabric.process import Exited, ProcessEvent, Ready, Restarting, Stopped, Unhealthy
+import typer
+
+from fabric.cli.calling import arguments
+from fabric.cli.connection import durable
+from fabric.cli.console import err, out, print_json, run, seen, warn
+from fabric.cli.options import DataOption, JsonOption
+from fabric.cli.schemas import app as schemas
+from fabric.cli.stopping import Stop
+from fabric.cli.times import place
+from fabric_sdk import Fabric
+from fabric_sdk.client import Wanted
+from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.patterns.event import Received
+from fabric_sdk.routing.expressions import TransformationFailed
+
+app = typer.Typer(name="events", help="What happens: publish, watch, look back.", no_args_is_help=True)
+app.add_typer(schemas)
+
+Stream = AbstractAsyncContextManager[AsyncGenerator[Received]]
+
+TopicsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[TOPIC]...", help="`orders.*`, `orders.>`; all if none is named.")
+]
+FilterOption = Annotated[
+    str | None, typer.Option("--filter", metavar="CEL", help="Only events for which this is true: data.total > 100")
+]
+TransformOption = Annotated[
+    str | None, typer.Option("--transform", metavar="CEL", help="Show this of each, in place of its data: data.id")
+]
 
 
-class Shown:
-    """Prints what a person wants to know of events. Of a process that was never ready, whoever started it tells."""
+@app.command()
+def publish(
+    topic: Annotated[str, typer.Argument(help="Words between dots: orders.created.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help="name=value pairs, or JSON; - reads JSON from standard input."),
+    ],
+    event_id: Annotated[
+        str | None, typer.Option("--id", help="Names the event: published again with it, nothing changes.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="What it happened to.")] = None,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Tell what happened, and print the event's id: `fabric events publish orders.created id=7 total=120`."""
 
-    def __init__(self) -> None:
-        self._were_ready: set[str] = set()
+    async def work() -> None:
+        said = _data(words)
+        async with durable(data) as fabric:
+            event = await fabric.publish(topic, said, id=event_id, subject=subject)
+        if json_output:
+            print_json({**event.about(), "data": event.data})
+        else:
+            out.print(event.id, markup=False, soft_wrap=True)
 
-    def __call__(self, event: ProcessEvent) -> None:
-        if isinstance(event, Ready):
-            self._were_ready.add(event.name)
-        if event.name in self._were_ready:
-            _show(event)
-        if isinstance(event, Stopped):
-            self._were_ready.discard(event.name)
+    run(work())
 
 
-def _show(event: ProcessEvent) -> None:
-    match event:
-        case Ready(name=name, pid=pid, seconds=seconds):
-            err.print(f"[green]ready[/]    {escape(name)} [dim]pid {pid}, {seconds:.1f} s[/]")
-        case Exited(name=name, reason=reason, code=code) if code != 0:
-            err.print(f"[yellow]ended[/]    {escape(name)}: {escape(reason)}", soft_wrap=True)
-        case Restarting(name=name, seconds=seconds):
-            err.print(f"[yellow]restart[/]  {escape(name)} in {seconds:.1f} s")
-        case Unhealthy(name=name, reason=reason):
-            err.print(f"[red]unwell[/]   {escape(name)}: {escape(reason)}", soft_wrap=True)
-        case _:
-            pass
+@app.command()
+def tail(
+    topics: TopicsArgument = None,
+    where: FilterOption = None,
+    transform: TransformOption = None,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Print events as they come, one on a line, until Ctrl-C."""
+
+    def wanted(fabric: Fabric) -> Stream:
+        return fabric.subscribe(*(topics or (">",)), **_interest(where, transform))
+
+    _watch(wanted, data, json_output=json_output, before="waiting for events; Ctrl-C ends")
+
+
+@app.command()
+def replay(
+    topics: TopicsArgument = None,
+    since: Annotated[
+        str | None, typer.Option(help="From here on: 10m, 2026-12-24T18:00, or a sequence number.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Up to here, as --since. [the end as it is now]")] = None,
+    original_speed: Annotated[bool, typer.Option("--original-speed", help="As far apart as they happened.")] = False,
+    where: FilterOption = None,
+    transform: TransformOption = None,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Print events that happened, in order, one on a line."""
+
+    def wanted(fabric: Fabric) -> Stream:
+        how = _interest(where, transform) | Wanted(original_speed=original_speed)
+        if since is not None:
+            how["start"] = place(since)
+        return fabric.replay(*(topics or (">",)), until=place(until) if until else None, **how)
+
+    _watch(wanted, data, json_output=json_output)
+
+
+def _interest(where: str | None, transform: str | None) -> Wanted:
+    wanted = Wanted()
+    if where is not None:
+        wanted["filter"] = where
+    if transform is not None:
+        wanted["transform"] = transform
+    return wanted
+
+
+def _watch(wanted: Callable[[Fabric], Stream], data: Path | None, *, json_output: bool, before: str = "") -> None:
+    """Print events until there are no more, Ctrl-C, or nobody reads: each is a good end."""
+
+    async def work() -> None:
+        Stop()  # a signal cancels what follows
+        try:
+            async with durable(data) as fabric, wanted(fabric) as events:
+                if before:
+                    err.print(f"[dim]{before}[/]")
+                async for event in events:
+                    _print(event, json_output=json_output)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written to the pipe
+        except asyncio.CancelledError:
+            return
+
+    run(work())
+
+
+def _print(event: Received, *, json_output: bool) -> None:
+    try:
+        said = json.dumps(event.data, ensure_ascii=False, default=str)  # CEL has times and bytes, which JSON has not
+    except TransformationFailed as misfit:
+        warn(misfit.message)
+        return
+    if json_output:
+        print_json({**event.about(), "data": json.loads(said)}, line=True)
+        return
+    sys.stdout.write(seen(f"{event.topic} {event.time} {event.source} {said}") + "\n")
+    sys.stdout.flush()
+
+
+def _data(words: list[str]) -> Any:
+    """What was typed, as the data of an event."""
+    text = sys.stdin.read() if words == ["-"] else words[0]
+    if len(words) > 1 or (words != ["-"] and _is_pair(text)):
+        return arguments(words, {})
+    try:
+        return json.loads(text)
+    except ValueError as broken:
+        raise ConfigurationError(
+            f"the data is not JSON: {broken}", fix='write name=value, or {"name": "value"}'
+        ) from None
+
+
+def _is_pair(text: str) -> bool:
+    return "=" in text and not text.lstrip().startswith(("{", "[", '"'))

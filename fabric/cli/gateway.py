@@ -1,4 +1,7 @@
-"""`fabric gateway`: the gateway alone, in this process, for containers and for more replicas."""
+"""`fabric gateway`: the gateway alone, in this process, for containers and for more replicas.
+
+Above: `main`. Below: `fabric.gateway.process`.
+"""
 
 from __future__ import annotations
 

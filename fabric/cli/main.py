@@ -1,10 +1,13 @@
-"""The `fabric` command: one file for each subcommand, put together here."""
+"""The `fabric` command: one file for each subcommand, put together here.
+
+Above: the `fabric` script. Below: the commands.
+"""
 
 from __future__ import annotations
 
 import typer
 
-from fabric.cli import bench, call, dead, doctor, gateway, mounts, ps, schedule, task, token, topics, up, worker
+from fabric.cli import bench, call, dead, doctor, events, gateway, mounts, ps, schedule, task, token, up, worker
 
 app = typer.Typer(
     name="fabric",
@@ -22,7 +25,7 @@ app.command()(ps.tools)
 app.add_typer(task.app)
 app.add_typer(dead.app)
 app.add_typer(schedule.app)
-app.add_typer(topics.app)
+app.add_typer(events.app)
 app.add_typer(token.app)
 app.command()(mounts.mount)
 app.command()(mounts.unmount)

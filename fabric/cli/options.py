@@ -1,4 +1,8 @@
-"""Options that several commands share."""
+"""Options that several commands share.
+
+Above: the commands. Below: typer. `--data` takes no default from the environment here: typed, it says which fabric is
+meant; `FABRIC_DATA` only where to look when nothing else says so (`connection`).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,7 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="The fabric's data folder. [agent-fabric in your state folder]",
-        envvar="FABRIC_DATA",
+        help="The fabric's data folder. [FABRIC_DATA, else agent-fabric in your state folder]",
         file_okay=True,
     ),
 ]

@@ -1,4 +1,7 @@
-"""`fabric ps` and `fabric tools`: who is there, and what they offer."""
+"""`fabric ps` and `fabric tools`: who is there, and what they offer.
+
+Above: `main`; `doctor`, for what instances disagree on. Below: the registry's catalogue.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`fabric schedule`: tools that are started again and again."""
+"""`fabric schedule`: tools that are started again and again.
+
+Above: `main`. Below: the SDK's schedules, on the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`fabric events schemas`: what data of events must look like."""
+"""`fabric events schemas`: what data of events must look like.
+
+Above: `events`. Below: the SDK's schemas, on the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Ends a long-running command at a signal: at once while it starts, in order once it waits, quickly at the second."""
+"""Ends a long-running command at a signal: at once while it starts, in order once it waits, quickly at the second.
+
+Above: commands that run until they are told to stop. Below: the event loop's signals.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`fabric task`: work that is kept until its end is on record."""
+"""`fabric task`: work that is kept until its end is on record.
+
+Above: `main`. Below: the SDK's tasks, and `fabric.durable.tasks`, which the agent `durable` shares.
+"""
 
 from __future__ import annotations
 

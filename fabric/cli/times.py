@@ -1,4 +1,7 @@
-"""Times as people type and read them: `90s`, `2h`, ISO 8601."""
+"""Times as people type and read them: `90s`, `2h`, ISO 8601.
+
+Above: commands that take or show times. Below: the clock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`fabric up`: a whole fabric on this machine, in one command."""
+"""`fabric up`: a whole fabric on this machine, in one command.
+
+Above: `main`. Below: `fabric.node`, which starts all parts and watches them.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import typer
 from rich.markup import escape
 
 from fabric.cli.console import fail, out, run
-from fabric.cli.events import Shown
 from fabric.cli.options import DataOption
+from fabric.cli.processes import Shown
 from fabric.cli.stopping import Stop
 from fabric.node import NodePlan, run_node
 from fabric.pool.specs import PoolSpec

@@ -1,9 +1,12 @@
-"""`fabric worker`: a pool of worker processes for one target."""
+"""`fabric worker`: a pool of worker processes for one target.
+
+Above: `main`. Below: `fabric.pool`, whose processes it supervises and, with `--reload`, replaces.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +16,14 @@ from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVari
 
 from fabric.cli.connection import nats_url
 from fabric.cli.console import err, fail, run
-from fabric.cli.events import Shown
 from fabric.cli.options import DataOption
+from fabric.cli.processes import Shown
 from fabric.cli.stopping import Stop
 from fabric.pool.ready import ReadyFile
 from fabric.pool.run_folder import run_folder
 from fabric.pool.specs import PoolSpec, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, ProcessStartError, Supervisor
+from fabric_sdk.cancelling import keep_on
 from fabric_sdk.contracts.errors import ConfigurationError
 
 
@@ -56,7 +60,8 @@ async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: P
             with mistakes_told(run):
                 await workers.scale(processes)
             with ReadyFile.of(ready_file):
-                watching = asyncio.create_task(_reload(workers, pool, run)) if reload else None
+                reloading = partial(_reload, workers, pool, run)
+                watching = keep_on(reloading, "watching the code") if reload else None
                 await stop.wait()
                 if watching is not None:
                     watching.cancel()

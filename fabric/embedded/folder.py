@@ -153,7 +153,7 @@ async def _lock_soon(path: Path) -> int:
         lock = _try_lock(path / _LOCK)
         if lock is not None:
             return lock
-        owner, alive = _owner(path / _LOCK)
+        owner, alive = owner_of(path)
         if alive:
             raise DataFolderInUse(
                 f"{path} is in use by process {owner}", pid=owner, fix=f"stop it with: kill {owner} - or {_ANOTHER}"
@@ -189,10 +189,13 @@ def _try_lock(file: Path) -> int | None:
         return lock
 
 
-def _owner(file: Path) -> tuple[int | None, bool]:
-    """The process whose name is in the lock, and whether it lives; the start time tells it from a later namesake."""
+def owner_of(path: Path) -> tuple[int | None, bool]:
+    """The process whose name is in a folder's lock, and whether it lives.
+
+    Its start time tells it from a later process with the same number.
+    """
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = json.loads((path / _LOCK).read_text(encoding="utf-8"))
         pid, started = int(said["pid"]), float(said["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return None, False

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 import uvloop
@@ -21,13 +21,13 @@ from fabric.broker import connect_until
 from fabric.gateway.app import Gateway
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
-from fabric.settings import Settings, load_settings
+from fabric.settings import BAD_USAGE, Settings, load_settings
 from fabric_sdk import Fabric, FabricError
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import ConfigurationError
 
 log = logging.getLogger("fabric.gateway")
 
-BAD_USAGE: Final = 2
 _STOP_SECONDS: Final = 30
 
 
@@ -44,12 +44,13 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             gateway = Gateway(fabric, settings)
             async with gateway.run():
                 garbage.settle()
-                await _serve_http(gateway, settings, listener)
+                if not stop.is_set():
+                    await _serve_http(gateway, settings, listener, stop)
     finally:
         await transport.close()
 
 
-async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.socket) -> None:
+async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
     config = uvicorn.Config(
         gateway,
         http=limited(int(settings.max_header), settings.client_timeout, room_for(settings.max_connections)),
@@ -64,10 +65,21 @@ async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.soc
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     log.info("MCP is at http://%s:%s/mcp", *listener.getsockname()[:2])
-    await uvicorn.Server(config).serve([listener])  # takes SIGTERM and SIGINT while it serves
+    server = uvicorn.Server(config)
+    # It hears signals itself once it serves; one that comes while it starts is heard here alone.
+    stopping = asyncio.create_task(_stop_with(stop, server))
+    try:
+        await server.serve([listener])
+    finally:
+        await end([stopping])
 
 
-def main(arguments: list[Any] | None = None) -> None:
+async def _stop_with(stop: asyncio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+def main() -> None:
     """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names a socket that listens already."""
     try:
         settings = load_settings()

@@ -30,7 +30,7 @@ class Unauthenticated(FabricError):
         self, message: str | None = None, *, fix: str | None = None, error: Refusal | None = "invalid_token"
     ) -> None:
         super().__init__(message, fix=fix)
-        self.error = error
+        self.error: Refusal | None = error
         """What a challenge says; nothing where no token was sent."""
 
 

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 from contextlib import nullcontext
@@ -22,10 +21,11 @@ import uvloop
 
 from fabric import garbage, logs
 from fabric.broker import connect_until
-from fabric.pool.ready import BAD_USAGE, ReadyFile
+from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
 from fabric.pool.threads import Threads, leave
-from fabric.settings import load_settings
+from fabric.settings import BAD_USAGE, load_settings
+from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
 from fabric_sdk.worker import Limits, Worker
 
@@ -37,8 +37,8 @@ WORN_OUT: Final = 3
 _DRAIN_SECONDS: Final = 30.0
 _HUNG_SECONDS: Final = 10.0
 """A function that still runs so long after its call has ended counts as one that never ends."""
-_HUNG_SHARE: Final = 0.5
-"""The share of the threads that may hang."""
+_HUNG_SHARE: Final = 0.25
+"""The share of the threads that may hang: half of those for calls, if tasks have taken all of theirs."""
 _LOOK_SECONDS: Final = 1.0
 
 
@@ -49,8 +49,9 @@ async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None,
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    # Functions that are not coroutines run in threads, as many at once as calls are handled at once.
-    threads = Threads(limits.concurrency)
+    # Functions that are not coroutines run in threads: one for each call and each task, so that neither waits for the
+    # other's.
+    threads = Threads(limits.concurrency + limits.tasks)
     loop.set_default_executor(threads)
     if ready is not None:
         ready.refuse(_nobody_at(nats_url))
@@ -94,9 +95,8 @@ async def _worn_out(threads: Threads, stop: asyncio.Event) -> bool:
 
 
 def _nobody_at(url: str) -> TransportUnavailable:
-    shown = re.sub(r"//.*@", "//", url)  # no password
     return TransportUnavailable(
-        f"no NATS server answers at {shown}", fix="start one with `fabric up`, or check FABRIC_NATS_URL"
+        f"no NATS server answers at {shown(url)}", fix="start one with `fabric up`, or check FABRIC_NATS_URL"
     )
 
 

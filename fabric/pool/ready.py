@@ -16,10 +16,8 @@ from typing import Final
 
 import psutil
 
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
-
-BAD_USAGE: Final = 2
-"""Exit code of a process that cannot work for a mistake that no restart mends."""
 
 _BEAT_SECONDS: Final = 1.0
 
@@ -52,11 +50,11 @@ class ReadyFile:
     async def living(self) -> AsyncGenerator[None]:
         """Present while the block runs, and touched by the event loop all the time that it is not blocked."""
         with self.of(self._path):
-            beating = asyncio.create_task(self._beats())
+            beating = keep_on(self._beats, "saying that this process lives")
             try:
                 yield
             finally:
-                beating.cancel()
+                await end([beating])
 
     async def _beats(self) -> None:
         while True:

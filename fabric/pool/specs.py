@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fabric.pool.ready import BAD_USAGE, ReadyFile
+from fabric.pool.ready import ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError
-from fabric.settings import NATS_SYSTEM_URL
+from fabric.settings import BAD_USAGE, NATS_SYSTEM_URL
 from fabric_sdk.contracts.errors import TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
 _PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL", NATS_SYSTEM_URL})
 """Not for the code of agents' authors: workers talk to NATS alone, and callers' tokens stay at the door."""
 _STARTUP_SECONDS = 60.0
-_DRAIN_SECONDS = 35.0
-"""SIGTERM to SIGKILL: a little longer than a worker gives its calls."""
+_GRACE_SECONDS = 45.0
+"""SIGTERM to SIGKILL: longer than a worker takes at worst to end its calls (30 s), give back its tasks and close."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def worker_specs(
             without=_PLATFORM_SECRETS,
             probe=ReadyFile(ready, silence=pool.silence).probe,
             startup=_STARTUP_SECONDS,
-            grace=_DRAIN_SECONDS,
+            grace=_GRACE_SECONDS,
         )
 
     return spec

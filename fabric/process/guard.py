@@ -174,7 +174,6 @@ def _children() -> set[int]:
 
 
 def _become(command: list[str] | list[bytes]) -> NoReturn:
-    # Python ignores these two, and what is ignored stays ignored through exec: the program would inherit it.
     # Python ignores the first two, a shell what it starts in the background the others, and what is ignored stays
     # ignored through exec: the program would inherit it.
     for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT):

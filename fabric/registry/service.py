@@ -23,7 +23,7 @@ from fabric.logs import Once
 from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreUnavailable, Written
 from fabric_sdk import Agent, Fabric, FabricError
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
@@ -272,7 +272,7 @@ def build(redis_url: str | None = None) -> Agent:
         registry = Registry(store, fabric)
         held.append(registry)
         beats = await fabric.transport.subscribe(subjects.BEATS, registry.hear, queue="registry")
-        keeping = asyncio.create_task(registry.keep())
+        keeping = keep_on(registry.keep, "keeping the registry")
         try:
             yield
         finally:

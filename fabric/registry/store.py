@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any, Final, NamedTuple, cast
-from urllib.parse import urlsplit
 
 import orjson
 from redis.asyncio import Redis
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 
 from fabric.limits.spending import LONGEST, Spent, Standing
 from fabric.registry import keys
+from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.errors import FabricError
 
@@ -48,7 +48,7 @@ class Written(NamedTuple):
 
 
 class StoreUnavailable(FabricError):
-    """Redis cannot be reached."""
+    """Redis cannot be used now: it is away, or refuses."""
 
     retryable = True
 
@@ -57,7 +57,7 @@ class Store:
     """Leases and descriptions in Redis."""
 
     def __init__(self, url: str) -> None:
-        self._where = urlsplit(url).netloc.rpartition("@")[2]
+        self._where = shown(url)
         # One attempt, soon given up: the service above has a better fallback than waiting.
         self._redis: Any = cast("Any", Redis).from_url(
             url, socket_timeout=2.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0), decode_responses=False
@@ -164,4 +164,4 @@ class Store:
         await self._redis.aclose()
 
     def _unavailable(self, failure: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"Redis at {self._where} cannot be reached: {failure}")
+        return StoreUnavailable(f"Redis at {self._where} cannot be used: {failure}")

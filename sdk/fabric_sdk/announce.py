@@ -17,6 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Beat, Description
 from fabric_sdk.contracts.envelope import Body, Message
@@ -55,7 +56,8 @@ class Announcer:
         self._started = time.time()
         self._state: Literal["ready", "draining", "gone"] = "ready"
         self._subscriptions: list[Subscription] = []
-        self._beating: asyncio.Task[None] | None = None
+        self._beating: list[asyncio.Task[None]] = []
+        self._answers: set[asyncio.Task[None]] = set()
         self._now = asyncio.Event()
 
     async def open(self) -> None:
@@ -67,7 +69,7 @@ class Announcer:
                 self._subscriptions.append(await self._transport.subscribe(subject, self._answering(answer)))
         self._stop_listening = self._transport.listen(self._connection_changed)
         await self._beat()
-        self._beating = asyncio.create_task(self._beat_on())
+        self._beating = [keep_on(self._beat_on, f"the heartbeat of {name}")]
 
     def redescribe(self, description: Description) -> None:
         """Say that the agent offers something else from now on."""
@@ -81,8 +83,7 @@ class Announcer:
 
     async def close(self) -> None:
         """Say goodbye."""
-        if self._beating is not None:
-            self._beating.cancel()
+        await end(self._beating)
         self._stop_listening()
         self._state = "gone"
         await self._beat()
@@ -129,7 +130,9 @@ class Announcer:
     def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Message], None]:
         def receive(message: Message) -> None:
             if message.reply:
-                asyncio.get_running_loop().create_task(self._send(Message(message.reply, Body(answer()))))
+                sending = asyncio.get_running_loop().create_task(self._send(Message(message.reply, Body(answer()))))
+                self._answers.add(sending)
+                sending.add_done_callback(self._answers.discard)
 
         return receive
 

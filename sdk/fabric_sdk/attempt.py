@@ -21,7 +21,7 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.streams import RECORDS
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.contracts.task import Policy, Record, largest_params
+from fabric_sdk.contracts.task import CARRIED, Policy, Record, largest_params
 from fabric_sdk.jetstream import Delivery, JetStream, WrongSequence
 from fabric_sdk.routing.asking import park, questions
 
@@ -30,16 +30,6 @@ _NOT_NOW_SECONDS: Final = 1.0
 _MOST_ERRORS: Final = 10
 _FEW_WORDS: Final = 200
 """Characters of the last error, where there is no room for all."""
-_PASSED_ON: Final = (
-    Header.KEY,
-    Header.PRINCIPAL,
-    Header.TRACEPARENT,
-    Header.TRACESTATE,
-    Header.KEEP,
-    Header.ROUND,
-    Header.CLAIM,
-)
-
 
 T = TypeVar("T")
 
@@ -208,7 +198,7 @@ class Attempt:
 
     def _passed_on(self) -> dict[str, str]:
         headers = self.delivery.message.headers or {}
-        return {name: headers[name] for name in _PASSED_ON if name in headers}
+        return {name: headers[name] for name in (*CARRIED, Header.ROUND) if name in headers}
 
     async def _mine(self) -> int:
         """The place of the record if it is what was just written, though the answer was lost; else 0."""

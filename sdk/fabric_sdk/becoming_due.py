@@ -11,23 +11,19 @@ from typing import Final
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.contracts.task import keyed_task_id
+from fabric_sdk.contracts.task import CARRIED, keyed_task_id
 from fabric_sdk.jetstream import Delivery, JetStream, SubjectTaken
 
 log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS: Final = 5.0
-_CARRIED: Final = (
-    *(Header.KEY, Header.PRINCIPAL, Header.TRACEPARENT, Header.TRACESTATE),
-    *(Header.KEEP, Header.EXPIRES, Header.CLAIM),
-)
 
 
 async def start_due(jetstream: JetStream, agent: str, delivery: Delivery) -> None:
     """Put what has become due for `agent` into its queue."""
     name = delivery.message.subject.rpartition(".")[2]
     headers = delivery.message.headers or {}
-    carried = {header: headers[header] for header in _CARRIED if header in headers}
+    carried = {header: headers[header] for header in (*CARRIED, Header.EXPIRES) if header in headers}
     carried.setdefault(Header.KEY, name)  # its own id; what becomes due twice is then known for one task
     priority = headers.get(Header.CLASS, "normal")
     task_id = name

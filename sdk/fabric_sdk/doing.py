@@ -154,7 +154,8 @@ class Doer:
             if verdict == "leave":
                 return None
             if verdict == "drop":
-                await delivery.ack()
+                over = found is not None and found.ended and found.state != "dead"  # the dead may be redriven
+                await (self._let_go(delivery) if over else delivery.ack())
                 return None
             attempt = Attempt(self._jetstream, delivery, found or record, policy)
             attempt.written = written
@@ -162,7 +163,7 @@ class Doer:
                 if verdict == "expire":
                     attempt.record.state = "expired"
                     await attempt.write()
-                    await delivery.ack()
+                    await self._let_go(delivery)
                     return None
                 self._enter(attempt, given)
                 if verdict == "bury":
@@ -266,9 +267,7 @@ class Doer:
                 await self._failed(attempt, errors.UnencodableResult(f"the result is too large: {large}"))
                 return
             self.done += 1
-            await delivery.ack()
-            if record.ended and (claim := delivery.message.header(Header.CLAIM)) is not None:
-                await self._claims.drop(claim)
+            await (self._let_go(delivery) if record.ended else delivery.ack())
         elif outcome is each.ended and isinstance(outcome, errors.TaskCancelled):
             await delivery.ack()
         elif outcome is each.ended and isinstance(outcome, errors.WorkerLost):
@@ -277,6 +276,11 @@ class Doer:
             raise outcome
         else:
             await self._failed(attempt, outcome)
+
+    async def _let_go(self, delivery: Delivery) -> None:
+        """Take the task off the queue; what its message speaks of goes first, or a crash in between would leave it."""
+        await self._claims.let_go(delivery.message.headers)
+        await delivery.ack()
 
     async def _fit(self, record: Record) -> None:
         """Keep a result that is too large for a record apart from it."""

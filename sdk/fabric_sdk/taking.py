@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -22,7 +22,7 @@ from typing import Any, Final
 from fabric_sdk import tuning
 from fabric_sdk.attempt import Attempt, Superseded
 from fabric_sdk.becoming_due import start_due
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.description import Description
@@ -107,7 +107,7 @@ class TaskTaker:
 
     def open(self) -> None:
         """Begin to take tasks as soon as there is JetStream; a worker without it serves calls alone."""
-        self._living = [asyncio.create_task(self._live())]
+        self._living = [keep_on(self._live, f"taking tasks of {self._agent}")]
 
     async def stop_taking(self) -> None:
         """Ask for nothing more, and give back what waits."""
@@ -118,9 +118,9 @@ class TaskTaker:
         giving = [asyncio.create_task(self._doer.give_back(each)) for lane in self._waiting.values() for each in lane]
         for lane in self._waiting.values():
             lane.clear()
-        await _end(giving, _CANCEL_SECONDS)
+        await end(giving, grace=_CANCEL_SECONDS, patience=_CANCEL_SECONDS)
         if self._running:
-            self._living = [asyncio.create_task(self._tick_on())]
+            self._living = [keep_on(self._tick_on, f"keeping tasks of {self._agent}")]
 
     async def finished(self) -> None:
         """Wait until nothing is in hand."""
@@ -135,7 +135,8 @@ class TaskTaker:
     async def close(self) -> None:
         """Let go, once `stop_taking` and `finished` are through; what is unfinished others will try again."""
         self._stop_listening()
-        await _end([*self._living, *self._tasks, *(each.task for each in self._running if each.task)], 0)
+        handlers = [each.task for each in self._running if each.task]
+        await end([*self._living, *self._tasks, *handlers], patience=_CANCEL_SECONDS)
 
     def cancel(self, task_id: str) -> None:
         """End the task of this id, if it is in hand and was cancelled."""
@@ -275,8 +276,7 @@ class TaskTaker:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._watershed is None or any(pull.lost for pull in self._pulls.values()):
                 with suppress(errors.FabricError):
-                    there = await self._jetstream.request(f"STREAM.INFO.{TASKS.name}")
-                    self._watershed = there["state"]["last_seq"]
+                    self._watershed = await self._jetstream.end_of(TASKS)
             await asyncio.gather(*(pull.look() for pull in (*self._pulls.values(), self._due) if pull))
             self._stir.set()
 
@@ -301,12 +301,3 @@ class TaskTaker:
         task = asyncio.create_task(doing)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]], grace: float) -> None:
-    """Cancel what is not done within `grace` seconds; what refuses to be cancelled goes with the process."""
-    if tasks:
-        await asyncio.wait(tasks, timeout=grace)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)

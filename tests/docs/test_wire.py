@@ -39,6 +39,11 @@ SAMPLES = {
     "<stream>": "9a",
     "<claim>": "3c",
     "<end>": "worker",
+    "<kind>": "key",
+    "<key>": "0a1b",
+    "<session>": "7f",
+    "<part>": "state",
+    "<replica>": "all",
 }
 """What the page's placeholders stand for here …"""
 REPLY = subjects.reply("c1", 1.0, 7)
@@ -82,6 +87,14 @@ BUILT = {
     "pieces": [subjects.pieces("3c")],
     "OBJECTS": [subjects.OBJECTS],
     "stream": [subjects.stream("9a", "worker")],
+    "access": [subjects.access("key") + "0a1b"],
+    "ACCESS": [subjects.ACCESS],
+    "session": [subjects.session("7f", "state")],
+    "SESSIONS": [subjects.SESSIONS],
+    "session_told": [subjects.session_told("7f", "state")],
+    "SESSIONS_TOLD": [subjects.SESSIONS_TOLD],
+    "gateway": [subjects.gateway("all")],
+    "changed": [subjects.changed("reader")],
 }
 """… and all that the catalogue of subjects builds from the same, by the name of what builds it."""
 NO_SUBJECTS = {

@@ -1,4 +1,4 @@
-"""Tables that every process follows, on a real server. Proves: GW-3, SE-1."""
+"""Tables that every process follows, on a real server. Proves: GW-2, SE-1."""
 
 from __future__ import annotations
 

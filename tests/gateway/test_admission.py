@@ -56,7 +56,7 @@ async def until_answered(client: Client, status: int) -> None:
         pytest.param("", "Bearer", id="empty"),
         pytest.param("Bearer", "Bearer", id="scheme-alone"),
         pytest.param("{token}", "Bearer", id="no-scheme"),
-        pytest.param("Basic {token}", 'Bearer error="invalid_token"', id="other-scheme"),
+        pytest.param("Basic {token}", "Bearer", id="other-scheme"),
         pytest.param("Bearer wrong", 'Bearer error="invalid_token"', id="wrong"),
         pytest.param("Bearer {other_case}", 'Bearer error="invalid_token"', id="other-case"),
         pytest.param("Bearer {token}x", 'Bearer error="invalid_token"', id="longer"),
@@ -72,7 +72,8 @@ async def test_who_has_no_valid_token_is_told_what_is_needed(strict: Client, giv
         lines["authorization"] = given.format(token=token, other_case=token.swapcase(), shorter=token[:-1])
     response = await strict.post(LIST, lines)
     assert response.status_code == 401
-    assert response.headers["www-authenticate"] == reason
+    assert response.headers["www-authenticate"].startswith(reason)
+    assert ("error=" in response.headers["www-authenticate"]) == ("error=" in reason)
     assert token not in response.text
 
 

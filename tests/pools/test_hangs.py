@@ -109,7 +109,7 @@ def test_a_worker_in_which_too_many_threads_hang_makes_room_for_a_fresh_one(
         for _ in range(2):
             with pytest.raises(DeadlineExceeded):
                 asyncio.run(ask(node, "hang", timeout=1.0))
-        command.until_said("2 of 2 threads are taken by functions that still run though their calls have ended")
+        command.until_said("2 of 4 threads are taken by functions that still run though their calls have ended")
         command.until_said("server-1: exited with code 3", seconds=5)
         command.until_said("ready", times=2)
         assert asyncio.run(ask(node, "pid")) != old

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
-from fabric_sdk import Context
-from fabric_sdk.authoring.signature import Function, Signature, explain
+from fabric_sdk import Context, Event, Stream
+from fabric_sdk.authoring.reaction import Reaction
+from fabric_sdk.authoring.signature import Function, Signature, explain, only_parameter
+from fabric_sdk.authoring.streaming import Streaming
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.scope import Scope
 
@@ -427,7 +429,7 @@ def test_a_module_may_postpone_its_annotations_or_not(future: str) -> None:
         future
         + """
 from pydantic import BaseModel
-from fabric_sdk import Context
+from fabric_sdk import Context, Event, Stream
 
 class Item(BaseModel):
     name: str
@@ -450,3 +452,59 @@ def test_what_is_wrong_is_explained_in_one_line_for_each_argument() -> None:
     lines = explain(wrong.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["a", "b.address.number", "c"]
     assert "http" not in explain(wrong.value)
+
+
+# reactions and streams
+
+
+async def with_context(event: Event, ctx: Context) -> None: ...
+async def with_context_first(ctx: Context, event: Event) -> None: ...
+async def with_some_context(event: Event, ctx: Context | None = None) -> None: ...
+async def with_annotated_context(event: Event, ctx: Annotated[Context, "this call's"]) -> None: ...
+async def without_context(event: Event) -> None: ...
+async def with_two(event: Event, other: int) -> None: ...
+async def with_none() -> None: ...
+def in_a_thread(event: Event) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (with_context, ("event", "ctx")),
+        (with_context_first, ("event", "ctx")),
+        (with_some_context, ("event", "ctx")),
+        (with_annotated_context, ("event", "ctx")),
+        (without_context, ("event", None)),
+        (with_two, None),
+        (with_none, None),
+        (in_a_thread, None),
+    ],
+)
+def test_a_context_is_known_by_its_type_in_whatever_is_given_one_thing(
+    function: Function, expected: tuple[str, str | None] | None
+) -> None:
+    assert only_parameter(function) == expected
+    for made in (lambda: Reaction(("a",), function), lambda: Streaming(function)):
+        if expected is not None:
+            made()
+        else:
+            with pytest.raises(ConfigurationError, match="with a Context"):
+                made()
+
+
+async def test_a_stream_handler_gets_the_context_that_it_may_do_without() -> None:
+    got: list[Any] = []
+
+    async def handle(stream: Stream, ctx: Context | None = None) -> None:
+        got.append((stream, ctx))
+
+    stream, context = cast("Stream", object()), Context(Scope(time.time() + 5))
+    await Streaming(handle).run(stream, context)
+    assert got == [(stream, context)]
+
+
+def test_a_type_that_cannot_be_seen_is_told_as_for_a_tool() -> None:
+    async def react(event: Unseen) -> None: ...  # noqa: F821  # pyright: ignore[reportUndefinedVariable, reportUnknownParameterType]
+
+    with pytest.raises(ConfigurationError, match="react: name 'Unseen' is not defined"):
+        Reaction(("a",), cast("Function", react))

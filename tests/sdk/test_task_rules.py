@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -210,6 +211,17 @@ def test_a_policy_comes_back_from_a_tools_description(policy: Policy) -> None:
 )
 def test_a_policy_that_cannot_be_read_is_the_usual_one(stated: Any) -> None:
     assert Policy.of({"_meta": {POLICY_META: stated}}) == Policy()
+
+
+def test_one_exception_to_try_again_after_needs_no_list() -> None:
+    assert Policy.of({"_meta": {POLICY_META: {"retry_on": "TimeoutError"}}}) == Policy(retry_on=("TimeoutError",))
+
+
+def test_a_policy_that_cannot_be_read_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    name = uuid4().hex
+    for stated in ({"attempts": 0}, {"attempts": 0}, 3, 3, None, {"attempts": 1}):
+        Policy.of({"name": name, "_meta": {POLICY_META: stated}})
+    assert [name in record.getMessage() for record in caplog.records] == [True, True]
 
 
 def test_what_a_newer_version_states_is_passed_over() -> None:

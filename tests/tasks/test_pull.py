@@ -10,7 +10,7 @@ from support.nats_server import PrivateNats
 from support.waiting import Ear, eventually
 from tasks.conftest import Serve
 
-from fabric_sdk import Agent, Context
+from fabric_sdk import Agent, Context, cancelling
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.streams import TASKS, Consumer
@@ -41,6 +41,30 @@ async def test_a_consumer_deleted_under_a_worker_is_made_again(
     tasks = [await client.start("work", {"n": 2}), await client.start("work", {"n": 3}, priority="low")]
     assert [await task.result(timeout=20) for task in tasks] == [2, 3]
     assert sorted(ran) == [1, 2, 3]
+
+
+async def test_a_worker_that_stumbles_says_so_and_takes_tasks_again(
+    fabric: Fabric,
+    serve: Serve,
+    agent: Agent,
+    ran: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    look, stumbled = Pull.look, asyncio.Event()
+
+    async def stumble(self: Pull) -> None:
+        if not stumbled.is_set():
+            stumbled.set()
+            raise KeyError("moon")
+        await look(self)
+
+    monkeypatch.setattr(Pull, "look", stumble)
+    monkeypatch.setattr(cancelling, "_ANEW_SECONDS", 0.01)
+    await serve(agent)
+    await asyncio.wait_for(stumbled.wait(), 10)
+    assert await (await fabric.agent(agent.name).start("work", {"n": 1})).result(timeout=10) == 1
+    assert f"taking tasks of {agent.name} failed" in caplog.text
 
 
 async def test_what_is_in_hand_when_its_consumer_is_deleted_is_done_again_under_a_higher_token(

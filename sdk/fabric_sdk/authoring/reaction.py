@@ -7,11 +7,10 @@ an event that does not fit becomes a dead letter, to be redriven once the transf
 
 from __future__ import annotations
 
-import inspect
-import typing
 from collections.abc import Callable
 from typing import Any, Final
 
+from fabric_sdk.authoring.signature import only_parameter
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -44,15 +43,11 @@ class Reaction:
         self.policy = policy or Policy()
         self.priority: Priority = priority
         self._function = function
-        parameters = list(inspect.signature(function).parameters)
-        hints = typing.get_type_hints(function)
-        self._context = next((name for name in parameters if hints.get(name) is Context), None)
-        events = [name for name in parameters if name != self._context]
-        if len(events) != 1 or not inspect.iscoroutinefunction(function):
+        if (parameters := only_parameter(function)) is None:
             raise ConfigurationError(
                 f"{self.name} cannot react to events", fix="write `async def …(event: Event)`, with a Context if wanted"
             )
-        self._event = events[0]
+        self._event, self._context = parameters
 
     def params(self, event: Event) -> Body:
         """The task that reacting to `event` is."""

@@ -12,7 +12,7 @@ import copy
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NotRequired, cast
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -35,15 +35,9 @@ class Signature:
             source = cast("Function", source.func)
         self.name: str = getattr(source, "__name__", type(source).__name__)
         self.summary = inspect.cleandoc(source.__doc__ or "") or None
-        annotated = source if inspect.isroutine(source) else type(source).__call__
-        try:
-            self._hints = typing.get_type_hints(annotated, include_extras=True)
-        except NameError as unknown:
-            raise ConfigurationError(
-                f"{self.name}: {unknown}", fix="import the type where the function can see it"
-            ) from None
+        self._hints = _hints(self.name, source if inspect.isroutine(source) else type(source).__call__)
         self.returns: Any = self._hints.pop("return", inspect.Signature.empty)
-        self.context_parameter = next((name for name, hint in self._hints.items() if _is_context(hint)), None)
+        self.context_parameter = _context_parameter(self._hints)
         self._defaults: dict[str, Any] = {}
         self._is_async = inspect.iscoroutinefunction(function)
         self._function = function
@@ -113,6 +107,30 @@ class Signature:
         if inspect.isawaitable(result):  # a wrapped coroutine function does not look like one
             return await cast("Any", result)
         return result
+
+
+def only_parameter(function: Function) -> tuple[str, str | None] | None:
+    """The one parameter of a coroutine function, and that for its context if it has one; `None` for any other function.
+
+    Raises:
+        ConfigurationError: it speaks of a type that cannot be seen from there.
+    """
+    hints = _hints(getattr(function, "__name__", ""), function)
+    hints.pop("return", None)
+    context = _context_parameter(hints)
+    others = [name for name in inspect.signature(function).parameters if name != context]
+    return (others[0], context) if len(others) == 1 and inspect.iscoroutinefunction(function) else None
+
+
+def _hints(name: str, annotated: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(annotated, include_extras=True)
+    except NameError as unknown:
+        raise ConfigurationError(f"{name}: {unknown}", fix="import the type where the function can see it") from None
+
+
+def _context_parameter(hints: Mapping[str, Any]) -> str | None:
+    return next((name for name, hint in hints.items() if _is_context(hint)), None)
 
 
 def _is_context(hint: Any) -> bool:

@@ -7,10 +7,10 @@ direction ends.
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable
 from typing import Any, Final
 
+from fabric_sdk.authoring.signature import only_parameter
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.subjects import checked_token
@@ -26,16 +26,12 @@ class Streaming:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = checked_token(getattr(function, "__name__", ""))
         self._function = function
-        hints = typing.get_type_hints(function)
-        parameters = list(inspect.signature(function).parameters)
-        self._context = next((name for name in parameters if hints.get(name) is Context), None)
-        streams = [name for name in parameters if name != self._context]
-        if len(streams) != 1 or not inspect.iscoroutinefunction(function):
+        if (parameters := only_parameter(function)) is None:
             raise ConfigurationError(
                 f"{self.name} cannot handle streams",
                 fix="write `async def …(stream: Stream)`, with a Context or without",
             )
-        self._stream = streams[0]
+        self._stream, self._context = parameters
         self.described = {"name": self.name, "description": inspect.cleandoc(function.__doc__ or "") or None}
 
     async def run(self, stream: Stream, context: Context) -> None:

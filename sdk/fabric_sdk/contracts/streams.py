@@ -184,6 +184,14 @@ EVENT_ACK_WAIT: Final = 30.0
 TASK_ACK_WAIT: Final = 15.0
 """Seconds without a sign of life after which a task is given to another worker, unless an operator says otherwise."""
 
+CATALOGUE: Final = (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS)
+
+
+def stream_of(subject: str) -> Stream | None:
+    """The stream of these that keeps what is published on `subject`, if one does."""
+    beginnings = ((stream, stream.subjects[0].rstrip("*.>")) for stream in CATALOGUE)
+    return next((stream for stream, beginning in beginnings if subject.startswith(f"{beginning}.")), None)
+
 
 def task_lane(agent: str, priority: str, ack_wait: float = TASK_ACK_WAIT) -> Consumer:
     """The queue of one agent's tasks of one class."""

@@ -7,8 +7,10 @@ its subject: a task has one history.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, TypedDict, cast, get_args
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ import orjson
 
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.subjects import Header
 
 Priority = Literal["critical", "high", "normal", "low"]
 PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "normal", "low")
@@ -33,7 +36,14 @@ _LEAST_KEPT: Final = 3_600
 """Seconds for which an end is on record at least: a worker may be lost after it wrote that and before it acknowledged,
 and whoever is given the message then must see it."""
 
+_MOST_WARNED: Final = 1000
+
+log = logging.getLogger(__name__)
+
 ForMcp = Literal["never", "optional", "required"]
+
+CARRIED: Final = (Header.KEY, Header.PRINCIPAL, Header.TRACEPARENT, Header.TRACESTATE, Header.KEEP, Header.CLAIM)
+"""What each message of a task takes over from the one before: when it becomes due, goes on, or is redriven."""
 
 POLICY_META: Final = "fabric/task"
 """Where a tool's `_meta` holds its `Policy`, so that hosted servers can state one too."""
@@ -70,17 +80,27 @@ class Policy:
 
     @staticmethod
     def of(tool: Mapping[str, Any] | None) -> Policy:
-        """The policy in a tool's description; the default where it states none that can be read."""
-        meta: dict[str, Any] = (tool or {}).get("_meta") or {}
+        """The policy in a tool's description; the default where it states none, or, with a warning, none that is one.
+
+        What a newer version added to it is passed over.
+        """
+        about: Mapping[str, Any] = tool or {}
+        meta: dict[str, Any] = about.get("_meta") or {}
         stated: Any = meta.get(POLICY_META)
-        if not isinstance(stated, dict):
+        if stated is None:
             return Policy()
-        known = {name: value for name, value in cast("dict[str, Any]", stated).items() if name in Policy.__slots__}
         try:
-            if "retry_on" in known:
+            if not isinstance(stated, dict):
+                raise TypeError(f"it is {stated!r}, no object")
+            given = cast("dict[str, Any]", stated)
+            known = {name: value for name, value in given.items() if name in Policy.__slots__}
+            if isinstance(known.get("retry_on"), str):
+                known["retry_on"] = (known["retry_on"],)
+            elif "retry_on" in known:
                 known["retry_on"] = tuple(map(str, known["retry_on"]))
             return Policy(**known)
-        except (ConfigurationError, TypeError):
+        except (ConfigurationError, TypeError) as unfit:
+            _warn_of_policy(str(about.get("name")), str(unfit))
             return Policy()
 
     def meta(self) -> dict[str, Any]:
@@ -90,6 +110,12 @@ class Policy:
     def wait_after(self, attempt: int) -> float:
         """Seconds to wait after this failed attempt."""
         return min(self.first_wait * 2 ** min(attempt - 1, 30), self.longest_wait)
+
+
+@lru_cache(maxsize=_MOST_WARNED)
+def _warn_of_policy(tool: str, why: str) -> None:
+    """Once for each tool, and what is wrong with it: a policy is read again whenever its tool is."""
+    log.warning("tool %r runs as a task with the default policy, as its own cannot be read: %s", tool, why)
 
 
 class Parked(TypedDict):

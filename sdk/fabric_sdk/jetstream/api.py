@@ -11,20 +11,23 @@ import asyncio
 import base64
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import orjson
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
-from fabric_sdk.contracts.streams import Consumer, Stream
+from fabric_sdk.contracts.streams import Consumer, Stream, stream_of
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
+
+T = TypeVar("T")
 
 ANSWER_SECONDS: Final = 5.0
 """How long one question waits for its answer."""
@@ -37,6 +40,10 @@ _LONGEST_WAIT: Final = 0.5
 
 _NOT_NOW: Final = frozenset((10006, 10008, 10009))
 """JetStream's error codes for what passes by itself: a cluster without a leader for a moment."""
+
+
+class _Unheard(errors.TransportUnavailable):
+    """Nobody hears what was published."""
 
 
 class _NoJetStream(errors.TransportUnavailable):
@@ -139,10 +146,10 @@ class JetStream:
         encoded = orjson.dumps(body) if body else b""
 
         async def once() -> dict[str, Any]:
-            answer = await self.ask(Message(f"$JS.API.{verb}", Body(encoded=encoded)))
-            if answer.header(Header.STATUS) == "503":
-                raise _NoJetStream(**_NO_JETSTREAM)
-            return _checked(answer)
+            try:
+                return _checked(await self.ask(Message(f"$JS.API.{verb}", Body(encoded=encoded))))
+            except _Unheard:
+                raise _NoJetStream(**_NO_JETSTREAM) from None
 
         return await _patiently(once, PATIENCE)
 
@@ -157,6 +164,11 @@ class JetStream:
         except Missing:
             await self._create(stream)
         self._made.add(stream.name)
+
+    async def _ensure_again(self, stream: Stream) -> None:
+        """Create `stream` unless it exists, though it did when last looked at: somebody may have deleted it."""
+        self._made.discard(stream.name)
+        await self.ensure(stream)
 
     async def _create(self, stream: Stream) -> None:
         """Make a stream, with as many replicas and as much room as this server has, up to what it should have."""
@@ -182,10 +194,11 @@ class JetStream:
         Returns:
             Its `ack_wait`: one that exists keeps that which it was made with.
         """
+        name = f"{consumer.stream.name}.{consumer.name}"
         if again:
-            self._made -= {consumer.stream.name, f"{consumer.stream.name}.{consumer.name}"}
+            self._made -= {consumer.stream.name, name}
         await self.ensure(consumer.stream)
-        if (name := f"{consumer.stream.name}.{consumer.name}") not in self._made:
+        if name not in self._made:
             try:
                 self._remember(consumer, await self.request(f"CONSUMER.INFO.{name}"))
             except Missing:
@@ -195,7 +208,12 @@ class JetStream:
     async def create_consumer(self, consumer: Consumer) -> int:
         """Create `consumer`, which nobody else has made, and its stream; returns how many messages it will deliver."""
         await self.ensure(consumer.stream)
-        there = await self.request(f"CONSUMER.CREATE.{consumer.stream.name}.{consumer.name}", consumer.config())
+        verb = f"CONSUMER.CREATE.{consumer.stream.name}.{consumer.name}"
+        try:
+            there = await self.request(verb, consumer.config())
+        except Missing:
+            await self._ensure_again(consumer.stream)
+            there = await self.request(verb, consumer.config())
         self._remember(consumer, there)
         return int(there.get("num_pending", 0))
 
@@ -221,20 +239,21 @@ class JetStream:
         """Publish, and return once the server has it on the disk.
 
         Sent again until the server answers, so it should carry a `Nats-Msg-Id` or an expected sequence. A repeat may
-        then be refused for what the first attempt stored: who can tell looks at what is there.
+        then be refused for what the first attempt stored: who can tell looks at what is there. A stream of the fabric's
+        that somebody deleted is made anew.
 
         Raises:
             WrongSequence: it expected another last message on its subject.
             SubjectTaken: the stream keeps one message for each subject, and has one.
             QueueFull: the stream takes no more.
-            TransportUnavailable: the server did not answer within `patience` seconds.
+            TransportUnavailable: the server did not answer within `patience` seconds, or has no such stream.
         """
 
         async def once() -> Stored:
             answer = _checked(await self.ask(Message(subject, body, headers=headers)))
             return Stored(answer["seq"], answer.get("duplicate", False))
 
-        return await _patiently(once, patience)
+        return await _patiently(partial(self._heard, subject, once), patience)
 
     async def store_all(self, messages: Sequence[Message]) -> None:
         """Publish up to a thousand messages to one stream: all of them are stored, or none.
@@ -253,7 +272,25 @@ class JetStream:
                 await self.transport.publish(message)
             _checked(await self.ask(parts[-1]))
 
-        await _patiently(once, PATIENCE)
+        await _patiently(partial(self._heard, messages[0].subject, once), PATIENCE)
+
+    async def _heard(self, subject: str, once: Callable[[], Awaitable[T]]) -> T:
+        """What `once` comes to, which stores something on `subject`; if no stream hears it, once more with one made."""
+        try:
+            return await once()
+        except _Unheard:
+            if (stream := stream_of(subject)) is None:
+                raise errors.TransportUnavailable(f"no stream takes what is published on {subject}") from None
+        try:
+            await self._ensure_again(stream)
+            return await once()
+        except _NoJetStream as without:  # what is to be stored waits for it longer than a question does
+            raise errors.TransportUnavailable(without.message, fix=without.fix) from None
+        except _Unheard:
+            raise errors.TransportUnavailable(
+                f"the stream {stream.name} does not take what is published on {subject}",
+                fix=f"look at its subjects and its leader: `nats stream info {stream.name}`",
+            ) from None
 
     # reading
 
@@ -288,8 +325,11 @@ class JetStream:
                 yield message
 
     async def end_of(self, stream: Stream) -> int:
-        """The place of the last message that was ever stored."""
-        about = await self.request(f"STREAM.INFO.{stream.name}")
+        """The place of the last message that was ever stored; 0: none was."""
+        try:
+            about = await self.request(f"STREAM.INFO.{stream.name}")
+        except Missing:
+            return 0
         return int(about["state"]["last_seq"])
 
     async def delete(self, stream: Stream, sequence: int) -> bool:
@@ -306,7 +346,10 @@ class JetStream:
 
     async def purge(self, stream: Stream, subject: str) -> int:
         """Remove every message on `subject`; tell how many there were."""
-        answer = await self.request(f"STREAM.PURGE.{stream.name}", {"filter": subject})
+        try:
+            answer = await self.request(f"STREAM.PURGE.{stream.name}", {"filter": subject})
+        except Missing:
+            return 0
         return int(answer.get("purged", 0))
 
     # hearing
@@ -349,7 +392,7 @@ _FULL: Final = frozenset((10023, 10028, 10047, 10077))
 def _checked(answer: Message) -> dict[str, Any]:
     """The JSON of an answer that says yes; raises what it says instead."""
     if answer.header(Header.STATUS) == "503":
-        raise errors.TransportUnavailable(**_NO_JETSTREAM)
+        raise _Unheard
     said = answer.body.members()
     refusal: dict[str, Any] | None = said.get("error")
     if refusal is None:
@@ -370,7 +413,7 @@ def _checked(answer: Message) -> dict[str, Any]:
     raise refused
 
 
-async def _patiently(once: Any, patience: float) -> Any:
+async def _patiently(once: Callable[[], Awaitable[T]], patience: float) -> T:
     """Do `once` until it is answered: leaders are elected, servers restarted."""
     began, wait = time.monotonic(), _FIRST_WAIT
     until = began + patience

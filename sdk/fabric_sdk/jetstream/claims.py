@@ -7,6 +7,7 @@ redeems costs nothing for ever.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 from uuid import uuid4
@@ -72,6 +73,12 @@ class Claims:
         if len(whole) != int(size):
             raise ClaimLost
         return Body(encoded=whole)
+
+    async def let_go(self, headers: Mapping[str, str] | None) -> None:
+        """Keep no longer what is too large for the message with these headers; should this fail, it goes by itself."""
+        if (claim := (headers or {}).get(Header.CLAIM)) is not None:
+            with suppress(errors.FabricError):
+                await self.drop(claim)
 
     async def drop(self, claim: str) -> None:
         """Keep it no longer."""

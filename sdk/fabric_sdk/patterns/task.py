@@ -215,6 +215,7 @@ class Tasks:
         for stream, message in found:
             if stream is LATER:
                 await self._jetstream.delete(LATER, message.sequence)
+                await self._claims.let_go(message.headers)
         return not later
 
     async def _fit(self, start: Start) -> None:
@@ -313,9 +314,12 @@ class Tasks:
             record, place = await self._look(agent, task_id)
             if record.ended:
                 return record
+            parked = record.parked
             record.state, record.parked = "cancelled", None
             if not await self._write(record, place):
                 continue  # it went on in between
+            if parked is not None:
+                await self._claims.let_go(parked["headers"])
             await self._forget(agent, task_id)
             await self._jetstream.transport.publish(Message(subjects.control(agent), Body({"task": task_id})))
             return record
@@ -402,8 +406,7 @@ class Tasks:
         while (waiting := await self._waiting(agent, task_id)) is not None:
             stream, found = waiting
             await self._jetstream.delete(stream, found.sequence)
-            if (claim := found.headers.get(Header.CLAIM)) is not None:
-                await self._claims.drop(claim)
+            await self._claims.let_go(found.headers)
 
     async def _waiting(self, agent: str, task_id: str) -> tuple[Stream, StoredMessage] | None:
         """The message of a task that waits, and where."""
