@@ -158,6 +158,8 @@ _GATEWAY_SETTINGS: Final = {
     "jwt_audience",
     "jwt_jwks_url",
     "jwt_roles_claim",
+    "policy",
+    "limits",
     "root",
     "call_timeout",
     "max_body",

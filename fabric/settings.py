@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         "file:///etc/fabric/jwks.json; http:// from this machine only",
     )
     jwt_roles_claim: str = Field("roles", min_length=1, description="the claim that lists a token's roles")
+    policy: Path | None = Field(
+        None, description="the file that says who may do what, or a folder of such *.yaml; see policy.md"
+    )
     root: str | None = Field(None, min_length=1, description="the name of the agent whose tools get no prefix")
     call_timeout: float = Field(
         300.0, gt=0, allow_inf_nan=False, description="how long a call may take, in seconds, more than 0"

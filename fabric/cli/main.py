@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from fabric.cli import bench, call, dead, doctor, events, gateway, mounts, ps, schedule, task, token, up, worker
+from fabric.cli import bench, call, dead, doctor, events, gateway, mounts, policy, ps, schedule, task, token, up, worker
 
 app = typer.Typer(
     name="fabric",
@@ -27,6 +27,7 @@ app.add_typer(dead.app)
 app.add_typer(schedule.app)
 app.add_typer(events.app)
 app.add_typer(token.app)
+app.add_typer(policy.app)
 app.command()(mounts.mount)
 app.command()(mounts.unmount)
 app.command()(mounts.mounts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from fabric.gateway.asking import Questions
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.errands import Errands
 from fabric.gateway.forward import Forwarder
+from fabric.gateway.gate import Gate, limited
 from fabric.gateway.http import Bodies, BodyTooLarge, ClientLeft, NoRoom, Receive, Scope, Send, respond
 from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
 from fabric.gateway.legacy import Legacy
@@ -53,14 +55,17 @@ class Gateway:
     def __init__(self, fabric: Fabric, settings: Settings) -> None:
         about = {"name": "agent-fabric", "version": version("agent-fabric")}
         self.catalogue = CatalogueKeeper(fabric, root=settings.root)
-        views = self._views = Views(fabric, self.catalogue, root=settings.root)
+        self._gate = Gate(fabric, settings)
+        views = self._views = Views(fabric, self.catalogue, self._gate, root=settings.root)
         forwarder = Forwarder(fabric, timeout=settings.call_timeout)
         self._announcements = Announcements(fabric, views)
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
         self._listening = Listening(views, self._announcements, tasks, server=about)
-        self._modern = Modern(forwarder, tasks, views, Questions(fabric), self._listening, server=about, scope=scope)
-        self._errands = Errands(fabric, forwarder, views)
+        self._modern = Modern(
+            forwarder, tasks, views, self._gate, Questions(fabric), self._listening, server=about, scope=scope
+        )
+        self._errands = Errands(fabric, forwarder, views, self._gate)
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
         self._admission = Admission(settings)
@@ -70,7 +75,7 @@ class Gateway:
         if settings.jwt_issuer is not None:
             resource = _public_url(settings) + PATH
             self._metadata = orjson.dumps(metadata(resource, settings.jwt_issuer))
-            self._metadata_url = metadata_url(resource)
+            self._metadata_url = self._gate.metadata_url = metadata_url(resource)
         self._fabric = fabric
         self._bodies = Bodies(int(settings.max_body))
         self._max_body = int(settings.max_body)
@@ -80,9 +85,8 @@ class Gateway:
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Held open while the gateway serves."""
-        keeping = [
-            asyncio.create_task(part) for part in (self.catalogue.run(), self._authenticator.run(), self._views.run())
-        ]
+        following = (self.catalogue.run(), self._authenticator.run(), self._views.run(), self._gate.run())
+        keeping = [asyncio.create_task(part) for part in following]
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         try:
@@ -124,7 +128,7 @@ class Gateway:
         if isinstance(token, Denied):
             await _refuse(send, token.status, token.message, token.headers)
             return
-        admitted = self._authenticator.known(token) or await self._identified(token, send)
+        admitted = self._authenticator.known(token) or await self._identified(token, scope, send)
         if admitted is None:
             return
         if scope["method"] == "POST":
@@ -140,11 +144,18 @@ class Gateway:
         else:
             await respond(send, 405, headers=((b"allow", b"POST"),))
 
-    async def _identified(self, token: bytes, send: Send) -> Identity | None:
-        """Who sent a token that is not known yet; else the request is refused."""
+    async def _identified(self, token: bytes, scope: Scope, send: Send) -> Identity | None:
+        """Who sent a token that is not known yet; else the request is refused, and counted against its address."""
+        address, now = _network(scope), time.monotonic()
+        if (locked := self._gate.limiter.locked(address, now)) is not None:
+            refusal = limited(locked)
+            await _refuse(send, refusal.status, refusal.message, refusal.headers)
+            return None
         try:
             return await self._authenticator.identify(token)
         except Unauthenticated as refused:
+            if token:
+                self._gate.limiter.strike(address, now)
             said = challenge(metadata=self._metadata_url, error=refused.error, description=refused.message)
             await _refuse(send, 401, str(refused), ((b"www-authenticate", said),))
         except IssuerUnavailable as away:
@@ -211,6 +222,12 @@ def _public_url(settings: Settings) -> str:
         return settings.public_url.rstrip("/")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}"
+
+
+def _network(scope: Scope) -> str:
+    """Whose wrong tokens are counted together: an address, or the network that one host has with IPv6."""
+    host = str((scope.get("client") or ("",))[0])
+    return ":".join(host.split(":")[:4]) if ":" in host else host
 
 
 async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

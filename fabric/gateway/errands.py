@@ -20,12 +20,15 @@ import orjson
 from fabric.gateway import rpc
 from fabric.gateway.asking import check_capabilities
 from fabric.gateway.forward import NAMED, Asker, Forwarder
+from fabric.gateway.gate import Gate
 from fabric.gateway.replies import Outbox, parts_of, stream_id
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.sessions import Session
 from fabric.gateway.tasks import check_may_be_call
 from fabric.gateway.views import Views
 from fabric.identity.identity import Identity
+from fabric.limits.limiter import Permit
+from fabric.search.tool import NAME as SEARCH
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import Asked
@@ -68,6 +71,9 @@ class Errand:
         self.quiet = False
         """Whether the client takes no streams: it hears the answer, and nothing before."""
         self.answer: bytes | None = None
+        self.refusal: Refusal | None = None
+        """Why it was not even begun."""
+        self.permit: Permit | None = None
         self.task: asyncio.Task[None] | None = None
 
     async def settled(self, seconds: float | None) -> None:
@@ -82,11 +88,12 @@ class Errand:
 class Errands:
     """All errands of one gateway."""
 
-    def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views) -> None:
+    def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views, gate: Gate) -> None:
         self.replica = uuid4().hex[:12]
         self._fabric = fabric
         self._forwarder = forwarder
         self._views = views
+        self._gate = gate
         self._running: dict[tuple[str, bytes], Errand] = {}
         self._begun = 0
 
@@ -152,6 +159,7 @@ class Errands:
         except Refusal as refusal:
             code = _code(errand, refusal.code)
             answer = rpc.error(errand.request, code, refusal.message, refusal.data)
+            errand.refusal = refusal
         except FabricError as failure:
             wire = to_wire(failure)
             code = _code(errand, wire["code"])
@@ -163,6 +171,8 @@ class Errands:
             )
         finally:
             self._running.pop((errand.session.id, errand.request), None)
+            if errand.permit is not None:
+                errand.permit.release()
         await self._finish(errand, answer)
 
     async def _finish(self, errand: Errand, answer: bytes) -> None:
@@ -182,8 +192,16 @@ class Errands:
             stated = params.uri if NAMED[method] == "uri" else params.name
             named = "" if stated is rpc.UNSET else str(stated)
             errand.named = stated is not rpc.UNSET
+            if named == SEARCH and method == "tools/call" and SEARCH not in view.tools:
+                return await view.search(rpc.value_of(params.arguments))
             route, encoded = self._forwarder.route(view, method, None if stated is rpc.UNSET else named), errand.params
         check_may_be_call(route)
+        if asked is None and errand.permit is None:
+            errand.permit = (
+                self._gate.take(errand.identity, method, route)
+                if method == "completion/complete"
+                else self._gate.pass_through(errand.identity, method, named, route, params)
+            )
         known = {_CAPABILITIES: session.capabilities, _LOG_LEVEL: session.level}
         encoded = rpc.with_meta(encoded, known)
         asker = Asker(errand.identity.principal, on_frame=None if errand.quiet else _frames(errand, params))

@@ -254,7 +254,11 @@ async def _deliver(errand: Errand, session: Session, receive: Receive, send: Sen
     else:
         await errand.settled(None)
     if errand.answer is not None and outbox.pushed == 1:
-        await respond(send, 200, errand.answer)
+        refusal = errand.refusal
+        if refusal is not None and refusal.headers:  # what HTTP itself has words for
+            await respond(send, refusal.status, errand.answer, refusal.headers)
+        else:
+            await respond(send, 200, errand.answer)
         return
     if errand.answer is None and outbox.complete:  # it was cancelled: nothing is to be said
         await respond(send, 202)

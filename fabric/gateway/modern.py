@@ -21,6 +21,7 @@ from fabric.gateway import listening, rpc, tasks
 from fabric.gateway.admission import Headers
 from fabric.gateway.asking import Questions
 from fabric.gateway.forward import NAMED, Asker, Forwarder
+from fabric.gateway.gate import Gate
 from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
 from fabric.gateway.listening import Listening
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
@@ -29,6 +30,8 @@ from fabric.gateway.tasks import McpTasks
 from fabric.gateway.view import CAPABILITIES, Route, View, complete
 from fabric.gateway.views import Views
 from fabric.identity.identity import Identity
+from fabric.limits.limiter import Permit
+from fabric.search.tool import NAME as SEARCH
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.asking import ASKS
 from fabric_sdk.contracts.envelope import Body
@@ -60,6 +63,7 @@ class Modern:
         forwarder: Forwarder,
         mcp_tasks: McpTasks,
         views: Views,
+        gate: Gate,
         questions: Questions,
         listening: Listening,
         *,
@@ -69,6 +73,7 @@ class Modern:
         self._forwarder = forwarder
         self._tasks = mcp_tasks
         self._views = views
+        self._gate = gate
         self._server = server
         self._cache_scope = scope
         self._patrol = Patrol()
@@ -103,13 +108,18 @@ class Modern:
                 return
             meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
-            do = self._work(call, params, raw_headers, view)
+            do, permit = self._work(call, params, raw_headers, view, identity)
         except Refusal as refusal:
-            await respond(send, refusal.status, rpc.error(request, refusal.code, refusal.message, refusal.data))
+            text = rpc.error(request, refusal.code, refusal.message, refusal.data)
+            await respond(send, refusal.status, text, refusal.headers)
             return
         exchange = Exchange(receive, send, self._patrol, may_stream=streams)
         asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange))
-        await self._answer(request, do, asker, exchange)
+        try:
+            await self._answer(request, do, asker, exchange)
+        finally:
+            if permit is not None:
+                permit.release()
 
     # the ladder
 
@@ -171,27 +181,38 @@ class Modern:
             raise Refusal(rpc.METHOD_NOT_FOUND, f"this server does not serve {method!r}")
         return complete(result, self._server, self._cache_scope)
 
-    def _work(self, call: Rpc, params: Params, raw_headers: Iterable[tuple[bytes, bytes]], view: View) -> Work:
-        """What is to be done for a request that names something.
+    def _work(
+        self,
+        call: Rpc,
+        params: Params,
+        raw_headers: Iterable[tuple[bytes, bytes]],
+        view: View,
+        identity: Identity,
+    ) -> tuple[Work, Permit | None]:
+        """What is to be done for a request that names something, and the leave to do it.
 
         Raises:
             Refusal: nothing is.
         """
         method = call.method
         if method in tasks.NAMED:
-            return partial(self._tasks.answer, method, params)
+            return partial(self._tasks.answer, method, params), None
         encoded = bytes(cast("Any", call.params))
         if method == _COMPLETE:
             route, encoded = self._forwarder.completion(view, params, encoded)
-            return partial(self._ask, method, route.name, route, encoded, params)
+            permit = self._gate.take(identity, method, route)
+            return partial(self._ask, method, route.name, route, encoded, params), permit
         stated = _named(params, NAMED[method])
         named = None if stated is UNSET else stated
+        if named == SEARCH and method == "tools/call" and SEARCH not in view.tools:
+            return partial(_search, view, params), None
         route = self._forwarder.route(view, method, named)
         if route.schema is not None:
             self._check_param_headers(route.schema, params, raw_headers)
+        permit = self._gate.pass_through(identity, method, str(named), route, params)
         if self._tasks.wanted(route, params):
-            return partial(self._tasks.start, str(named), route, encoded)
-        return partial(self._ask, method, str(named), route, encoded, params)
+            return partial(self._tasks.start, str(named), route, encoded), permit
+        return partial(self._ask, method, str(named), route, encoded, params), permit
 
     async def _ask(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
         """Have an agent answer; perhaps it asks something first."""
@@ -226,6 +247,10 @@ class Modern:
 
 def _named(params: Params, member: str) -> str | UnsetType:
     return params.uri if member == "uri" else params.task_id if member == "taskId" else params.name
+
+
+async def _search(view: View, params: Params, asker: Asker) -> Body:
+    return await view.search(rpc.value_of(params.arguments))
 
 
 def _bound(method: str, named: str, params: Params, asker: Asker) -> Bound:

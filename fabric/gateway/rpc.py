@@ -40,9 +40,17 @@ M = TypeVar("M", "Rpc", "Message")
 class Refusal(Exception):
     """A request that goes no further, as the JSON-RPC error it is answered with."""
 
-    def __init__(self, code: int, message: str, *, data: Any = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        data: Any = None,
+        status: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(message)
-        self.code, self.message, self.data = code, message, data
+        self.code, self.message, self.data, self.headers = code, message, data, headers
         self.status = STATUS.get(code, 200) if status is None else status
 
 

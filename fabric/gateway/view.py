@@ -7,6 +7,7 @@ as a rule their agent's name: `reader_list` for the tool `list` of `reader`. Wha
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -14,17 +15,24 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import orjson
 from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal
+from fabric.identity.identity import Listing
+from fabric.search.index import ToolIndex
+from fabric.search.tool import NAME as SEARCH
+from fabric.search.tool import SEARCH_TOOL, answer
 from fabric_sdk.contracts.description import Description, Json
+from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.task import Policy
 from fabric_sdk.routing.retry import is_safe
 
 Verb = Literal["call", "read", "prompt"]
+PINNED: Final = "fabric/pinned"
+"""In a tool's `_meta`: it is always listed."""
 PAGE: Final = 500
 """Entries of a list that one answer holds."""
 TTL_MS: Final = 5_000
@@ -100,7 +108,7 @@ def anything(verb: Verb, agent: str, name: str) -> bool:
 class View:
     """The catalogue as one kind of client sees it."""
 
-    def __init__(self, mounts: Iterable[Mount], *, may: May = anything) -> None:
+    def __init__(self, mounts: Iterable[Mount], *, may: May = anything, listing: Listing = "all") -> None:
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
         self._may = may
@@ -109,6 +117,11 @@ class View:
         for mount in sorted(mounts, key=lambda each: (each.prefix is not None, each.prefix)):
             self._by_prefix[mount.prefix] = mount
             self._add(mount, lists)
+        self._all_tools = lists["tools/list"]
+        self._index: ToolIndex | None = None
+        if listing == "search":
+            lists["tools/list"] = {name: tool for name, tool in self._all_tools.items() if _is_pinned(tool)}
+            lists["tools/list"].setdefault(SEARCH, SEARCH_TOOL)
         self._lists = {method: [_Entry(*item) for item in sorted(shown.items())] for method, shown in lists.items()}
         self._pages: dict[tuple[str, str], Json] = {}
         self._digests: dict[str, bytes] | None = None
@@ -156,6 +169,18 @@ class View:
             if may("read", agent, template["uriTemplate"]):
                 uri = mount.uri(template["uriTemplate"])
                 lists["resources/templates/list"].setdefault(uri, {**template, "uriTemplate": uri})
+
+    async def search(self, arguments: Any) -> Body:
+        """The result of the tool `search_tools`: all tools of this view, shown or not.
+
+        Raises:
+            InvalidParams: the arguments do not fit.
+        """
+        if self._index is None:  # thousands of tools take a moment
+            self._index = await asyncio.to_thread(ToolIndex, list(self._all_tools.values()))
+        given = cast("Json", arguments) if isinstance(arguments, dict) else {}
+        found = await asyncio.to_thread(answer, self._index, given, lambda _: True)
+        return Body({**found, "resultType": "complete"})
 
     def mount_of(self, uri: str) -> Mount | None:
         """Where a URI that a client uses is mounted, if it is anywhere."""
@@ -230,6 +255,12 @@ def mounted(descriptions: Iterable[Description], *, root: str | None = None, pla
     """Every agent under its own name, but for the root; those of the platform itself only if wanted, or the root."""
     shown = [each for each in descriptions if platform or each.kind != "platform" or each.name == root]
     return [Mount(each, None if each.name == root else each.name) for each in shown]
+
+
+def _is_pinned(tool: Json) -> bool:
+    """Whether a tool is shown even where the others have to be searched for."""
+    meta: Any = tool.get("_meta")
+    return isinstance(meta, dict) and bool(cast("Json", meta).get(PINNED))
 
 
 def _own_uri(uri: str, mount: Mount) -> str:

@@ -12,26 +12,30 @@ from typing import Final
 
 from fabric.access.mounts import ROWS, mount_of
 from fabric.gateway.catalogue import CatalogueKeeper
+from fabric.gateway.gate import Gate
 from fabric.gateway.view import Mount, View, mounted
-from fabric.identity.identity import Identity
+from fabric.identity.identity import Identity, Listing
+from fabric.policy.decisions import Standing
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.streams import ACCESS
 from fabric_sdk.jetstream import Table
 
 _MOST: Final = 256
-_Key = tuple[str | None, bool]
+_Key = tuple[str | None, Standing, Listing]
 
 
 class Views:
     """Makes views, and keeps those that are in use."""
 
-    def __init__(self, fabric: Fabric, catalogue: CatalogueKeeper, *, root: str | None = None) -> None:
+    def __init__(self, fabric: Fabric, catalogue: CatalogueKeeper, gate: Gate, *, root: str | None = None) -> None:
         self._catalogue = catalogue
+        self._gate = gate
         self._mounts = Table(fabric.jetstream, ACCESS, ROWS, lambda _: self._changed())
         self._listeners: list[Callable[[], None]] = []
         self._root = root
         self._views: OrderedDict[_Key, View] = OrderedDict()
         catalogue.listen(self._changed)
+        gate.policy.listen(lambda _: self._changed())
 
     async def run(self) -> None:
         """Follow what is mounted where, until cancelled."""
@@ -48,19 +52,21 @@ class Views:
 
     def of(self, identity: Identity) -> View:
         """What `identity` sees now."""
-        key = (identity.agent, "admin" in identity.roles)
+        key = (identity.agent, self._gate.standing(identity), identity.listing)
         if (view := self._views.get(key)) is None:
             view = self._views[key] = self._made(*key)
             while len(self._views) > _MOST:
                 self._views.popitem(last=False)
         return view
 
-    def _made(self, agent: str | None, admin: bool) -> View:
+    def _made(self, agent: str | None, standing: Standing, listing: Listing) -> View:
         described = self._catalogue.descriptions
         if agent is None:
-            return View(mounted(described.values(), root=self._root, platform=admin))
-        own = mounted([described[agent]], root=agent) if agent in described else []
-        return View([*own, *self._mounted_in(agent)])
+            mounts = mounted(described.values(), root=self._root, platform=True)
+        else:
+            mounts = mounted([described[agent]], root=agent) if agent in described else []
+            mounts += self._mounted_in(agent)
+        return View(mounts, may=standing.may, listing=listing)
 
     def _mounted_in(self, agent: str) -> list[Mount]:
         """What an agent has mounted, of what is there."""

@@ -638,4 +638,4 @@ async def test_who_manages_the_fabric_reaches_its_own_agents(mcp: Client) -> Non
     names = [entry["name"] for entry in (await mcp.result("tools/list"))["tools"]]
     assert {"hello_echo", "registry_catalogue", "durable_list_tasks"} <= set(names)
     listed = await mcp.result("tools/call", {"name": "durable_list_tasks", "arguments": {}})
-    assert listed["structuredContent"]["more"] is False
+    assert listed["structuredContent"] == {"result": []}

@@ -1,0 +1,114 @@
+"""The gate before every agent: may they, and how fast. Decided here and now, for all doors in the same way.
+
+Above: `modern`, `errands`. Below: policy and limits. What somebody may never do is not in their view at all; here it is
+decided what depends on arguments, on a person, and on how much was used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from fabric.gateway import rpc
+from fabric.gateway.rpc import Params, Refusal
+from fabric.gateway.view import Route, Verb
+from fabric.identity.identity import Identity
+from fabric.identity.oauth import challenge
+from fabric.limits.limiter import Limited, Limiter, Permit
+from fabric.limits.rules import read
+from fabric.limits.sharing import Sharing
+from fabric.policy.decisions import Standing
+from fabric.policy.keeper import PolicyKeeper
+from fabric.policy.model import Decision
+from fabric.settings import Settings
+from fabric_sdk import Fabric
+
+FORBIDDEN: Final = 4030
+"""JSON-RPC's error code for what the policy does not allow."""
+_VERBS: Final[dict[str, Verb]] = {
+    "tools/call": "call",
+    "resources/read": "read",
+    "prompts/get": "prompt",
+}
+
+
+class Gate:
+    """Lets calls through, or says why not."""
+
+    def __init__(self, fabric: Fabric, settings: Settings) -> None:
+        """Read policy and limits.
+
+        Raises:
+            ConfigurationError: one of them cannot be read.
+        """
+        self.policy = PolicyKeeper(settings.policy)
+        self.limiter = Limiter(read(settings.limits), time.monotonic(), time.time())
+        self._sharing = Sharing(self.limiter, fabric)
+        self.metadata_url: str | None = None
+        """Where a client that lacks a scope learns where to get it."""
+
+    async def run(self) -> None:
+        """Follow the policy's files, and even out the limits with other gateways, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.policy.run())
+            tasks.create_task(self._sharing.run())
+
+    def standing(self, identity: Identity) -> Standing:
+        """What the policy says of `identity`; the same for all who are alike."""
+        return self.policy.policy.standing(identity)
+
+    def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Permit:
+        """Leave for one call; the caller has to release it.
+
+        Raises:
+            Refusal: the policy does not allow it, or a limit is used up.
+            AskFirst: a person has to allow it.
+        """
+        if (verb := _VERBS.get(method)) is not None:
+            decision = self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments))
+            if decision.effect == "deny":
+                raise self._forbidden(decision)
+            if decision.effect == "ask":
+                raise AskFirst(decision)
+        return self.take(identity, named, route)
+
+    def decide(self, identity: Identity, verb: Verb, route: Route, arguments: Callable[[], Any]) -> Decision:
+        """What the policy says of this very call."""
+        policy = self.policy.policy
+        standing = policy.standing(identity)
+        return standing.decide(verb, route.agent, route.name, lambda: policy.facts(identity, arguments()))
+
+    def take(self, identity: Identity, named: str, route: Route) -> Permit:
+        """Leave, as far as limits go.
+
+        Raises:
+            Refusal: one is used up.
+        """
+        taken = self.limiter.take(identity.principal, route.agent, named, time.monotonic())
+        if isinstance(taken, Limited):
+            raise limited(taken)
+        return taken
+
+    def _forbidden(self, decision: Decision) -> Refusal:
+        if decision.needs_scopes:
+            said = challenge(metadata=self.metadata_url, error="insufficient_scope", scopes=decision.needs_scopes)
+            words = f"a token with the scope {' '.join(sorted(decision.needs_scopes))} is needed"
+            return Refusal(FORBIDDEN, words, status=403, headers=((b"www-authenticate", said),))
+        rule = f" (rule {decision.rule.name})" if decision.rule is not None else ""
+        return Refusal(FORBIDDEN, f"the policy does not allow this{rule}", status=403)
+
+
+class AskFirst(Exception):
+    """A person has to allow this call."""
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("a person has to allow this")
+        self.decision = decision
+
+
+def limited(by: Limited) -> Refusal:
+    """The refusal of a call that a limit stands against."""
+    error = by.error
+    return Refusal(error.code, str(error), data=error.data, status=429, headers=by.headers)
