@@ -52,10 +52,10 @@ def test_check_tells_every_mistake_or_how_many_rules(tmp_path: Path) -> None:
     assert fabric("policy", "check", "--json").json == {
         "policy": str(DEFAULT),
         "rules": [
+            "anonymous-may-manage-nothing",
             "admins",
             "agents-use-what-is-mounted",
             "anonymous-may-use-agents",
-            "anonymous-may-manage-nothing",
         ],
     }
 
