@@ -7,7 +7,23 @@ from __future__ import annotations
 
 import typer
 
-from fabric.cli import bench, call, dead, doctor, events, gateway, mounts, policy, ps, schedule, task, token, up, worker
+from fabric.cli import (
+    bench,
+    call,
+    dead,
+    doctor,
+    events,
+    gateway,
+    mcp,
+    mounts,
+    policy,
+    ps,
+    schedule,
+    task,
+    token,
+    up,
+    worker,
+)
 
 app = typer.Typer(
     name="fabric",
@@ -19,6 +35,7 @@ app = typer.Typer(
 app.command()(up.up)
 app.command()(worker.worker)
 app.command()(gateway.gateway)
+app.command()(mcp.mcp)
 app.command()(call.call)
 app.command()(ps.ps)
 app.command()(ps.tools)
