@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     max_concurrent: int = Field(1024, ge=1, description="how many requests are served at once, 1 or more")
     max_connections: int = Field(8192, ge=1, description="how many connections are open at once, 1 or more")
     limits: Path | None = Field(
-        None, description="the file of what each client, tool and agent may use; without one, generous limits hold"
+        None, description="the file of what each client, tool and agent may use; without one, none hold"
     )
     client_timeout: float = Field(
         30.0,

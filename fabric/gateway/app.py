@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from fabric.gateway import rpc
-from fabric.gateway.admission import Admission, Denied, Headers, read_headers
+from fabric.gateway.admission import Admission, Denied, Headers, is_json, read_headers, takes_json
 from fabric.gateway.announcing import Announcements
 from fabric.gateway.asking import Questions
 from fabric.gateway.catalogue import CatalogueKeeper
@@ -164,11 +164,10 @@ class Gateway:
 
     async def _body(self, receive: Receive, send: Send, headers: Headers) -> bytes | None:
         """The body of a POST, or None when it is refused."""
-        if headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower() != b"application/json":
+        if not is_json(headers.get(b"content-type", b"")):
             await _refuse(send, 415, "the body must be application/json")
             return None
-        accept = headers.get(b"accept", b"").lower()
-        if accept and b"json" not in accept and b"*/*" not in accept and b"application/*" not in accept:
+        if not takes_json(headers.get(b"accept", b"")):
             await _refuse(send, 406, "the client must accept application/json")
             return None
         try:

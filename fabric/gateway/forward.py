@@ -5,7 +5,7 @@ Above: `modern`, `legacy`. Below: `fabric_sdk`'s caller and the current `View`. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -16,7 +16,7 @@ from mcp.shared.inbound import NAME_BEARING_METHODS
 from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
 from fabric.gateway.view import Route, View
 from fabric_sdk import Fabric
-from fabric_sdk.contracts.asking import Asked
+from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import HandlerFailed
 from fabric_sdk.contracts.scope import Trace, scope_for
@@ -79,14 +79,14 @@ class Forwarder:
             own = {"type": ref.type, "uri": route.name}
         return route, with_member(encoded, "ref", own)
 
-    async def forward(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Body:
-        """Call the agent and return the MCP result, still encoded.
+    def forward(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Coroutine[Any, Any, Body]:
+        """Call the agent; gives the MCP result, still encoded.
 
         Raises:
             FabricError: see `patterns.call.Caller.call`.
         """
-        result = await self._fabric.caller.call(self._call(method, named, route, params, asker))
-        return self._shown(method, named, route, result)
+        answer = self._fabric.caller.call(self._call(method, named, route, params, asker))
+        return _renamed(route, answer) if method == "resources/read" and route.name != named else answer
 
     async def answer(
         self,
@@ -105,20 +105,21 @@ class Forwarder:
             FabricError: see `patterns.asking.follow_up`.
         """
         call = self._call(method, named, route, params, asker)
-        return self._shown(method, named, route, await follow_up(self._fabric.caller, call, asked, answers))
+        answer = follow_up(self._fabric.caller, call, asked, answers)
+        return await (_renamed(route, answer) if method == "resources/read" and route.name != named else answer)
 
     def _call(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Call:
         params = own_params(method, named, route, params)
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
         return Call(route.agent, method, Body(encoded=params), scope, safe=route.safe, on_frame=asker.on_frame)
 
-    def _shown(self, method: str, named: str, route: Route, result: Body) -> Body:
-        return _with_shown_uris(route, result) if method == "resources/read" and route.name != named else result
 
-
-def _with_shown_uris(route: Route, result: Body) -> Body:
+async def _renamed(route: Route, answer: Coroutine[Any, Any, Body]) -> Body:
     """The contents of a resource under the URIs that the client uses."""
     assert route.mount is not None
+    result = await answer
+    if ASKS in result.encoded():
+        return result
     try:
         value = result.members()
         for content in value.get("contents", ()):

@@ -44,7 +44,8 @@ class Gate:
             ConfigurationError: one of them cannot be read.
         """
         self.policy = PolicyKeeper(settings.policy)
-        self.limiter = Limiter(read(settings.limits), time.monotonic(), time.time())
+        self._limits = read(settings.limits)
+        self.limiter = Limiter(self._limits, time.monotonic(), time.time())
         self._sharing = Sharing(self.limiter, fabric)
         self.metadata_url: str | None = None
         """Where a client that lacks a scope learns where to get it."""
@@ -59,14 +60,14 @@ class Gate:
         """What the policy says of `identity`; the same for all who are alike."""
         return self.policy.policy.standing(identity)
 
-    def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Permit:
+    def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Permit | None:
         """Leave for one call; the caller has to release it.
 
         Raises:
             Refusal: the policy does not allow it, or a limit is used up.
             AskFirst: a person has to allow it.
         """
-        if (verb := _VERBS.get(method)) is not None:
+        if not route.open and (verb := _VERBS.get(method)) is not None:
             decision = self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments))
             if decision.effect == "deny":
                 raise self._forbidden(decision)
@@ -80,12 +81,14 @@ class Gate:
         standing = policy.standing(identity)
         return standing.decide(verb, route.agent, route.name, lambda: policy.facts(identity, arguments()))
 
-    def take(self, identity: Identity, named: str, route: Route) -> Permit:
-        """Leave, as far as limits go.
+    def take(self, identity: Identity, named: str, route: Route) -> Permit | None:
+        """Leave, as far as limits go; nothing where there are none.
 
         Raises:
             Refusal: one is used up.
         """
+        if not self._limits.rules:
+            return None
         taken = self.limiter.take(identity.principal, route.agent, named, time.monotonic())
         if isinstance(taken, Limited):
             raise limited(taken)

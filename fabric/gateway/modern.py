@@ -11,14 +11,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
 from msgspec import UNSET, UnsetType
 
 from fabric.gateway import listening, rpc, tasks
-from fabric.gateway.admission import Headers
+from fabric.gateway.admission import Headers, takes_events
 from fabric.gateway.asking import Questions
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.gate import Gate
@@ -43,6 +43,17 @@ log = logging.getLogger(__name__)
 
 Work = Callable[[Asker], Awaitable[Body]]
 """What answers a request, once it is known who asks."""
+
+
+class _Plan(NamedTuple):
+    """What is to be done for a request."""
+
+    do: Work
+    permit: Permit | None = None
+    """To be released, whatever comes of it."""
+    named: str | None = None
+    """What it is done with, as the client calls it, where that may ask something first."""
+
 
 VERSION: Final = "2026-07-28"
 _VERSION_JSON: Final = b'"2026-07-28"'
@@ -99,7 +110,7 @@ class Modern:
             request = rpc.request_id(call)
             params = self._check(call, headers)
             view = self._views.of(identity)
-            streams = b"text/event-stream" in headers.get(b"accept", b"").lower()
+            streams = takes_events(headers.get(b"accept", b""))
             if call.method == listening.METHOD:
                 await self._listening(request, params, identity, streams, receive, send)
                 return
@@ -108,7 +119,7 @@ class Modern:
                 return
             meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
-            do, permit = self._work(call, params, raw_headers, view, identity)
+            plan = self._work(call, params, raw_headers, view, identity)
         except Refusal as refusal:
             text = rpc.error(request, refusal.code, refusal.message, refusal.data)
             await respond(send, refusal.status, text, refusal.headers)
@@ -116,10 +127,10 @@ class Modern:
         exchange = Exchange(receive, send, self._patrol, may_stream=streams)
         asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange))
         try:
-            await self._answer(request, do, asker, exchange)
+            await self._answer(request, call.method, params, plan, asker, exchange)
         finally:
-            if permit is not None:
-                permit.release()
+            if plan.permit is not None:
+                plan.permit.release()
 
     # the ladder
 
@@ -188,7 +199,7 @@ class Modern:
         raw_headers: Iterable[tuple[bytes, bytes]],
         view: View,
         identity: Identity,
-    ) -> tuple[Work, Permit | None]:
+    ) -> _Plan:
         """What is to be done for a request that names something, and the leave to do it.
 
         Raises:
@@ -196,40 +207,44 @@ class Modern:
         """
         method = call.method
         if method in tasks.NAMED:
-            return partial(self._tasks.answer, method, params), None
+            return _Plan(partial(self._tasks.answer, method, params))
         encoded = bytes(cast("Any", call.params))
         if method == _COMPLETE:
             route, encoded = self._forwarder.completion(view, params, encoded)
             permit = self._gate.take(identity, method, route)
-            return partial(self._ask, method, route.name, route, encoded, params), permit
+            return _Plan(partial(self._forwarder.forward, method, route.name, route, encoded), permit)
         stated = _named(params, NAMED[method])
         named = None if stated is UNSET else stated
         if named == SEARCH and method == "tools/call" and SEARCH not in view.tools:
-            return partial(_search, view, params), None
+            return _Plan(partial(_search, view, params))
         route = self._forwarder.route(view, method, named)
         if route.schema is not None:
             self._check_param_headers(route.schema, params, raw_headers)
         permit = self._gate.pass_through(identity, method, str(named), route, params)
         if self._tasks.wanted(route, params):
-            return partial(self._tasks.start, str(named), route, encoded), permit
-        return partial(self._ask, method, str(named), route, encoded, params), permit
-
-    async def _ask(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
-        """Have an agent answer; perhaps it asks something first."""
+            return _Plan(partial(self._tasks.start, str(named), route, encoded), permit)
         if params.request_state is UNSET and params.input_responses is UNSET:
-            result = await self._forwarder.forward(method, named, route, encoded, asker)
-            if ASKS not in result.encoded():
-                return result
-            bound = _bound(method, named, params, asker)
+            do = partial(self._forwarder.forward, method, str(named), route, encoded)
         else:
-            bound = _bound(method, named, params, asker)
-            asked, answers = await self._questions.answered(params, bound)
-            result = await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
-        return await self._questions.asked(result, bound, rpc.value_of(cast("Meta", params.meta).capabilities))
+            do = partial(self._go_on, method, str(named), route, encoded, params)
+        return _Plan(do, permit, str(named))
 
-    async def _answer(self, request: bytes, do: Work, asker: Asker, exchange: Exchange) -> None:
+    async def _go_on(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
+        """Bring an agent the answers to what it asked."""
+        asked, answers = await self._questions.answered(params, _bound(method, named, params, asker))
+        return await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
+
+    async def _answer(
+        self, request: bytes, method: str, params: Params, plan: _Plan, asker: Asker, exchange: Exchange
+    ) -> None:
         try:
-            status, answer = 200, rpc.answer(request, (await do(asker)).encoded())
+            result = await plan.do(asker)
+            encoded = result.encoded()
+            if plan.named is not None and ASKS in encoded:
+                bound = _bound(method, plan.named, params, asker)
+                capabilities = rpc.value_of(cast("Meta", params.meta).capabilities)
+                encoded = (await self._questions.asked(result, bound, capabilities)).encoded()
+            status, answer = 200, rpc.answer(request, encoded)
         except Refusal as refusal:
             status = refusal.status
             answer = rpc.error(request, refusal.code, refusal.message, refusal.data)

@@ -54,6 +54,8 @@ class Route:
     """How the tool runs as a task."""
     mount: Mount | None = None
     """Under which names the client knows what the agent says."""
+    open: bool = False
+    """Whether the policy allows it whatever the arguments are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Mount:
 
 
 May = Callable[[Verb, str, str], bool]
-"""Whether whoever sees this may ever do so: what, of which agent, by its own name."""
+"""Whether whoever sees this may ever, or may always, do so: what, of which agent, by its own name."""
 
 
 def anything(verb: Verb, agent: str, name: str) -> bool:
@@ -108,10 +110,17 @@ def anything(verb: Verb, agent: str, name: str) -> bool:
 class View:
     """The catalogue as one kind of client sees it."""
 
-    def __init__(self, mounts: Iterable[Mount], *, may: May = anything, listing: Listing = "all") -> None:
+    def __init__(
+        self,
+        mounts: Iterable[Mount],
+        *,
+        may: May = anything,
+        always: May = anything,
+        listing: Listing = "all",
+    ) -> None:
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
-        self._may = may
+        self._may, self._always = may, always
         self._by_prefix: dict[str | None, Mount] = {}
         lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
         for mount in sorted(mounts, key=lambda each: (each.prefix is not None, each.prefix)):
@@ -153,7 +162,8 @@ class View:
             schema: Json = tool.get("inputSchema") or {}
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
-            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount)
+            free = self._always("call", agent, own)
+            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount, free)
             self.tools.setdefault(name, route)
             lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:

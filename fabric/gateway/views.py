@@ -33,6 +33,8 @@ class Views:
         self._mounts = Table(fabric.jetstream, ACCESS, ROWS, lambda _: self._changed())
         self._listeners: list[Callable[[], None]] = []
         self._root = root
+        self._last: tuple[Identity, View] | tuple[None, None] = (None, None)
+        """Whoever came last comes next, as a rule."""
         self._views: OrderedDict[_Key, View] = OrderedDict()
         catalogue.listen(self._changed)
         gate.policy.listen(lambda _: self._changed())
@@ -47,16 +49,21 @@ class Views:
 
     def _changed(self) -> None:
         self._views.clear()
+        self._last = (None, None)
         for tell in self._listeners:
             tell()
 
     def of(self, identity: Identity) -> View:
         """What `identity` sees now."""
+        last, view = self._last
+        if identity is last and view is not None:
+            return view
         key = (identity.agent, self._gate.standing(identity), identity.listing)
         if (view := self._views.get(key)) is None:
             view = self._views[key] = self._made(*key)
             while len(self._views) > _MOST:
                 self._views.popitem(last=False)
+        self._last = (identity, view)
         return view
 
     def _made(self, agent: str | None, standing: Standing, listing: Listing) -> View:
@@ -66,7 +73,7 @@ class Views:
         else:
             mounts = mounted([described[agent]], root=agent) if agent in described else []
             mounts += self._mounted_in(agent)
-        return View(mounts, may=standing.may, listing=listing)
+        return View(mounts, may=standing.may, always=standing.always, listing=listing)
 
     def _mounted_in(self, agent: str) -> list[Mount]:
         """What an agent has mounted, of what is there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from math import inf
 from typing import Final
 
 from fabric.identity.identity import ANONYMOUS, OPERATOR, Identity
@@ -18,6 +19,7 @@ from fabric.identity.oauth import Unauthenticated
 from fabric.settings import Settings
 from fabric_sdk.jetstream import JetStream
 
+_RECENT: Final = 1024
 _MOST_BYTES: Final = 8192
 """Longer than any token of use, and short enough to be hashed and read without a thought."""
 
@@ -28,7 +30,9 @@ class Authenticator:
     def __init__(self, jetstream: JetStream, settings: Settings) -> None:
         self._anonymous = ANONYMOUS if settings.anonymous else None
         self._operator = fingerprint(settings.token.get_secret_value().encode()) if settings.token else b""
-        self._keys = KnownKeys(jetstream)
+        self._recent: dict[bytes, Identity] = {}
+        """Tokens without an end that were sent lately: found by one look, until any key changes."""
+        self._keys = KnownKeys(jetstream, self._recent.clear)
         issuer = _issuer(settings)
         self._verifier = None if issuer is None else Verifier(issuer)
 
@@ -46,12 +50,18 @@ class Authenticator:
 
     def known(self, token: bytes) -> Identity | None:
         """Who sent this token, if that can be told at once; else `identify` tells, or says why not."""
+        if (recent := self._recent.get(token)) is not None:
+            return recent
         if not token:
             return self._anonymous
         if len(token) > _MOST_BYTES:
             return None
         identity = self._remembered(token, fingerprint(token))
-        return identity if identity is not None and identity.expires > time.time() else None
+        if identity is None or identity.expires <= time.time():
+            return None
+        if identity.expires == inf and len(self._recent) < _RECENT:
+            self._recent[token] = identity
+        return identity
 
     async def identify(self, token: bytes) -> Identity:
         """Who sent this token. Needs `run`.

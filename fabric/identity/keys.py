@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import inf
 from typing import Annotated, Any, Final, NamedTuple
@@ -197,7 +197,8 @@ class _Held(NamedTuple):
 class KnownKeys:
     """The keys as a gateway knows them: a table that it follows."""
 
-    def __init__(self, jetstream: JetStream) -> None:
+    def __init__(self, jetstream: JetStream, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
         self._table = Table(jetstream, ACCESS, _ROWS, self._changed)
         self._held: dict[bytes, _Held] = {}
 
@@ -216,6 +217,7 @@ class KnownKeys:
         return held.identity if held and hmac.compare_digest(held.digest, digest) else None
 
     def _changed(self, key_id: str) -> None:
+        self._on_change()
         self._held.pop(key_id.encode(), None)  # what replaces a row and is none revokes it
         if (row := self._table.get(key_id)) is not None and (key := _checked(key_id, Body(row.value))) is not None:
             self._held[key_id.encode()] = _Held(bytes.fromhex(key.hash), key.identity)

@@ -82,6 +82,11 @@ class Standing:
         outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
         return outlook.possible
 
+    def always(self, verb: Verb, agent: str, name: str) -> bool:
+        """Whether an act is allowed with any arguments."""
+        outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
+        return outlook.settled is not None and outlook.settled.effect == "allow"
+
     def _look(self, verb: Verb, agent: str, name: str) -> _Outlook:
         outlook = self._outlook(verb, agent, name)
         if len(name) <= _NAME:

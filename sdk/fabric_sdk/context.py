@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -22,6 +22,7 @@ from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.errors import CapabilityMissing, ConfigurationError, from_wire
 from fabric_sdk.contracts.scope import Scope, Trace
 
+_NO_PARAMS: Final[Mapping[str, Any]] = {}
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C")
@@ -124,7 +125,7 @@ class Context:
         """The attempt at a task that this is, or `None` in a call."""
         self.owner: Any = None
         """What its worker knows of this call."""
-        self.params: Mapping[str, Any] = {}
+        self.params = _NO_PARAMS
         """The request's own, once it is open."""
         self.reply = reply
         """Where what is said ahead of the answer goes."""

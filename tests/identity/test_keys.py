@@ -29,7 +29,7 @@ from fabric_sdk.contracts.subjects import checked_agent_name
 async def gateway(nats: PrivateNats) -> AsyncGenerator[KnownKeys]:
     """The keys as one more gateway knows them, with a connection of its own."""
     async with Fabric.connect(nats.url) as fabric:
-        keys = KnownKeys(fabric.jetstream)
+        keys = KnownKeys(fabric.jetstream, lambda: None)
         running = asyncio.create_task(keys.run())
         try:
             await asyncio.wait_for(keys.ready.wait(), 10)

@@ -23,8 +23,8 @@ def test_the_sample_is_read_and_shows_everything_that_there_is() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    (own,) = rules.read().rules
-    assert f"every client {own.concurrency} calls at once" in WORDS
+    assert rules.read().rules == ()
+    assert "the file that comes with the fabric holds: no limit, lock-out on" in WORDS
     assert f"Every {sharing.INTERVAL} seconds" in WORDS
     assert f"{limiter.MOST_BUCKETS:,} at most" in WORDS
     assert f"It tells of {spending.MOST_TOLD} changed buckets" in WORDS
