@@ -178,7 +178,7 @@ def _show(record: Record) -> None:
             ("started", full(record.queued)),
             ("changed", full(record.changed)),
             ("expires", full(record.expires)),
-            ("tries", record.attempt),
+            ("tries", record.tries),
             ("worker", record.instance),
             ("principal", record.principal),
             ("progress", brief_json(record.progress)),

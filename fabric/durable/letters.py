@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fabric_sdk import Fabric
-from fabric_sdk.contracts.errors import InvalidParams
+from fabric_sdk.contracts.errors import InvalidParams, UnreadableRecord
 from fabric_sdk.patterns.dead import DeadLetter, Which
 
 _NAMED: Final = 1000
@@ -24,7 +24,7 @@ class Handled:
 
     done: int = 0
     passed_over: int = 0
-    """Somebody else was quicker, or the task is not dead any more."""
+    """Somebody else was quicker, the task is not dead any more, or what is on record of it cannot be read."""
     ids: list[str] = field(default_factory=list[str])
     """Of the tasks whose letters are done with: the first thousand."""
 
@@ -73,7 +73,11 @@ async def purge(fabric: Fabric, letters: AsyncIterable[DeadLetter]) -> Handled:
 async def _handled(letters: AsyncIterable[DeadLetter], handle: Callable[[DeadLetter], Awaitable[bool]]) -> Handled:
     handled = Handled()
     async for letter in letters:
-        if not await handle(letter):
+        try:
+            done = await handle(letter)
+        except UnreadableRecord:  # nobody knows whether it is to be tried: its letter stays
+            done = False
+        if not done:
             handled.passed_over += 1
             continue
         handled.done += 1

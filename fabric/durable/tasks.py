@@ -15,15 +15,15 @@ from typing import Any, Final
 
 from fabric_sdk import Fabric, Record, Task
 from fabric_sdk.contracts import subjects
-from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import UnknownTask
+from fabric_sdk.contracts.envelope import Message
+from fabric_sdk.contracts.errors import UnknownTask, UnreadableRecord
 from fabric_sdk.contracts.streams import LATER, RECORDS, TASKS, Stream
 from fabric_sdk.contracts.task import State
 from fabric_sdk.jetstream import JetStream, Reader
 
 _SILENCE: Final = 3.0
 """Seconds after which no more records are waited for: the last ones may have ended their time meanwhile."""
-_BRIEFLY: Final = ("id", "agent", "tool", "state", "priority", "queued", "changed", "attempt", "expires", "principal")
+_BRIEFLY: Final = ("id", "agent", "tool", "state", "priority", "queued", "changed", "expires", "principal")
 
 
 async def located(fabric: Fabric, task_id: str) -> Task:
@@ -65,7 +65,7 @@ async def listed(fabric: Fabric, *, agent: str = "*", state: State | None = None
                 del found[next(iter(found))]
     if state in (None, "queued", "expired"):
         for task_id, owner in islice(waiting.items(), limit):
-            with suppress(UnknownTask):  # it ended meanwhile, and was not to be kept
+            with suppress(UnknownTask, UnreadableRecord):  # it ended meanwhile, and was not to be kept
                 record = await fabric.tasks.read(owner, task_id)
                 if state in (None, record.state):
                     found[task_id] = record
@@ -75,7 +75,7 @@ async def listed(fabric: Fabric, *, agent: str = "*", state: State | None = None
 def summary(record: Record) -> dict[str, Any]:
     """What most want to know of a task: nothing of it is large."""
     last = record.errors[-1].get("error") if record.errors else None
-    return {name: getattr(record, name) for name in _BRIEFLY} | {"error": last}
+    return {name: getattr(record, name) for name in _BRIEFLY} | {"attempt": record.tries, "error": last}
 
 
 def everything(record: Record) -> dict[str, Any]:
@@ -111,7 +111,7 @@ async def _recorded(jetstream: JetStream, agent: str) -> AsyncGenerator[Record]:
             while reader.seen < left:
                 async with asyncio.timeout(_SILENCE):
                     delivery = await anext(reader)
-                if (record := _record_of(delivery.message.body)) is not None:
+                if (record := _record_of(delivery.message)) is not None:
                     yield record
                 if not delivery.pending:
                     return
@@ -119,15 +119,13 @@ async def _recorded(jetstream: JetStream, agent: str) -> AsyncGenerator[Record]:
         await reader.close()
 
 
-def _record_of(body: Body) -> Record | None:
-    """The record in a stored body, unless it is none of ours: one that is odd must not hide the others."""
+def _record_of(message: Message) -> Record | None:
+    """The record in a stored message, unless it is none of ours: one that is odd must not hide the others."""
     try:
-        record = Record.of(body)
-        record.queued, record.changed = float(record.queued), float(record.changed)
-        record.errors = [dict(each) for each in record.errors]
-        record.state = "expired" if record.overdue(time.time()) else record.state
-    except (ValueError, TypeError):
+        record = Record.of(message.subject, message.body)
+    except UnreadableRecord:
         return None
+    record.state = "expired" if record.overdue(time.time()) else record.state
     return record
 
 

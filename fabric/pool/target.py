@@ -47,7 +47,7 @@ def load(target: str, *, name: str | None = None) -> Servable:
 
         return HostedServer(found, name=name)
     raise ConfigurationError(
-        f"{target} is a {type(found).__name__}, which cannot be served",
+        f"{target} is of type {type(found).__name__}, which cannot be served",
         fix="name a fabric_sdk.Agent, or a server object of the mcp SDK or of fastmcp",
     )
 

@@ -34,6 +34,7 @@ from fabric_sdk.contracts.errors import (
     UnknownMethod,
     UnknownName,
     UnknownTask,
+    UnreadableRecord,
     WorkerLost,
 )
 from fabric_sdk.contracts.event import Event
@@ -90,5 +91,6 @@ __all__ = [
     "UnknownMethod",
     "UnknownName",
     "UnknownTask",
+    "UnreadableRecord",
     "WorkerLost",
 ]

@@ -9,17 +9,20 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, overload
 
-from fabric_sdk.authoring.prompt import Prompt
+from typing_extensions import Unpack
+
+from fabric_sdk.authoring.prompt import Prompt, PromptOptions
 from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.authoring.resource import Resource
 from fabric_sdk.authoring.signature import Function
 from fabric_sdk.authoring.streaming import RUN, Streaming
-from fabric_sdk.authoring.tool import Tool
+from fabric_sdk.authoring.tool import Tool, ToolOptions
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.options import check_options
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.contracts.task import Policy, Priority
 from fabric_sdk.patterns.stream import Stream
@@ -81,24 +84,15 @@ class Agent:
     @overload
     def tool(self, function: F, /) -> F: ...
     @overload
-    def tool(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        title: str | None = None,
-        description: str | None = None,
-        annotations: dict[str, Any] | None = None,
-        meta: dict[str, Any] | None = None,
-        task: Policy | None = None,
-    ) -> Callable[[F], F]: ...
-    def tool(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+    def tool(self, /, **options: Unpack[ToolOptions]) -> Callable[[F], F]: ...
+    def tool(self, function: F | None = None, /, **options: Unpack[ToolOptions]) -> F | Callable[[F], F]:
         """Offer a function as a tool: `@agent.tool` or `@agent.tool(annotations={"readOnlyHint": True})`.
 
         Types become JSON Schema, the docstring the description. `annotations` are MCP's `ToolAnnotations`: a tool
         with `readOnlyHint` or `idempotentHint` is called again by itself when a worker is lost. `task` says how it is
         tried and retried where it runs as a task.
         """
+        check_options("Agent.tool", options, ToolOptions)
 
         def offer(function: F) -> F:
             tool = Tool(function, **options)
@@ -131,11 +125,10 @@ class Agent:
     @overload
     def prompt(self, function: F, /) -> F: ...
     @overload
-    def prompt(
-        self, /, *, name: str | None = None, title: str | None = None, description: str | None = None
-    ) -> Callable[[F], F]: ...
-    def prompt(self, function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+    def prompt(self, /, **options: Unpack[PromptOptions]) -> Callable[[F], F]: ...
+    def prompt(self, function: F | None = None, /, **options: Unpack[PromptOptions]) -> F | Callable[[F], F]:
         """Offer a function as a prompt: `@agent.prompt` or `@agent.prompt(title="…")`."""
+        check_options("Agent.prompt", options, PromptOptions)
 
         def offer(function: F) -> F:
             prompt = Prompt(function, **options)

@@ -28,6 +28,8 @@ from fabric_sdk.routing.asking import park, questions
 _NOT_NOW_SECONDS: Final = 1.0
 """Between two attempts to write where there is no room, or no broker."""
 _MOST_ERRORS: Final = 10
+_MOST_PROGRESS: Final = 4096
+"""Bytes of the progress that is kept: less than the room that is left for how a task ends."""
 _FEW_WORDS: Final = 200
 """Characters of the last error, where there is no room for all."""
 
@@ -83,7 +85,7 @@ class Attempt:
         before, self.record.saved = self.record.saved, [_jsonable(state)]
         try:
             await self._keep()
-        except errors.MessageTooLarge:
+        except errors.FabricError:
             self.record.saved = before
             raise
 
@@ -97,7 +99,7 @@ class Attempt:
         self.record.steps[step] = _jsonable(value)
         try:
             await self._keep()
-        except errors.MessageTooLarge:
+        except errors.FabricError:
             del self.record.steps[step]
             raise
         return value
@@ -105,11 +107,17 @@ class Attempt:
     async def emit(self, reply: str, kind: str, frame: dict[str, Any]) -> None:
         """Tell whoever watches of progress or a log entry; progress is also kept, once a second."""
         self.heard = time.monotonic()
-        if kind == "progress":
+        try:
+            encoded = orjson.dumps(frame)
+        except TypeError as unfit:  # it is not worth the work that it tells of
+            log.warning("a %s frame of task %s has no JSON form and was dropped: %s", kind, self.id, unfit)
+            return
+        if kind == "progress" and len(encoded) <= _MOST_PROGRESS:
             self.record.progress = frame
             self.unwritten = True
         try:
-            await self._jetstream.transport.publish(Message(reply, Body(frame), headers={Header.FRAME: kind}))
+            message = Message(reply, Body(encoded=encoded), headers={Header.FRAME: kind})
+            await self._jetstream.transport.publish(message)
         except errors.TransportUnavailable:
             return  # the work goes on without
 
@@ -123,7 +131,11 @@ class Attempt:
     async def _keep(self) -> None:
         """Write down what the handler wants kept, and leave room for how its task ends."""
         most = largest_params(self._jetstream.transport.max_message)
-        if (size := len(self.record.body().encoded())) > most:
+        try:
+            size = len(self.record.body().encoded())  # with all that is around it, since JSON is so deep and no deeper
+        except TypeError as unfit:
+            raise _unkept(unfit) from unfit
+        if size > most:
             raise errors.MessageTooLarge(f"the task would keep {size} bytes, and there is room for {most}")
         # To its end, though the handler may be ended meanwhile: a write that is cut off would look like another's.
         await asyncio.shield(self.write())
@@ -178,7 +190,7 @@ class Attempt:
 
     def failed(self, failure: str, code: int) -> None:
         """Note how this attempt ended."""
-        told = {"attempt": self.attempt, "error": failure, "code": code}
+        told = {"attempt": self.record.before + self.attempt, "error": failure, "code": code}
         told |= {"instance": self.record.instance, "at": time.time()}
         if trace := self.delivery.message.header(Header.TRACEPARENT):
             told["trace"] = trace
@@ -205,7 +217,7 @@ class Attempt:
         found = await self._jetstream.last(RECORDS, self._subject)
         if found is None:
             return 0
-        record, mine = Record.of(found.body), self.record
+        record, mine = Record.of(found.subject, found.body), self.record
         same = (record.instance, record.changed, record.state) == (mine.instance, mine.changed, mine.state)
         return found.sequence if same else 0
 
@@ -228,8 +240,13 @@ async def until_stored(store: Callable[[], Awaitable[T]]) -> T:
 def _jsonable(value: Any) -> Any:
     try:
         return to_jsonable_python(value)
-    except ValueError as unfit:  # another attempt would do the step once more, and end here again
-        raise errors.UnencodableResult(f"only JSON values can be kept with a task: {unfit}") from unfit
+    except ValueError as unfit:
+        raise _unkept(unfit) from unfit
+
+
+def _unkept(unfit: Exception) -> errors.UnencodableResult:
+    """Another attempt would do the step once more, and end here again."""
+    return errors.UnencodableResult(f"only JSON values can be kept with a task: {unfit}")
 
 
 def _superseded(cause: BaseException) -> int:

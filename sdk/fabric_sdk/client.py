@@ -15,6 +15,7 @@ from typing_extensions import Unpack
 
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.event import Event
+from fabric_sdk.contracts.options import check_options
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.handle import Task
 from fabric_sdk.jetstream import JetStream
@@ -101,7 +102,7 @@ class Fabric:
             subject: what it happened to.
 
         Raises:
-            InvalidParams: the topic is none, or the data does not fit the topic's schema.
+            InvalidParams: the topic is none, or the data is no JSON value or does not fit the topic's schema.
             QueueFull: the stream takes no more; try again later.
             TransportUnavailable: the broker did not answer; with the same `id` it may be published again.
         """
@@ -124,6 +125,7 @@ class Fabric:
         Raises:
             InvalidParams: a topic, an expression or a time is none.
         """
+        check_options("Fabric.subscribe", how, Wanted)
         wanted = interest(topics, **how)
         return self.events.subscribe(wanted, group) if group else self.events.read(wanted)
 
@@ -140,6 +142,7 @@ class Fabric:
         Raises:
             InvalidParams: a topic, an expression or a time is none.
         """
+        check_options("Fabric.replay", how, Wanted)
         how.setdefault("start", "all")
         return self.events.replay(interest(topics, **how), until)
 

@@ -26,10 +26,11 @@ from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Effects, Scope, Trace, current_asker, current_effects, current_scope
 from fabric_sdk.contracts.streams import RECORDS, TASKS
-from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.subjects import Header, number
 from fabric_sdk.contracts.task import Policy, Priority, Record, largest_params
 from fabric_sdk.jetstream import Claims, Delivery
-from fabric_sdk.patterns.task import number, record_of
+from fabric_sdk.patterns.leftover import drop_leftover
+from fabric_sdk.patterns.task import record_of
 from fabric_sdk.pipeline import Handler, Request
 from fabric_sdk.routing.asking import unpark
 from fabric_sdk.routing.tasks import Given, after_failure, judge
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS: Final = 5.0
 """After which a task that could not be settled is given to somebody again."""
+_LOOKS: Final = 20
+"""At a record that somebody else writes each time before this worker does."""
 _MOST_BYTES: Final = 4096
 """Of the words in which an attempt failed, as JSON has them."""
 _CLAIM_SECONDS: Final = 3600.0
@@ -143,19 +146,25 @@ class Doer:
         # Another message may bring a task with a key, and whoever looks at one that expires may write its end.
         contested = Header.KEY in headers or given.expires is not None
         found, written = None, 0
-        while True:
+        for _ in range(_LOOKS):
+            unreadable = None
             if not fresh:
                 kept = await self._jetstream.last(RECORDS, subjects.record(self._agent, each.id))
-                found, written = (Record.of(kept.body), kept.sequence) if kept else (None, 0)
-            verdict = judge(found, given, policy, time.time())
+                found, written = None, kept.sequence if kept else 0
+                try:
+                    found = Record.of(kept.subject, kept.body) if kept else None
+                except errors.UnreadableRecord as foreign:  # perhaps it was done: a person decides, by its letter
+                    unreadable = foreign
+            verdict = "bury" if unreadable else judge(found, given, policy, time.time())
             if verdict == "look":
                 assert found is not None
                 verdict = "drop" if await self._jetstream.at(TASKS, found.origin) else "run"
             if verdict == "leave":
                 return None
             if verdict == "drop":
-                over = found is not None and found.ended and found.state != "dead"  # the dead may be redriven
-                await (self._let_go(delivery) if over else delivery.ack())
+                settled, claim = (TASKS, delivery.sequence), headers.get(Header.CLAIM)
+                await drop_leftover(self._jetstream, self._agent, each.id, claim, settled=settled)
+                await delivery.ack()
                 return None
             attempt = Attempt(self._jetstream, delivery, found or record, policy)
             attempt.written = written
@@ -167,7 +176,11 @@ class Doer:
                     return None
                 self._enter(attempt, given)
                 if verdict == "bury":
-                    await self._bury(attempt)
+                    if unreadable is not None:
+                        attempt.failed(_sendable(str(unreadable)), unreadable.code)
+                    else:
+                        attempt.record.attempt -= 1  # the one that there is not to be
+                    await self._bury(attempt, unreadable)
                     return None
                 if not alone or contested or written:
                     await attempt.write()
@@ -175,6 +188,7 @@ class Doer:
                 alone = fresh = False  # somebody was quicker: look again
                 continue
             return attempt
+        raise errors.FabricError(f"its record changes all the time; it was looked at {_LOOKS} times")
 
     def _enter(self, attempt: Attempt, given: Given) -> None:
         """Make the record this attempt's own."""
@@ -225,26 +239,30 @@ class Doer:
         each.context = context
         try:
             request = Request("tools/call", await self._params(message))
-            return (await self._handler(context, request)).encoded()
+            result = await self._handler(context, request)
         except asyncio.CancelledError:
             return each.ended or errors.HandlerFailed("the handler cancelled itself")
         except (_Parking, BaseExceptionGroup) as several:
             parking = next(iter(_parkings(several)), None)
             if parking is None:
-                log.exception("task %s failed", attempt.id)
-                return errors.HandlerFailed(f"{type(several).__name__}: {several}")
-            return parking.asked.result().encoded()
-        except (TypeError, ValueError) as unfit:
-            return errors.UnencodableResult(str(unfit))
+                return errors.HandlerRaised.of(several)
+            result = parking.asked.result()
         except errors.FabricError as failure:
             return failure
-        except GeneratorExit:
-            raise  # the loop is gone
         except BaseException as failure:  # whatever it is, it ends this attempt and nothing else
-            log.exception("task %s failed", attempt.id)
-            return errors.HandlerFailed(f"{type(failure).__name__}: {failure}")
+            if isinstance(failure, GeneratorExit) and _is_closed(each.task):
+                raise
+            return errors.HandlerRaised.of(failure)
         finally:
             each.context = None  # nothing is to be ended from outside any more
+        try:
+            return result.encoded()
+        except errors.FabricError as failure:
+            return failure
+        except (TypeError, ValueError) as unfit:
+            unencodable = errors.UnencodableResult(f"the result has no JSON form: {unfit}")
+            unencodable.__cause__ = unfit
+            return unencodable
 
     async def _params(self, message: Message) -> Body:
         """What the handler is asked: in the message, or too large for it and in a claim beside it."""
@@ -295,16 +313,25 @@ class Doer:
         attempt.failed(_sendable(str(failure)), failure.code)
         wait = after_failure(failure, attempt.attempt, attempt.policy)
         if wait is None:
-            await self._bury(attempt)
+            await self._bury(attempt, failure)
             return
+        about = (attempt.attempt, attempt.policy.attempts, attempt.record.tool, self._agent, attempt.id)
+        log.warning(
+            "attempt %d of %d at %s of %s failed, task %s is tried again in %g s",
+            *about,
+            wait,
+            exc_info=_raised(failure),
+        )
         attempt.record.state = "queued"
         await attempt.write()
         await attempt.delivery.nak(wait)
 
-    async def _bury(self, attempt: Attempt) -> None:
+    async def _bury(self, attempt: Attempt, failure: errors.FabricError | None = None) -> None:
         await attempt.bury()
-        last = attempt.record.errors[-1]["error"] if attempt.record.errors else ""
-        log.warning("task %s of %s is dead: %s", attempt.id, self._agent, last)
+        record = attempt.record
+        last = record.errors[-1]["error"] if record.errors else ""
+        about = (record.tool, self._agent, attempt.id, last)
+        log.error("%s of %s failed for good, task %s is dead: %s", *about, exc_info=failure and _raised(failure))
         await attempt.delivery.terminate(last)
 
     async def _return(self, attempt: Attempt) -> None:
@@ -320,7 +347,7 @@ class Doer:
             subject = subjects.record(self._agent, each.id)
             kept = await self._jetstream.last(RECORDS, subject)
             message = each.delivery.message
-            record = Record.of(kept.body) if kept else record_of(message.headers, message.body)
+            record = Record.of(kept.subject, kept.body) if kept else record_of(message.headers, message.body)
             verdict = judge(record if kept else None, _given(each.delivery), self._policy(record.tool), time.time())
             if verdict == "leave":
                 return
@@ -339,6 +366,7 @@ class Doer:
 def _begin_anew(record: Record, origin: int) -> None:
     """Count from the start again, where another message than before brings this task: redriven, or answered."""
     if record.ended or record.origin != origin:
+        record.before += record.attempt
         record.state, record.returned, record.attempt = "queued", 0, 0
 
 
@@ -346,6 +374,19 @@ def _given(delivery: Delivery) -> Given:
     headers = delivery.message.headers or {}
     expires, answered = number(headers.get(Header.EXPIRES)), int(number(headers.get(Header.ROUND)) or 0)
     return Given(delivery.sequence, delivery.attempt, Header.REDRIVE in headers, expires, answered)
+
+
+def _raised(failure: errors.FabricError) -> BaseException:
+    """What the handler raised, with its traceback."""
+    return failure.__cause__ or failure if isinstance(failure, errors.HandlerRaised) else failure
+
+
+def _is_closed(task: asyncio.Task[None] | None) -> bool:
+    """Whether a coroutine of this task ends since its loop is gone, and nobody can be told."""
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:
+        return True
 
 
 def _sendable(text: str) -> str:

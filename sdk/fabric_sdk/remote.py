@@ -19,9 +19,10 @@ from typing_extensions import Unpack
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import CAPABILITIES, NEEDED, Asked
 from fabric_sdk.contracts.description import Description
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import Body, stated
+from fabric_sdk.contracts.options import check_options
 from fabric_sdk.contracts.scope import current_asker, scope_for
-from fabric_sdk.contracts.task import DEFAULT_KEEP, Priority
+from fabric_sdk.contracts.task import DEFAULT_KEEP, LONGEST_KEPT, Priority
 from fabric_sdk.handle import OnProgress, Task, progress_to
 from fabric_sdk.patterns.asking import follow_up
 from fabric_sdk.patterns.broadcast import Answer, broadcast
@@ -136,27 +137,34 @@ class AgentClient:
             how: see `How`.
 
         Raises:
-            InvalidParams: a name, a key or a time is not usable.
+            InvalidParams: a key or a time is not usable, the arguments have no JSON form, or the key names a task of
+                another tool.
             QueueFull: the queue takes no more; try again later.
             TransportUnavailable: the broker did not answer, and whether it has the task is unknown; started again with
                 the same key, it is the same task.
         """
+        check_options("AgentClient.start", how, How)
         start = self.plan(tool, arguments, **how)
         fresh = await self._tasks.start(start)
         return Task(self._tasks, self.name, start.id, joined=not fresh)
 
     def plan(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Start:
-        """What `start` would start; for `Fabric.start_all`."""
+        """What `start` would start; for `Fabric.start_all`.
+
+        Raises:
+            InvalidParams: a key or a time is not usable, or the arguments have no JSON form.
+        """
+        check_options("AgentClient.plan", how, How)
         now = time.time()
         key, expires = how.get("key"), how.get("expires")
         return Start(
             agent=self.name,
-            params=Body({"name": tool, "arguments": arguments or {}}),
+            params=stated("what the task is given", {"name": tool, "arguments": arguments or {}}),
             scope=scope_for(DEFAULT_TIMEOUT),
             key=None if key is None else _checked_key(key),
             priority=how.get("priority", "normal"),
             at=_moment(how, now),
-            expires=None if expires is None else now + expires,
+            expires=None if expires is None else now + _ahead("expires", expires),
             keep=how.get("keep", DEFAULT_KEEP),
         )
 
@@ -279,12 +287,19 @@ def _moment(how: How, now: float) -> float | None:
     if delay is not None and at is not None:
         raise errors.InvalidParams("a task has a delay or a time, not both")
     if delay is not None:
-        return now + delay
+        return now + _ahead("delay", delay)
     if isinstance(at, datetime):
         if at.tzinfo is None:
             raise errors.InvalidParams("a time needs its zone: datetime.now(UTC), or .astimezone()")
-        return at.timestamp()
-    return at
+        at = at.timestamp()
+    return None if at is None else now + _ahead("at", at - now) if at > now else at
+
+
+def _ahead(name: str, seconds: float) -> float:
+    """`seconds`, if what they say of a task may lie so far ahead."""
+    if not 0 <= seconds <= LONGEST_KEPT:
+        raise errors.InvalidParams(f"{name} is 0 to {LONGEST_KEPT} seconds from now, not {seconds:g}")
+    return seconds
 
 
 def _checked_key(key: str) -> str:

@@ -150,9 +150,10 @@ class TaskTaker:
         """End what its record says was cancelled; of a task that goes on, anybody might say so."""
         try:
             kept = await self._jetstream.last(RECORDS, subjects.record(self._agent, task_id))
+            cancelled = kept is not None and Record.of(kept.subject, kept.body).state == "cancelled"
         except errors.FabricError:
             return  # whoever has it in hand learns it at the next write
-        if kept is None or Record.of(kept.body).state != "cancelled":
+        if not cancelled:
             return
         for each in [each for each in self._in_hand() if each.id == task_id]:
             if each in self._running:
@@ -285,9 +286,9 @@ class TaskTaker:
         if attempt is None or each.context is None:
             return
         if attempt.deadline <= time.time():
-            each.end(errors.DeadlineExceeded(f"the attempt took longer than {attempt.policy.timeout:g} s"))
+            each.end(errors.DeadlineExceeded(f"timeout: the attempt took longer than {attempt.policy.timeout:g} s"))
         elif attempt.policy.silence is not None and now - attempt.heard > attempt.policy.silence:
-            each.end(errors.DeadlineExceeded(f"the attempt was silent for {attempt.policy.silence:g} s"))
+            each.end(errors.DeadlineExceeded(f"timeout: the attempt was silent for {attempt.policy.silence:g} s"))
 
     async def _write_progress(self, each: InHand, attempt: Attempt) -> None:
         try:

@@ -6,6 +6,7 @@ Proves: EV-1, EV-2, EV-5.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -238,3 +239,24 @@ def test_what_cannot_react_is_refused_where_it_is_written() -> None:
     agent.on("a")(fine)
     with pytest.raises(ConfigurationError, match="already"):
         agent.on("b")(fine)
+
+
+@pytest.mark.parametrize("kind", ["JSONDecodeError", "TypeError"])
+async def test_what_a_reaction_raises_is_tried_again_and_told_by_its_kind(
+    keeping: PrivateNats, fabric: Fabric, word: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, tried = Agent(word), Counter[str]()
+
+    @agent.on(f"{word}.a", task=HASTY)
+    async def react(event: Event) -> None:
+        tried[kind] += 1
+        if kind == "TypeError":
+            raise TypeError("not so")
+        json.loads(event.data)
+
+    async with serving(keeping.url, agent):
+        await fabric.publish(f"{word}.a", "{")
+        (letter,) = await dead_letters(fabric, agent.name)
+    assert tried[kind] == HASTY.attempts
+    assert {each["error"].partition(":")[0] for each in letter.errors} == {kind}
+    assert "in react" in caplog.text, "with its traceback"

@@ -12,6 +12,8 @@ from support.nats_server import PrivateNats
 from support.waiting import eventually
 
 from fabric_sdk import Fabric
+from fabric_sdk.contracts import subjects
+from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import InvalidParams
 from fabric_sdk.contracts.streams import EVENTS, Stream
 from fabric_sdk.jetstream import StoredMessage
@@ -38,7 +40,7 @@ async def test_an_event_that_does_not_fit_is_refused_and_not_stored(fabric: Fabr
         ({}, "name"),
         ({"name": "x", "address": 5}, "address"),
         ([], "the whole"),
-        ({"name": datetime.now(UTC), "address": float("nan")}, "address"),
+        ({"name": datetime.now(UTC), "address": datetime.now(UTC)}, "address"),
     ]
     for misfit, place in misfits:
         with pytest.raises(InvalidParams, match=f"{topic}/1: .*{place}"):
@@ -215,3 +217,31 @@ async def test_a_publisher_learns_what_was_registered_while_it_was_away(breakabl
             await away.publish("a", {"name": 1})
         async with away.replay("a") as events:
             assert await data(events, 1) == [{"name": 1}]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'"x"',
+        b'{"schema": {}}',
+        b'{"schema": {"type": "nope"}, "version": 2}',
+        b'{"schema": {"$ref": "http://127.0.0.1:1/x"}, "version": 2}',
+        b'{"schema": {}, "version": 1e400}',
+    ],
+    ids=lambda odd: odd.decode(errors="replace"),
+)
+async def test_what_is_no_schema_stands_before_none(fabric: Fabric, word: str, odd: bytes) -> None:
+    topic, bare = f"{word}.a", f"{word}.b"
+    schema = await fabric.schemas.register(topic, person())
+    for each in (topic, bare):
+        await fabric.jetstream.store(subjects.schema(each), Body(encoded=odd))
+    assert (await fabric.publish(topic, {"name": "x"})).schema == schema.uri
+    with pytest.raises(InvalidParams, match=f"{topic}/1"):
+        await fabric.publish(topic, {"name": 1})
+    assert (await fabric.publish(bare, {"name": 1})).schema is None
+    assert await fabric.schemas.list(f"{word}.>") == [schema]
+    second = await fabric.schemas.register(topic, person(age={"type": "integer"}), "none")
+    assert (second.version, await fabric.schemas.latest(topic)) == (2, second)

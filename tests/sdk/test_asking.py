@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.task import Parked, Policy, Record
@@ -54,7 +55,7 @@ def test_what_is_parked_is_the_call_without_earlier_answers() -> None:
     assert waits["params"] == {"name": "tool", "arguments": {"n": 1}, "_meta": {}}
     assert waits["requests"] == {"1.a": {"method": "x"}, "1.b.c": {"method": "y"}}
     assert parked({**ASKED, "requestState": "new"})[1]["params"]["requestState"] == "new"
-    assert Record.of(record.body()) == record
+    assert Record.of(subjects.record("agent", "id"), record.body()) == record
 
 
 def test_a_key_names_one_question_for_the_task_s_life() -> None:

@@ -16,7 +16,7 @@ from support.waiting import Ear, eventually
 
 from fabric_sdk import Agent, Fabric
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
-from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.contracts.errors import InvalidParams, TransportUnavailable
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Worker
@@ -497,3 +497,26 @@ async def test_who_stops_listening_is_told_nothing_more(server: PrivateNats, con
     server.start()
     await eventually(lambda: staying.seen == ["disconnected", "connected"])
     assert leaving.seen == []
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a\tb", "a\r\nPING", "a\nb", " a", "a\x0bb", "a\u00a0b"])
+async def test_what_is_no_subject_is_refused_and_costs_no_connection(bad: str) -> None:
+    with private_nats() as server:
+        transport = await NatsTransport.connect(server.url)
+        try:
+            told: list[str] = []
+            transport.listen(told.append)
+            ear = Ear()
+            await transport.subscribe("good", ear)
+            plain, headed = Message(bad, Body(1)), Message(bad, Body(1), headers={"a": "b"})
+            for message in (plain, headed, Message("x", reply=f"r {bad}r")):
+                with pytest.raises(InvalidParams, match="is no subject"):
+                    await transport.publish(message)
+            for queue in ("", "group"):
+                with pytest.raises(InvalidParams, match="is no subject"):
+                    await transport.subscribe(bad, ear, queue=queue)
+            await transport.publish(Message("good", Body(1), reply="answers", headers={"a": "b"}))
+            assert [message.reply for message in await ear.wait()] == ["answers"]
+            assert told == []
+        finally:
+            await transport.close()

@@ -5,7 +5,9 @@ Proves: MB-2, MB-4, MB-6, MB-8.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import uuid4
 
@@ -13,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fabric_sdk.contracts import errors
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.envelope import Body, stated
 from fabric_sdk.contracts.errors import ConfigurationError, FabricError, InvalidParams, Reject, Retry, UnencodableResult
 from fabric_sdk.contracts.scope import Effects
 from fabric_sdk.contracts.task import (
@@ -32,6 +34,7 @@ from fabric_sdk.patterns.schedule import pattern_of
 from fabric_sdk.routing.tasks import WEIGHTS, Given, Turns, after_failure, judge
 
 NOW = 1_000.0
+SUBJECT = subjects.record("crew", "id")
 FIVE = Policy(attempts=5)
 
 policies = st.builds(
@@ -78,6 +81,14 @@ records = st.builds(
 def standing(state: str, *, origin: int = 7, attempt: int = 1, returned: int = 0) -> Record:
     """A record that says so."""
     return Record("id", "crew", state=cast("Any", state), origin=origin, attempt=attempt, returned=returned)
+
+
+@dataclass
+class Point:
+    """What orjson writes by itself."""
+
+    x: float
+    label: str | None
 
 
 # judge
@@ -219,8 +230,8 @@ def test_one_exception_to_try_again_after_needs_no_list() -> None:
 
 def test_a_policy_that_cannot_be_read_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     name = uuid4().hex
-    for stated in ({"attempts": 0}, {"attempts": 0}, 3, 3, None, {"attempts": 1}):
-        Policy.of({"name": name, "_meta": {POLICY_META: stated}})
+    for said in ({"attempts": 0}, {"attempts": 0}, 3, 3, None, {"attempts": 1}):
+        Policy.of({"name": name, "_meta": {POLICY_META: said}})
     assert [name in record.getMessage() for record in caplog.records] == [True, True]
 
 
@@ -241,15 +252,15 @@ def test_a_policy_without_an_attempt_is_refused(wrong: dict[str, Any]) -> None:
 
 @given(records)
 def test_a_record_comes_back_as_it_was_stored(record: Record) -> None:
-    assert Record.of(Body(encoded=record.body().encoded())) == record
+    assert Record.of(SUBJECT, Body(encoded=record.body().encoded())) == record
 
 
 def test_a_result_is_stored_as_the_bytes_that_it_is() -> None:
-    assert Record.of(Body(encoded=Record("a", "b", result=b'{"x":1}').body().encoded())).result == {"x": 1}
+    assert Record.of(SUBJECT, Record("id", "crew", result=b'{"x":1}').body()).result == {"x": 1}
 
 
 def test_a_newer_record_is_read() -> None:
-    assert Record.of(Body({"id": "a", "agent": "b", "moon": "full"})) == Record("a", "b")
+    assert Record.of(SUBJECT, Body({"id": "id", "agent": "crew", "moon": "full"})) == Record("id", "crew")
 
 
 @pytest.mark.parametrize("state", sorted(ENDS))
@@ -264,6 +275,89 @@ def test_only_what_was_never_begun_is_overdue(state: str) -> None:
 @given(st.integers(1, 2**40))
 def test_there_is_room_for_how_a_task_ends(most: int) -> None:
     assert 0 < largest_params(most) <= most
+
+
+json_objects = st.dictionaries(st.sampled_from(list(Record.__slots__)), json_values | st.just("nan"), max_size=6)
+
+
+@given(json_values | json_objects)
+def test_what_is_stored_as_a_record_is_one_or_is_refused_in_words(stored: Any) -> None:
+    try:
+        record = Record.of(SUBJECT, Body(stored))
+    except errors.UnreadableRecord:
+        return
+    assert (record.id, record.agent) == ("id", "crew")
+    assert record.lasts > 0
+    assert Record.of(SUBJECT, record.body()).body().encoded() == record.body().encoded()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"\xff",
+        b"null",
+        b"[]",
+        b"7",
+        b'{"state":"lost"}',
+        b'{"attempt":"x"}',
+        b'{"returned":-9000000000000}',
+        b'{"keep":"abc"}',
+        b'{"keep":1e400}',
+        b'{"parked":5}',
+        b'{"parked":{"requests":{}}}',
+        b'{"errors":[{"attempt":1}]}',
+        b'{"steps":[]}',
+        b'{"priority":["high"]}',
+    ],
+    ids=lambda stored: stored.decode(errors="replace"),
+)
+def test_a_broken_record_is_refused(stored: bytes) -> None:
+    with pytest.raises(errors.UnreadableRecord):
+        Record.of(SUBJECT, Body(encoded=stored))
+
+
+def test_whose_a_record_is_its_subject_says() -> None:
+    record = Record.of(SUBJECT, Body({"id": "other", "agent": "durable"}))
+    assert (record.id, record.agent) == ("id", "crew")
+
+
+# numbers
+
+
+@pytest.mark.parametrize("text", [None, "", "abc", "nan", "inf", "-inf", "1e999"])
+def test_what_is_no_number_in_a_header_is_passed_over(text: str | None) -> None:
+    assert subjects.number(text) is None
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_in_a_header(value: float) -> None:
+    assert subjects.number(str(value)) == value
+
+
+@given(st.floats())
+def test_a_tool_waits_for_its_next_attempt_within_bounds(after: float) -> None:
+    wait = after_failure(Retry(after=after), 1, FIVE)
+    assert wait is not None
+    assert 0 <= wait <= 7 * 86_400
+
+
+# what is to be kept
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**64, "\ud83d", math.nan, {"a": [1.5, math.inf]}, {1: 2}, object(), Point(math.nan, None)],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_has_no_json_form_is_refused_in_words(value: Any) -> None:
+    with pytest.raises(InvalidParams, match=r"^it has no JSON form: .*lists and dicts"):
+        stated("it", {"value": value, "nothing": None})
+
+
+@given(json_values)
+def test_what_has_a_json_form_is_stated(value: Any) -> None:
+    assert Body(encoded=stated("it", value).encoded()).value() == value
 
 
 # names

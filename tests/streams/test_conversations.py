@@ -80,7 +80,7 @@ async def test_what_cannot_be_kept_is_refused_and_costs_nothing(fabric: Fabric, 
     version = await conversation.append(1)
     with pytest.raises(errors.MessageTooLarge):
         await conversation.append("x" * fabric.transport.max_message)
-    with pytest.raises(TypeError):
+    with pytest.raises(errors.InvalidParams):
         await conversation.append(object())
     assert await conversation.read() == Remembered(None, [1], version)
 
@@ -320,3 +320,22 @@ async def test_what_has_no_name_of_its_own_is_never_taken_for_a_repetition(fabri
         await fabric.jetstream.store(subject, Body("same"), {Header.KEY: "foreign"})
     await conversation.append("same")
     assert (await conversation.read()).entries == ["same"] * 4
+
+
+@pytest.mark.parametrize("expires", ["abc", "nan", "inf", "-inf", ""])
+async def test_an_end_that_is_no_number_is_none(fabric: Fabric, name: str, expires: str) -> None:
+    conversation = fabric.conversation(name)
+    await conversation.append(1)
+    await fabric.jetstream.store(subjects.conversation(name), Body(2), {Header.EXPIRES: expires})
+    version = await conversation.append(3)
+    assert await conversation.read() == Remembered(None, [1, 2, 3], version)
+    assert await conversation.version() == version
+
+
+async def test_an_entry_that_is_no_json_is_passed_over(fabric: Fabric, name: str) -> None:
+    conversation = fabric.conversation(name)
+    await conversation.append(1)
+    for headers in ({}, {Header.SNAPSHOT: "1"}):
+        await fabric.jetstream.store(subjects.conversation(name), Body(encoded=b"\xff"), headers)
+    version = await conversation.append(2)
+    assert await conversation.read() == Remembered(None, [1, 2], version)

@@ -177,7 +177,7 @@ async def test_a_redriven_task_that_dies_again_has_a_new_letter_with_all_that_ha
     await ended(task)
     second = await fabric.dead.show(task.id)
     assert second.sequence > first.sequence
-    assert [each["attempt"] for each in second.errors] == [1, 2, 1, 2]
+    assert [each["attempt"] for each in second.errors] == [1, 2, 3, 4]
     assert not await fabric.dead.purge(first), "an old letter in hand does not touch the new one"
     assert await fabric.dead.purge(second)
     with pytest.raises(errors.UnknownTask):

@@ -131,7 +131,7 @@ async def test_of_a_dead_task_until_it_is_done_after_all(
 
     bury, claim = Doer._bury, Doer._claim  # pyright: ignore[reportPrivateUsage]
 
-    async def lose(self: Doer, attempt: Any) -> None:
+    async def lose(self: Doer, attempt: Any, *why: Any) -> None:
         await attempt.bury()
         raise asyncio.CancelledError  # its message comes again, though it is dead
 

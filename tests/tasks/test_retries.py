@@ -107,7 +107,9 @@ async def test_an_attempt_takes_no_longer_than_its_time(fabric: Fabric, serve: S
         await asyncio.Event().wait()
 
     await serve(agent)
-    assert told(await died(fabric, agent, "hang")) == [(n, "the attempt took longer than 0.1 s") for n in (1, 2)]
+    assert told(await died(fabric, agent, "hang")) == [
+        (n, "timeout: the attempt took longer than 0.1 s") for n in (1, 2)
+    ]
 
 
 async def test_an_attempt_that_is_silent_for_too_long_is_ended_and_one_that_speaks_is_not(
@@ -124,7 +126,9 @@ async def test_an_attempt_that_is_silent_for_too_long_is_ended_and_one_that_spea
     await serve(agent)
     client = fabric.agent(agent.name)
     speaking = await client.start("work", {"speaks": True})
-    assert told(await died(fabric, agent, "work", {"speaks": False})) == [(1, "the attempt was silent for 0.8 s")]
+    assert told(await died(fabric, agent, "work", {"speaks": False})) == [
+        (1, "timeout: the attempt was silent for 0.8 s")
+    ]
     assert await speaking.result(timeout=10) == "done"
 
 
@@ -215,7 +219,9 @@ async def test_an_attempt_ended_amid_a_write_is_an_attempt_that_failed(
             await context.checkpoint(n)
 
     await serve(agent)
-    assert told(await died(fabric, agent, "busy")) == [(n, "the attempt took longer than 0.3 s") for n in (1, 2, 3)]
+    assert told(await died(fabric, agent, "busy")) == [
+        (n, "timeout: the attempt took longer than 0.3 s") for n in (1, 2, 3)
+    ]
 
 
 async def test_a_worker_that_leaves_gives_its_tasks_back_and_no_attempt_is_counted(

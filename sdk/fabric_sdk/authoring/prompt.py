@@ -6,7 +6,7 @@ strings, content blocks, and `{"role": …, "content": …}` objects whose conte
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from pydantic import ValidationError
 
@@ -14,6 +14,14 @@ from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.signature import Function, Signature, explain
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import InvalidParams
+
+
+class PromptOptions(TypedDict, total=False):
+    """What may be said of a prompt, beside its function."""
+
+    name: str | None
+    title: str | None
+    description: str | None
 
 
 class Prompt:

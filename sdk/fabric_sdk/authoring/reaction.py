@@ -13,10 +13,10 @@ from typing import Any, Final
 from fabric_sdk.authoring.signature import only_parameter
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError, HandlerRaised, InvalidParams
 from fabric_sdk.contracts.event import Event
 from fabric_sdk.contracts.subjects import checked_token
-from fabric_sdk.contracts.task import Policy, Priority
+from fabric_sdk.contracts.task import Policy, Priority, checked_policy
 from fabric_sdk.patterns.event import Interest, interest
 from fabric_sdk.routing.expressions import Expression
 
@@ -40,7 +40,7 @@ class Reaction:
         self.name = checked_token(getattr(function, "__name__", ""))
         self.interest: Interest = interest(topics, filter=filter)
         self._transform = Expression(transform) if transform else None
-        self.policy = policy or Policy()
+        self.policy = checked_policy(policy) or Policy()
         self.priority: Priority = priority
         self._function = function
         if (parameters := only_parameter(function)) is None:
@@ -55,8 +55,26 @@ class Reaction:
 
     async def react(self, arguments: dict[str, Any], context: Context) -> Body:
         """Run the function for the event in a task's arguments."""
+        event = _event_in(arguments)
+        if self._transform is not None:
+            event.transform(self._transform.transformed(event))
+        given: dict[str, Any] = {self._event: event}
+        if self._context is not None:
+            given[self._context] = context
+        try:
+            await self._function(**given)
+        except FabricError:
+            raise
+        except (Exception, SystemExit) as failure:  # its policy decides what becomes of it
+            raise HandlerRaised.of(failure) from failure
+        return Body({"content": [], "resultType": "complete"})
+
+
+def _event_in(arguments: dict[str, Any]) -> Event:
+    """The event that `Reaction.params` put there."""
+    try:
         about: dict[str, Any] = arguments["event"]
-        event = Event(
+        return Event(
             about["topic"],
             Body(arguments["data"]),
             id=about["id"],
@@ -67,10 +85,5 @@ class Reaction:
             sequence=about.get("sequence", 0),
             type=about.get("type"),
         )
-        if self._transform is not None:
-            event.transform(self._transform.transformed(event))
-        given: dict[str, Any] = {self._event: event}
-        if self._context is not None:
-            given[self._context] = context
-        await self._function(**given)
-        return Body({"content": [], "resultType": "complete"})
+    except (LookupError, TypeError, AttributeError) as foreign:
+        raise InvalidParams("the task of a reaction brings an event") from foreign

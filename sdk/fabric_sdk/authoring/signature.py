@@ -141,9 +141,9 @@ def _is_context(hint: Any) -> bool:
     return hint is Context or (len(choices) == 2 and Context in choices and type(None) in choices)
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with the arguments, one line for each."""
+def explain(error: ValidationError, whole: str = "arguments") -> str:
+    """What is wrong with the arguments, or another `whole`, one line for each."""
     return "\n".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'arguments'}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
     )

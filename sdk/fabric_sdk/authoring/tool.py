@@ -21,8 +21,8 @@ from fabric_sdk.authoring.content import Block
 from fabric_sdk.authoring.signature import Function, Signature, explain
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import ConfigurationError, FabricError, HandlerFailed, ToolError, UnencodableResult
-from fabric_sdk.contracts.task import POLICY_META, Policy
+from fabric_sdk.contracts.errors import ConfigurationError, FabricError, HandlerRaised, ToolError, UnencodableResult
+from fabric_sdk.contracts.task import POLICY_META, Policy, checked_policy
 from fabric_sdk.results import WRAPPED, NativeResult
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,21 @@ log = logging.getLogger(__name__)
 _NO_STRUCTURE: Final = (inspect.Signature.empty, None, type(None), Any)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what MCP 2026-07-28 asks clients to take
+
+
+class ToolOptions(typing.TypedDict, total=False):
+    """What may be said of a tool, beside its function."""
+
+    name: str | None
+    """The function's own, unless said otherwise."""
+    title: str | None
+    description: str | None
+    """The function's docstring, unless said otherwise."""
+    annotations: dict[str, Any] | None
+    """MCP's `ToolAnnotations`."""
+    meta: dict[str, Any] | None
+    task: Policy | None
+    """How it is tried where it runs as a task."""
 
 
 class Tool:
@@ -46,6 +61,7 @@ class Tool:
         meta: dict[str, Any] | None = None,
         task: Policy | None = None,
     ) -> None:
+        policy = checked_policy(task)
         self._signature = Signature(function)
         self.name = self._signature.name if name is None else name
         if _NAME.fullmatch(self.name) is None:
@@ -62,7 +78,7 @@ class Tool:
         described["inputSchema"] = self._signature.input_schema()
         described["outputSchema"] = self._output_schema()
         described["annotations"] = annotations
-        described["_meta"] = {**(meta or {}), POLICY_META: task.meta()} if task else meta
+        described["_meta"] = {**(meta or {}), POLICY_META: policy.meta()} if policy else meta
         self.described = {key: value for key, value in described.items() if value is not None}
 
     def _output_schema(self) -> dict[str, Any] | None:
@@ -98,14 +114,28 @@ class Tool:
             raise
         except (Exception, SystemExit) as failure:  # a tool that ends the program ends its own call and nobody else's
             if context.task is not None:  # its policy decides what becomes of it, and wants to know what it was
-                raise TaskFailed(failure) from failure
+                raise HandlerRaised.of(failure) from failure
             log.exception("tool %s failed", self.name)
             return self._error(f"{self.name} failed: {type(failure).__name__}: {failure}")
-        return _Result(value, self)
+        return _Result(value, self) if context.task is None else Body(encoded=self.encoded(value))
 
     def _error(self, text: str) -> Body:
         sendable = text.encode(errors="replace").decode()  # what is quoted may be no text
         return Body({"content": [_text(sendable)], "isError": True, "resultType": "complete", "_meta": self.stamp})
+
+    def encoded(self, value: Any) -> bytes:
+        """The MCP result of a returned `value`, in JSON.
+
+        Raises:
+            UnencodableResult: it has no JSON form, or is not of the declared type.
+        """
+        try:
+            return orjson.dumps(self.encode(value))
+        except (TypeError, ValueError) as unfit:
+            raise UnencodableResult(
+                f"{self.name} returned what has no JSON form: {unfit}",
+                fix="return text, numbers, lists and dicts of them, pydantic models or dataclasses",
+            ) from unfit
 
     def encode(self, value: Any) -> dict[str, Any]:
         """The MCP result of a returned `value`."""
@@ -129,17 +159,22 @@ class Tool:
         assert self._returns is not None
         try:
             return self._returns.dump_python(value, mode="json", warnings="error")
-        except PydanticSerializationError as misfit:
-            raise UnencodableResult(f"{self.name} returned what its return type does not allow: {misfit}") from misfit
+        except PydanticSerializationError:
+            pass
+        declared = inspect.formatannotation(self._signature.returns)
+        raise UnencodableResult(
+            f"{self.name} returned {self._misfit(value)}, which its return type {declared} does not allow",
+            fix="return what it declares, or declare what it returns",
+        )
 
-
-class TaskFailed(HandlerFailed):
-    """An attempt at a task failed."""
-
-    def __init__(self, failure: BaseException) -> None:
-        super().__init__(f"{type(failure).__name__}: {failure}")
-        self.kinds = [kind.__name__ for kind in type(failure).__mro__]
-        """The names of what was raised, and of all it is a kind of."""
+    def _misfit(self, value: Any) -> str:
+        """What is wrong with a returned `value`, in words."""
+        assert self._returns is not None
+        try:
+            self._returns.validate_python(value)
+        except ValidationError as wrong:
+            return f"{type(value).__name__} ({'; '.join(explain(wrong, 'the value').splitlines()[:3])})"
+        return type(value).__name__
 
 
 class _Result(NativeResult):
@@ -157,7 +192,11 @@ class _Result(NativeResult):
 
     def encoded(self) -> bytes:
         if self._encoded is None:
-            self._encoded = orjson.dumps(self._tool.encode(self.native))
+            try:
+                self._encoded = self._tool.encoded(self.native)
+            except UnencodableResult as unfit:
+                log.error("%s", unfit)
+                raise
         return self._encoded
 
 

@@ -5,10 +5,14 @@ Above: transports, patterns, worker. Below: orjson. Knows no subjects, no broker
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import orjson
+
+from fabric_sdk.contracts.errors import InvalidParams
 
 _ABSENT: Final = object()
 
@@ -62,6 +66,31 @@ class Body:
 
 
 EMPTY: Final = Body(None, encoded=b"")
+
+
+def stated(what: str, value: Any) -> Body:
+    """What somebody wants kept, encoded at once: `what` it is, in words, and its `value`.
+
+    Raises:
+        InvalidParams: it has no JSON form.
+    """
+    body = Body(value)
+    try:
+        # orjson writes what is not finite as null, and says nothing.
+        if b"null" in body.encoded():
+            json.dumps(value, allow_nan=False, default=_inside)
+    except (TypeError, ValueError) as unfit:
+        raise InvalidParams(
+            f"{what} has no JSON form: {unfit}", fix="use text, finite numbers, true, false, None, lists and dicts"
+        ) from None
+    return body
+
+
+def _inside(value: Any) -> Any:
+    """What is in a value that orjson alone can write."""
+    return (
+        [getattr(value, each.name) for each in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else None
+    )
 
 
 class Message:

@@ -9,6 +9,7 @@ Above: everything. Below: nothing. This module knows no transport and no MCP lib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -123,7 +124,7 @@ class QuestionLost(FabricError):
 
 
 class DeadlineExceeded(FabricError):
-    """The deadline passed before the answer came."""
+    """Timeout: the deadline passed before the answer came."""
 
     code = 5040
 
@@ -164,7 +165,7 @@ class Retry(HandlerFailed):
         self, message: str | None = None, *, after: float | None = None, fix: str | None = None, data: Any = None
     ) -> None:
         super().__init__(message, fix=fix, data=data)
-        self.after = after
+        self.after = None if after is None else float(after)  # what is no number is told to whoever raises it
 
 
 class Reject(HandlerFailed):
@@ -172,6 +173,21 @@ class Reject(HandlerFailed):
 
     Authors raise it in a tool that runs as a task, to have it put with the dead letters without another attempt.
     """
+
+
+class HandlerRaised(HandlerFailed):
+    """The handler raised what is no error of the fabric."""
+
+    kinds: Sequence[str] = ()
+    """The names of what was raised, and of all it is a kind of."""
+
+    @staticmethod
+    def of(raised: BaseException) -> HandlerRaised:
+        """This error for what a handler raised."""
+        error = HandlerRaised(f"{type(raised).__name__}: {raised}")
+        error.__cause__ = raised
+        error.kinds = [kind.__name__ for kind in type(raised).__mro__]
+        return error
 
 
 class UnencodableResult(HandlerFailed):
@@ -196,6 +212,10 @@ class UnknownTask(FabricError):
 
     code = -32602
     started = False
+
+
+class UnreadableRecord(FabricError):
+    """What is on record of this task is none of ours."""
 
 
 class TaskDead(FabricError):

@@ -6,6 +6,7 @@ Names that stand in a subject are checked here, once, so no other module ever bu
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -101,6 +102,21 @@ class Header:
     BATCH: Final = "Nats-Batch-Id"
     BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
     BATCH_COMMIT: Final = "Nats-Batch-Commit"
+
+
+def task_of(subject: str) -> tuple[str, str]:
+    """The agent and the id of the task that is stored or told on this subject."""
+    tokens = subject.split(".")
+    return tokens[2], tokens[-1]
+
+
+def number(text: str | None) -> float | None:
+    """The number that a header holds; `None` for none, and for what is no finite number."""
+    try:
+        said = math.nan if text is None else float(text)
+    except ValueError:
+        return None
+    return said if math.isfinite(said) else None
 
 
 def checked_agent_name(name: str) -> str:

@@ -11,13 +11,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, Literal, TypedDict, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast, get_args
 from uuid import uuid4
 
 import orjson
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
+from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.errors import ConfigurationError, UnreadableRecord
 from fabric_sdk.contracts.subjects import Header
 
 Priority = Literal["critical", "high", "normal", "low"]
@@ -130,6 +133,17 @@ class Parked(TypedDict):
     headers: dict[str, str]
 
 
+def _told(failure: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(failure.get("error"), str):
+        raise ValueError("an attempt's error is told in words")
+    return failure
+
+
+_Count = Annotated[int, Field(ge=0)]
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
+_Failure = Annotated[dict[str, Any], AfterValidator(_told)]
+
+
 @dataclass(slots=True)
 class Record:
     """How a task stands."""
@@ -138,32 +152,35 @@ class Record:
     agent: str
     tool: str = ""
     state: State = "queued"
-    queued: float = 0.0
+    queued: _Seconds = 0.0
     """When it was started: Unix time in seconds."""
-    changed: float = 0.0
+    changed: _Seconds = 0.0
     """When this was written: Unix time in seconds."""
     priority: Priority = "normal"
-    origin: int = 0
+    origin: _Count = 0
     """The place of its message in the queue; another message of the same task is a repetition."""
-    attempt: int = 0
-    returned: int = 0
+    attempt: _Count = 0
+    """Which attempt it is at, since it was started, redriven or answered."""
+    before: _Count = 0
+    """Attempts before that; errors are numbered through."""
+    returned: _Count = 0
     """Deliveries that were handed back without an attempt."""
-    given: int = 0
+    given: _Count = 0
     """How often it was begun; it only grows, though a consumer that is made anew counts anew."""
     instance: str = ""
     principal: str | None = None
     """Who started it, as verified at the edge."""
-    keep: float = DEFAULT_KEEP
-    expires: float | None = None
+    keep: Annotated[float, Field(ge=1, le=LONGEST_KEPT)] = DEFAULT_KEEP
+    expires: _Seconds | None = None
     """Unix time in seconds after which it is not begun."""
     progress: dict[str, Any] | None = None
     saved: list[Any] = field(default_factory=list[Any])
     """The last checkpoint, if there is one."""
     steps: dict[str, Any] = field(default_factory=dict[str, Any])
     """What `once` has done, by step."""
-    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    errors: list[_Failure] = field(default_factory=list[dict[str, Any]])
     """Of each failed attempt: `attempt`, `error`, `code`, `instance`, `at`, `trace`."""
-    rounds: int = 0
+    rounds: _Count = 0
     """How often it has asked whoever started it."""
     parked: Parked | None = None
     """What it asks now, in the state `input_required`."""
@@ -176,6 +193,11 @@ class Record:
     def ended(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in ENDS
+
+    @property
+    def tries(self) -> int:
+        """How often it was tried, all in all."""
+        return self.before + self.attempt
 
     @property
     def lasts(self) -> int:
@@ -198,13 +220,38 @@ class Record:
         return Body(encoded=orjson.dumps(stored))
 
     @staticmethod
-    def of(body: Body) -> Record:
-        """The record in a stored body; what a newer version added to it is passed over."""
-        stored = body.members()
-        return Record(**{name: value for name, value in stored.items() if name in Record.__slots__})
+    def of(subject: str, body: Body) -> Record:
+        """The record that is stored, or told, on a subject, which says whose it is.
+
+        What a newer version added to it is passed over.
+
+        Raises:
+            UnreadableRecord: it is none.
+        """
+        agent, task_id = subjects.task_of(subject)
+        try:
+            return _RECORD.validate_python({**body.members(), "agent": agent, "id": task_id})
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        except ValueError as broken:
+            why = str(broken)
+        raise UnreadableRecord(f"what is on record of task {task_id} cannot be read: {why}")
 
 
+_RECORD: Final = TypeAdapter(Record)
 _NOTHING: Final[tuple[Any, ...]] = (None, "", {}, [])
+
+
+def checked_policy(stated: Any) -> Policy | None:
+    """What an author states as `task=`.
+
+    Raises:
+        ConfigurationError: it is no policy.
+    """
+    if stated is None or isinstance(stated, Policy):
+        return stated
+    raise ConfigurationError(f"task= is a Policy, not {stated!r}", fix="write task=Policy(attempts=3)")
 
 
 def largest_params(max_message: int) -> int:

@@ -11,22 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
 from fabric_sdk.contracts import errors, subjects
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import stated
 from fabric_sdk.contracts.scope import current_effects
 from fabric_sdk.contracts.streams import CONVERSATIONS
-from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.subjects import Header, number
 from fabric_sdk.jetstream import JetStream, Missing, Reader, WrongSequence
+
+log = logging.getLogger(__name__)
 
 _ALL: Final = {"deliver_policy": "all"}
 _SILENCE: Final = 5.0
 """Seconds without an entry after which a reader looks whether there is still one to come."""
+
+
+def _until(headers: Mapping[str, str] | None) -> float:
+    """When a conversation that ends in this message is forgotten: Unix time in seconds."""
+    until = number((headers or {}).get(Header.EXPIRES))
+    return math.inf if until is None else until
 
 
 class Conflict(errors.FabricError):
@@ -60,10 +70,12 @@ class Conversation:
         In a task, an attempt that is repeated appends nothing twice.
 
         Args:
-            entry: a JSON value.
+            entry: a JSON value, which must fit into one message.
             expected: the version that this must follow.
 
         Raises:
+            InvalidParams: it is no JSON value.
+            MessageTooLarge: it does not fit into one message.
             Conflict: `expected` is not the latest.
             QueueFull: no more can be kept.
         """
@@ -73,6 +85,8 @@ class Conversation:
         """Remember this in place of all there was until now; returns the version that this makes.
 
         Raises:
+            InvalidParams: it is no JSON value.
+            MessageTooLarge: it does not fit into one message.
             Conflict: `expected` is not the latest.
         """
         return await self._store(state, expected, {Header.ROLLUP: "sub", Header.SNAPSHOT: "1"})
@@ -81,7 +95,7 @@ class Conversation:
         """Its latest version: 0 if nothing was appended, or it has expired."""
         await self._jetstream.ensure(CONVERSATIONS)
         last = await self._jetstream.last(CONVERSATIONS, self._subject)
-        if last is None or float(last.headers.get(Header.EXPIRES, math.inf)) <= time.time():
+        if last is None or _until(last.headers) <= time.time():
             return 0
         return last.sequence
 
@@ -92,7 +106,7 @@ class Conversation:
             last = await self._jetstream.last(CONVERSATIONS, self._subject)
             if last is None:
                 return Remembered(None, [], 0)
-            if float(last.headers.get(Header.EXPIRES, math.inf)) <= time.time():
+            if _until(last.headers) <= time.time():
                 await self._drop(last.sequence)
                 return Remembered(None, [], 0)
             try:
@@ -117,14 +131,19 @@ class Conversation:
                 message, place = delivery.message, delivery.sequence
                 if delivery.stored >= until:  # what came before had expired by then, whether anybody looked or not
                     snapshot, entries = None, []
-                until = float(message.header(Header.EXPIRES) or math.inf)
+                until = _until(message.headers)
                 if (name := message.header(Header.MESSAGE_ID) or str(place)) in known:
                     continue  # an attempt repeated it so late that the server did not know it for a repetition
                 known.add(name)
+                try:
+                    said = message.body.value()
+                except ValueError:
+                    log.warning("an entry of conversation %s is no JSON and was passed over", self.id)
+                    continue
                 if message.header(Header.SNAPSHOT):
-                    snapshot, entries = message.body.value(), []
+                    snapshot, entries = said, []
                 else:
-                    entries.append(message.body.value())
+                    entries.append(said)
         finally:
             await reader.close()
         return Remembered(snapshot, entries, place)
@@ -140,7 +159,7 @@ class Conversation:
         return await self._jetstream.purge(CONVERSATIONS, self._subject) > 0
 
     async def _store(self, value: Any, expected: int | None, headers: dict[str, str]) -> int:
-        body, effects = Body(value), current_effects.get()
+        body, effects = stated("what is to be remembered", value), current_effects.get()
         said = body.encoded().decode()
         name = effects.name("remember", self.id, said) if effects else uuid4().hex
         headers[Header.MESSAGE_ID] = name

@@ -9,9 +9,10 @@ together with its end (`attempt.bury`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body
@@ -19,6 +20,8 @@ from fabric_sdk.contracts.streams import RECORDS, TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.contracts.task import Priority, Record, priority_of
 from fabric_sdk.jetstream import JetStream, StoredMessage, SubjectTaken
+
+_HEADER: Final = re.compile(r"[A-Za-z-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +95,15 @@ class DeadLetters:
         return letter
 
     async def redrive(self, letter: DeadLetter) -> bool:
-        """Try this task again, as the same task; tell whether it is being tried, and was not already."""
+        """Try this task again, as the same task; tell whether it is being tried, and was not already.
+
+        Raises:
+            UnreadableRecord: what is on record of it is none of ours; the letter stays.
+            QueueFull: the queue takes no more; the letter stays.
+        """
         await self._jetstream.ensure(TASKS)
         kept = await self._jetstream.last(RECORDS, subjects.record(letter.agent, letter.id))
-        dead = kept is not None and Record.of(kept.body).state == "dead"
+        dead = kept is not None and Record.of(kept.subject, kept.body).state == "dead"
         if dead:
             again = f"{letter.id}-{letter.sequence}"  # redriven from two places at once, it is one message
             headers = {**letter.headers, Header.REDRIVE: "1", Header.MESSAGE_ID: again}
@@ -116,16 +124,23 @@ class DeadLetters:
 def _letter_of(message: StoredMessage) -> DeadLetter | None:
     try:
         said = message.body.members()
+        agent, task_id = subjects.task_of(message.subject)
+        headers = dict(said.get("headers", {}))
         return DeadLetter(
-            id=str(said["id"]),
-            agent=str(said["agent"]),
+            id=task_id,
+            agent=agent,
             tool=str(said.get("tool", "")),
             priority=priority_of(said.get("priority")),
             died=float(said["died"]),
             errors=[dict(each) for each in said.get("errors", [])],
-            headers=dict(said.get("headers", {})),
+            headers={name: value for name, value in headers.items() if _travels(name, value)},
             params=said.get("params"),
             sequence=message.sequence,
         )
     except (ValueError, KeyError, TypeError):
         return None  # not written by us
+
+
+def _travels(name: str, value: Any) -> bool:
+    """Whether this is a header that a message can have."""
+    return isinstance(value, str) and _HEADER.fullmatch(name) is not None

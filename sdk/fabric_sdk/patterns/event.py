@@ -21,8 +21,8 @@ from uuid import uuid4
 
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
-from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import FabricError, InvalidParams, TransportUnavailable
+from fabric_sdk.contracts.envelope import Message, stated
+from fabric_sdk.contracts.errors import FabricError, InvalidParams, QueueFull, TransportUnavailable
 from fabric_sdk.contracts.event import Event, checked_topic, checked_topics
 from fabric_sdk.contracts.scope import current_effects, current_scope
 from fabric_sdk.contracts.streams import EVENTS, group_lane
@@ -139,14 +139,13 @@ class Events:
             subject: what it happened to.
 
         Raises:
-            InvalidParams: the topic or a name is none, or the data does not fit the topic's schema.
+            InvalidParams: the topic or a name is none, or the data is no JSON value or does not fit the topic's schema.
             QueueFull: the stream takes no more.
             TransportUnavailable: the server did not answer; with the same id it may be published again.
         """
         if "" in (id, subject):
             raise InvalidParams("an event's id and subject are words, or left out")
-        body = Body(data)
-        body.encoded()
+        body = stated("the event's data", data)
         schema = await self._schemas.check(checked_topic(topic), body)
         effects, scope = current_effects.get(), current_scope.get()
         named = effects if id is None else None
@@ -159,14 +158,25 @@ class Events:
         if self._claims.are_needed_for(len(body.encoded())):
             claim = await self._claims.keep(body.encoded(), _CLAIM_SECONDS)
             message = Message(message.subject, headers={**(message.headers or {}), Header.CLAIM: claim})
+        claim = message.header(Header.CLAIM)
         try:
             stored = await self._jetstream.store(message.subject, message.body, message.headers)
-        except FabricError:
+            if claim and stored.duplicate:
+                await self._drop_leftover(claim, stored.sequence)
+        except FabricError as failure:
             if named:
                 named.take_back(id)
+            if claim and isinstance(failure, QueueFull):
+                await self._claims.drop(claim)
             raise
         event.sequence = stored.sequence
         return event
+
+    async def _drop_leftover(self, claim: str, sequence: int) -> None:
+        """Drop the data of a repetition, unless it is this very one that was stored, and its answer was lost."""
+        first = await self._jetstream.at(EVENTS, sequence)
+        if first is None or first.headers.get(Header.CLAIM) != claim:
+            await self._claims.drop(claim)
 
     @asynccontextmanager
     async def read(self, interest: Interest) -> AsyncGenerator[AsyncGenerator[Received]]:

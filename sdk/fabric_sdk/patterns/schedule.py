@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from fabric_sdk.contracts import errors, subjects
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import stated
 from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.contracts.streams import LATER
 from fabric_sdk.contracts.subjects import Header
@@ -26,7 +26,8 @@ from fabric_sdk.jetstream import JetStream, Refused, StoredMessage
 _EVERY: Final = "@every "
 _AT: Final = "@at "
 _SCHEDULE_FIX: Final = (
-    "write `every 90s` (a second at least), a cron expression, or `@daily`; a zone like Europe/Rome, for cron alone"
+    "write `every 90s` (a second at least), a cron expression, or `@daily`; a zone like Europe/Rome, for cron alone; "
+    "what is to be done once, at a time, is a task: `start(…, at=…)`"
 )
 _FIVE_FIELDS: Final = re.compile(r"\S+(?:\s+\S+){4}")
 
@@ -59,13 +60,15 @@ class Schedules:
         """Keep this schedule, in place of any other of its name.
 
         Raises:
-            InvalidParams: the name, the expression or the zone is not usable.
+            InvalidParams: the name, the expression, the zone or the arguments are not usable.
             TransportUnavailable: the broker did not answer.
         """
         if schedule.priority not in PRIORITIES:
             raise errors.InvalidParams(f"a priority is one of {', '.join(PRIORITIES)}, not {schedule.priority!r}")
         name = _checked(schedule.name)
-        if not (pattern := pattern_of(schedule.when)):  # JetStream would take it for an ordinary message
+        pattern = pattern_of(schedule.when)
+        # Nothing, JetStream would take for an ordinary message; a time, for a task that is started once.
+        if not pattern or pattern.startswith("@at"):
             raise errors.InvalidParams(f"{schedule.when!r} is no schedule", fix=_SCHEDULE_FIX)
         headers = {
             Header.SCHEDULE: pattern,
@@ -76,7 +79,7 @@ class Schedules:
         }
         if schedule.zone is not None:
             headers[Header.SCHEDULE_ZONE] = schedule.zone
-        params = Body({"name": schedule.tool, "arguments": schedule.arguments or {}})
+        params = stated("what the task is given", {"name": schedule.tool, "arguments": schedule.arguments or {}})
         await self._jetstream.ensure(LATER)
         try:
             await self._jetstream.store(subjects.later(schedule.agent, "every", name), params, headers)

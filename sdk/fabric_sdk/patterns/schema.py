@@ -9,6 +9,7 @@ Above: events, the command line. Below: JetStream, which keeps every version, an
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.event import checked_topic
 from fabric_sdk.contracts.streams import SCHEMAS
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.jetstream import JetStream, WrongSequence
+from fabric_sdk.jetstream import JetStream, StoredMessage, WrongSequence
 from fabric_sdk.routing.compatibility import Break, breaks, same
 from fabric_sdk.transports.base import ConnectionEvent, Subscription
+
+log = logging.getLogger(__name__)
 
 Compatibility = Literal["full", "backward", "forward", "none"]
 COMPATIBILITIES: Final[tuple[Compatibility, ...]] = ("full", "backward", "forward", "none")
@@ -116,7 +119,8 @@ class Schemas:
         """Every version of the schemas of all topics that match, oldest first."""
         await self._jetstream.ensure(SCHEMAS)
         async for message in self._jetstream.every(SCHEMAS, subjects.schema(topics)):
-            yield _schema_of(message.subject.removeprefix(subjects.schema("")), message.body)
+            if (schema := _schema_of(message)) is not None:
+                yield schema
 
     async def list(self, topics: str = ">") -> list[Schema]:
         """All that `find` finds."""
@@ -154,10 +158,17 @@ class Schemas:
         return known
 
     async def _last(self, topic: str) -> tuple[Schema | None, int]:
-        """The latest version and its place; 0 where there is none."""
+        """The latest version, and the topic's last place; 0 where there is none."""
         await self._jetstream.ensure(SCHEMAS)
         found = await self._jetstream.last(SCHEMAS, subjects.schema(topic))
-        return (_schema_of(topic, found.body), found.sequence) if found else (None, 0)
+        if found is None:
+            return None, 0
+        if (latest := _schema_of(found)) is None:  # none of ours must not stand before one that is
+            log.warning("what was written last as the schema of %s is none, and is passed over", topic)
+            latest = None
+            async for schema in self.find(topic):
+                latest = schema
+        return latest, found.sequence
 
     def _registered(self, message: Message) -> None:
         self._forget(subjects.registered_topic(message.subject))
@@ -207,13 +218,18 @@ def _nowhere(uri: str) -> NoReturn:
     raise ValueError(f"{uri} is elsewhere; a schema must be whole in itself")
 
 
-def _schema_of(topic: str, body: Body) -> Schema:
-    said = body.members()
-    stated = said.get("compatibility")
-    return Schema(
-        topic=topic,
-        version=int(said["version"]),
-        schema=said["schema"],
-        compatibility=stated if stated in COMPATIBILITIES else "full",
-        registered=float(said.get("registered", 0.0)),
-    )
+def _schema_of(message: StoredMessage) -> Schema | None:
+    """The version in a stored message, unless it is none of ours."""
+    try:
+        said = message.body.members()
+        _validator(said["schema"])
+        stated = said.get("compatibility")
+        return Schema(
+            topic=message.subject.removeprefix(subjects.schema("")),
+            version=int(said["version"]),
+            schema=said["schema"],
+            compatibility=stated if stated in COMPATIBILITIES else "full",
+            registered=float(said.get("registered", 0.0)),
+        )
+    except (ValueError, LookupError, TypeError, OverflowError, errors.InvalidParams):
+        return None

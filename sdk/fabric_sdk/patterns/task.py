@@ -10,6 +10,7 @@ Above: `client`, the gateway. Below: JetStream. Starting a task is one stored me
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,7 +23,7 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Effects, Scope, current_effects
 from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS, Stream
-from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.subjects import Header, number
 from fabric_sdk.contracts.task import (
     DEFAULT_KEEP,
     LONGEST_KEPT,
@@ -38,11 +39,14 @@ from fabric_sdk.contracts.task import (
 )
 from fabric_sdk.jetstream import Claims, JetStream, StoredMessage, SubjectTaken, WrongSequence
 from fabric_sdk.patterns.call import OnFrame
+from fabric_sdk.patterns.leftover import drop_leftover
 from fabric_sdk.patterns.schedule import moment
 from fabric_sdk.routing.asking import resumed, take_answers
 
 _LOOK_SECONDS: Final = 5.0
 """Between two looks at a record that is waited for: the net under what is told, which may get lost."""
+_LOOKS: Final = 100
+"""At a task that somebody else changes each time, before its new state is written."""
 MOST_AT_ONCE: Final = 1000
 """Tasks in one atomic batch, as JetStream has it."""
 
@@ -75,6 +79,8 @@ class Start:
         if not 1 <= self.keep <= LONGEST_KEPT:
             raise errors.InvalidParams(f"the end of a task is kept for 1 to {LONGEST_KEPT} seconds")
         effects = current_effects.get()
+        if not all(when is None or math.isfinite(when) for when in (self.at, self.expires)):
+            raise errors.InvalidParams("a task begins and expires at finite times")
         if self.key is None and effects is not None:
             self.key = effects.name("start", self.agent, self.params.encoded().decode())
             self.effects = effects
@@ -149,15 +155,17 @@ class Tasks:
         message = start.message_for_later() if later else start.message()
         try:
             stored = await self._jetstream.store(message.subject, message.body, message.headers)
+            fresh = not stored.duplicate
         except (SubjectTaken, WrongSequence):
             fresh = False
-        else:
-            fresh = not stored.duplicate
-        if not fresh and start.claim is not None:
-            await self._drop_unused(start, start.claim)
-        if fresh and start.key is not None and not await self._prevails(start, later):
+        except errors.QueueFull:
+            await self._drop_leftover(start)
+            raise
+        if not fresh:
+            await self._drop_leftover(start)
+            await self._is_known(start)  # somebody was quicker; with the same tool?
             return False
-        return fresh
+        return start.key is None or await self._prevails(start, later)
 
     async def start_all(self, starts: Sequence[Start]) -> bool:
         """Accept all of these tasks, or none.
@@ -189,7 +197,13 @@ class Tasks:
         try:
             await self._jetstream.store_all([start.message() for start in starts])
         except SubjectTaken:  # by a repetition elsewhere, or by this very batch, if only its answer was lost
+            for start in starts:
+                await self._drop_leftover(start)
             return _all_or_none(await self._known(starts), starts)
+        except errors.QueueFull:
+            for start in starts:
+                await self._drop_leftover(start)
+            raise
         return True
 
     async def _known(self, starts: Sequence[Start]) -> int:
@@ -197,11 +211,27 @@ class Tasks:
         return sum(await asyncio.gather(*(self._is_known(start) for start in starts)))
 
     async def _is_known(self, start: Start) -> bool:
-        """Whether this task is on record, or waits in any class and for any time."""
-        record, waiting = await asyncio.gather(
+        """Whether this task is on record, or waits in any class and for any time.
+
+        Raises:
+            InvalidParams: it is, with another tool.
+        """
+        kept, waiting = await asyncio.gather(
             self._jetstream.last(RECORDS, subjects.record(start.agent, start.id)), self._waiting(start.agent, start.id)
         )
-        return record is not None or waiting is not None
+        tool = None
+        if waiting is not None:
+            tool = record_of(waiting[1].headers, waiting[1].body).tool
+        elif kept is not None:
+            with suppress(errors.UnreadableRecord):
+                tool = Record.of(kept.subject, kept.body).tool
+        mine = str(start.params.members().get("name", ""))
+        if tool is not None and tool != mine:
+            raise errors.InvalidParams(
+                f"the key {start.key!r} names a task of the tool {tool!r}, not of {mine!r}",
+                fix="give the tasks of each tool keys of their own",
+            )
+        return kept is not None or waiting is not None
 
     async def _prevails(self, start: Start, later: bool) -> bool:
         """Settle a race of two that started one key at the same time, one of them for later: that one yields.
@@ -215,7 +245,8 @@ class Tasks:
         for stream, message in found:
             if stream is LATER:
                 await self._jetstream.delete(LATER, message.sequence)
-                await self._claims.let_go(message.headers)
+                claim = message.headers.get(Header.CLAIM)
+                await drop_leftover(self._jetstream, start.agent, start.id, claim)
         return not later
 
     async def _fit(self, start: Start) -> None:
@@ -227,11 +258,9 @@ class Tasks:
             start.claim = await self._claims.keep(encoded, seconds)
             start.params = Body({"name": start.params.members().get("name")})
 
-    async def _drop_unused(self, start: Start, claim: str) -> None:
-        """Drop a claim that the waiting task does not speak of: another start's, and no repetition of this one."""
-        waiting = await self._waiting(start.agent, start.id)
-        if waiting is not None and waiting[1].headers.get(Header.CLAIM) != claim:
-            await self._claims.drop(claim)
+    async def _drop_leftover(self, start: Start) -> None:
+        """Drop the params that were kept apart, unless this very start had got through, and its answer was lost."""
+        await drop_leftover(self._jetstream, start.agent, start.id, start.claim)
 
     async def result(self, record: Record) -> Body:
         """The MCP result of a task that was completed.
@@ -246,6 +275,7 @@ class Tasks:
 
         Raises:
             UnknownTask: there is none of this id, or its end is no longer kept.
+            UnreadableRecord: what is on record of it is none of ours; the worker that has it next buries it.
         """
         return (await self._look(agent, task_id))[0]
 
@@ -264,7 +294,7 @@ class Tasks:
                     if record.ended:
                         return record
         except TimeoutError:
-            raise errors.DeadlineExceeded("the task has not ended yet; it goes on") from None
+            raise errors.DeadlineExceeded("timeout: the task has not ended yet; it goes on") from None
         raise AssertionError("a task is watched until it ends")
 
     @asynccontextmanager
@@ -278,10 +308,10 @@ class Tasks:
             kind = message.header(Header.FRAME)
             try:
                 if kind is None:
-                    told.put_nowait(Record.of(message.body))
+                    told.put_nowait(Record.of(message.subject, message.body))
                 elif on_frame is not None:
                     on_frame(kind, message.body)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, errors.UnreadableRecord):
                 return  # not ours; the next look finds what there is
 
         async def changes() -> AsyncGenerator[Record]:
@@ -309,8 +339,11 @@ class Tasks:
         """End a task: it is never begun, or its handler is told; returns how it ended.
 
         A task that has ended already stays as it is.
+
+        Raises:
+            UnknownTask, UnreadableRecord: as `read`.
         """
-        while True:
+        for _ in range(_LOOKS):
             record, place = await self._look(agent, task_id)
             if record.ended:
                 return record
@@ -323,6 +356,7 @@ class Tasks:
             await self._forget(agent, task_id)
             await self._jetstream.transport.publish(Message(subjects.control(agent), Body({"task": task_id})))
             return record
+        raise _restless(task_id)
 
     async def answer(self, agent: str, task_id: str, answers: Mapping[str, Any]) -> Record:
         """Give a task answers to what it asks; with the last one it goes on.
@@ -332,7 +366,7 @@ class Tasks:
         Raises:
             UnknownTask: as `read`.
         """
-        while True:
+        for _ in range(_LOOKS):
             record, place = await self._look(agent, task_id)
             parked = record.parked
             if not take_answers(record, answers) or parked is None:
@@ -342,6 +376,7 @@ class Tasks:
                 record.state, record.parked = "queued", None
             if await self._write(record, place):
                 return record
+        raise _restless(task_id)
 
     async def _resume(self, record: Record, parked: Parked) -> None:
         """Put a parked task into the queue again."""
@@ -369,21 +404,25 @@ class Tasks:
         """The record of a task and its place; 0: none is written yet."""
         subjects.checked_token(task_id)
         await self._ensure()
-        for _ in range(2):  # between the two looks, a worker may have ended what was still in the queue at the first
+        missed = 0
+        for _ in range(_LOOKS):
             found = await self._jetstream.last(RECORDS, subjects.record(agent, task_id))
-            record = Record.of(found.body) if found else await self._queued(agent, task_id)
+            record = Record.of(found.subject, found.body) if found else await self._queued(agent, task_id)
             if record is None:
-                continue
+                missed += 1
+                if missed < 2:  # a worker may have ended in between what was still in the queue at the first look
+                    continue
+                raise errors.UnknownTask(f"agent {agent!r} has no task {task_id!r}")
             place = found.sequence if found else 0
             if record.overdue(time.time()):  # perhaps no worker ever comes: whoever looks writes it down
                 record.state = "expired"
                 if not await self._write(record, place):
-                    return await self._look(agent, task_id)
+                    continue
                 await self._forget(agent, task_id)
             elif record.state == "dead" and await self._redriven(record):
                 record.state = "queued"
             return record, place
-        raise errors.UnknownTask(f"agent {agent!r} has no task {task_id!r}")
+        raise _restless(task_id)
 
     async def _redriven(self, record: Record) -> bool:
         """Whether a dead task waits to be tried again."""
@@ -427,6 +466,10 @@ class Tasks:
         ]
 
 
+def _restless(task_id: str) -> errors.FabricError:
+    return errors.FabricError(f"task {task_id} changes all the time", fix="try once more")
+
+
 def _all_or_none(known: int, starts: Sequence[Start]) -> bool:
     """What a batch comes to of which so many are known already."""
     if known == len(starts):
@@ -448,11 +491,3 @@ def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
     keep = keep if 1 <= keep <= LONGEST_KEPT else DEFAULT_KEEP
     expires = number(headers.get(Header.EXPIRES))
     return Record(id="", agent="", tool=tool, principal=headers.get(Header.PRINCIPAL), keep=keep, expires=expires)
-
-
-def number(text: Any) -> float | None:
-    """A header's number; `None` for what is none."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

@@ -27,6 +27,9 @@ WEIGHTS: Final[Mapping[Priority, int]] = {"critical": 64, "high": 16, "normal": 
 _HOPELESS: Final = (InvalidParams, MessageTooLarge, Reject, UnencodableResult, UnknownMethod, UnknownName, ClaimLost)
 """What the next attempt would end in as well."""
 
+_LONGEST_RETRY: Final = 7 * 86_400.0
+"""Seconds that a tool may ask to wait: well within the time for which the record of its task is kept."""
+
 Verdict = Literal["run", "drop", "leave", "look", "expire", "bury"]
 
 
@@ -76,7 +79,8 @@ def after_failure(failure: BaseException, attempt: int, policy: Policy) -> float
     if attempt >= policy.attempts or isinstance(failure, _HOPELESS):
         return None
     if isinstance(failure, Retry):
-        return policy.wait_after(attempt) if failure.after is None else max(0.0, failure.after)
+        asked = policy.wait_after(attempt) if failure.after is None else failure.after
+        return min(max(0.0, asked), _LONGEST_RETRY)  # in this order: what is not even a number is at once
     kinds = getattr(failure, "kinds", None) or [kind.__name__ for kind in type(failure).__mro__]
     return policy.wait_after(attempt) if any(kind in policy.retry_on for kind in kinds) else None
 

@@ -51,6 +51,7 @@ class Transport(Protocol):
             TransportUnavailable: it cannot be sent now, nor kept for the moment of reconnection.
             TransportClosed: this transport was closed.
             MessageTooLarge: its body and headers are larger than `max_message`.
+            InvalidParams: its subject, or that of the reply, cannot travel.
         """
         ...
 

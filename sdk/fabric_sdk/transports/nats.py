@@ -27,7 +27,13 @@ from nats.aio.client import Client, Server
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import ConfigurationError, MessageTooLarge, TransportClosed, TransportUnavailable
+from fabric_sdk.contracts.errors import (
+    ConfigurationError,
+    InvalidParams,
+    MessageTooLarge,
+    TransportClosed,
+    TransportUnavailable,
+)
 from fabric_sdk.transports.base import ConnectionEvent, ConnectionListener, Receiver
 
 log = logging.getLogger(__name__)
@@ -68,6 +74,10 @@ class _Client(Client):
             raise nats.errors.OutboundBufferLimitError
         sizes = f"{len(head)} {len(head) + len(body)}" if head else len(body)
         line = f"{'HPUB' if head else 'PUB'} {subject} {reply} {sizes}\r\n"
+        words = line.split()
+        if words[1] != subject or len(words) != 3 + bool(reply) + bool(head):
+            # The server would close the connection over it.
+            raise InvalidParams(f"{subject!r}, with the answer to {reply!r}, is no subject: it is empty or has spaces")
         await mine._send_command(b"%b%b%b\r\n" % (line.encode(), head, body))
         if mine._flush_queue is not None and mine._flush_queue.empty():
             await mine._flush_pending()
@@ -265,6 +275,8 @@ class NatsTransport:
     async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> _Interest:
         if self._closing:
             raise TransportClosed(_CLOSED)
+        if f"{subject} {queue}".split() != [subject, queue][: 1 + bool(queue)]:
+            raise InvalidParams(f"{subject!r}, in group {queue!r}, is no subject: it is empty or has spaces")
         interest = _Interest(self, subject, receiver, queue)
         self._interests.append(interest)
         if not self._client.is_closed:
