@@ -22,6 +22,7 @@ would take the body that follows for the new protocol; so the name is made anoth
 _MOST_DISCARDED: Final = 64 * 1024 * 1024
 """Bytes of a refused request that are still read: who hangs up on a client that writes takes the refusal from it."""
 _LINGER_SECONDS: Final = 5.0
+MOST_UNREAD: Final = 512 * 1024 * 1024
 
 _LEAST_RATE: Final = 16 * 1024
 """Bytes of a request that give its client one more second: a large body on a thin line arrives, a trickle does not."""
@@ -140,7 +141,9 @@ class _Watch:
             self._look_later()
 
 
-def limited(max_header: int, client_timeout: float, max_connections: int) -> type[HttpToolsProtocol]:
+def limited(
+    max_header: int, client_timeout: float, max_connections: int, most_unread: int = MOST_UNREAD
+) -> type[HttpToolsProtocol]:
     """uvicorn's protocol with bounds that uvicorn and httptools do not have.
 
     Args:
@@ -148,8 +151,11 @@ def limited(max_header: int, client_timeout: float, max_connections: int) -> typ
         client_timeout: seconds for a request to arrive (and one more for each `_LEAST_RATE`), and in which a client
             reads some of an answer that waits for it.
         max_connections: that are open at once; beyond it, idle ones make room.
+        most_unread: bytes of answers that wait for all clients together; beyond it, the slowest reader is let go.
     """
     watch = _Watch(client_timeout)
+    unread: dict[Limited, int] = {}
+    """Bytes of answers that wait for their clients, by connection."""
 
     class Limited(HttpToolsProtocol):
         _beside_body = 0
@@ -181,6 +187,7 @@ def limited(max_header: int, client_timeout: float, max_connections: int) -> typ
 
         def connection_lost(self, exc: Exception | None) -> None:
             watch.remove(self)
+            unread.pop(self, None)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -207,18 +214,32 @@ def limited(max_header: int, client_timeout: float, max_connections: int) -> typ
             self._unread_since = self.loop.time()
             self._unread = self.transport.get_write_buffer_size()
             watch.add(self)
+            unread[self] = self._unread
+            while sum(unread.values()) > most_unread:
+                self._let_go_of_the_slowest()
 
         def resume_writing(self) -> None:
             super().resume_writing()
             self._unread_since = None
+            unread.pop(self, None)
             self._watch_no_longer()
+
+        def _let_go_of_the_slowest(self) -> None:
+            """Make room for answers: whoever has read nothing for longest loses its own."""
+            slowest = min(unread, key=Limited._unread_from)
+            del unread[slowest]
+            slowest.transport.abort()
+
+        def _unread_from(self) -> float:
+            return 0.0 if self._unread_since is None else self._unread_since
 
         def look(self, now: float) -> None:
             """End the connection if its client has had its time."""
             if self._unread_since is not None:
-                unread = self.transport.get_write_buffer_size()
-                if unread < self._unread:
-                    self._unread, self._unread_since = unread, now
+                waiting = self.transport.get_write_buffer_size()
+                if waiting < self._unread:
+                    self._unread, self._unread_since = waiting, now
+                    unread[self] = waiting
                 elif now - self._unread_since > client_timeout:
                     self.transport.abort()  # a request being worked on ends as when its client leaves
                     return

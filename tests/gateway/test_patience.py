@@ -12,14 +12,18 @@ import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import uvicorn
 from support.running import Running, running_fabric
 from support.waiting import eventually
 
-from fabric.gateway.sockets import room_for
+from fabric.gateway.http import respond
+from fabric.gateway.listen import limited
+from fabric.gateway.sockets import bind, room_for
 from fabric_sdk import Agent, Context
 from gateway.client import Client, Wire, headers, meta, request, tools, written
 from gateway.probe import Waits, serving
@@ -291,3 +295,38 @@ async def test_who_reads_slowly_gets_all_of_it(brisk_fabric: Running, good: Clie
                 assert more, f"it hung up after {len(said)} bytes"
                 said += more
                 await asyncio.sleep(TIMEOUT / 10)
+
+
+async def test_answers_that_nobody_reads_take_only_so_much_memory() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, 200, b"x" * SIZE * 8)
+
+    listener = bind("127.0.0.1", 0)
+    listener.listen()
+    protocol = limited(16_384, 30.0, 100, most_unread=20 * SIZE)
+    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        async with AsyncExitStack() as stack:
+            deaf: list[asyncio.StreamReader] = []
+            for _ in range(6):
+                client = socket.create_connection(listener.getsockname())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STEP)
+                reader, writer = await asyncio.open_connection(sock=client, limit=1024)
+                stack.callback(writer.close)
+                writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                deaf.append(reader)
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            lost = 0
+            for reader in deaf:
+                try:
+                    await reader.readuntil(b"\r\n\r\n")
+                    await reader.readexactly(8 * SIZE)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    lost += 1
+                    assert reader in deaf[:-2], "who came last is let go last"
+            assert 2 <= lost <= 4, "all six are more than may wait"
+    finally:
+        server.should_exit = True
+        await serving

@@ -20,6 +20,7 @@ from fabric_sdk.contracts.streams import RECORDS, TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.contracts.task import Priority, Record, priority_of
 from fabric_sdk.jetstream import JetStream, StoredMessage, SubjectTaken
+from fabric_sdk.patterns.leftover import drop_leftover
 
 _HEADER: Final = re.compile(r"[A-Za-z-]{1,64}")
 
@@ -118,7 +119,9 @@ class DeadLetters:
 
     async def purge(self, letter: DeadLetter) -> bool:
         """Forget this letter; tell whether it was there. The task stays dead for whoever asks."""
-        return await self._jetstream.delete(RECORDS, letter.sequence)
+        gone = await self._jetstream.delete(RECORDS, letter.sequence)
+        await drop_leftover(self._jetstream, letter.agent, letter.id, letter.headers.get(Header.CLAIM))
+        return gone
 
 
 def _letter_of(message: StoredMessage) -> DeadLetter | None:
