@@ -10,9 +10,10 @@ import json
 import secrets
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from fabric.embedded import DataFolder, ephemeral_data_folder, start_nats, start_valkey
@@ -26,6 +27,7 @@ from fabric.settings import PREFIX, Settings
 _HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
 _ECHO: Final = PoolSpec(target="fabric.bench.echo:agent")
+_MANY: Final = PoolSpec(target="fabric.bench.many:agent")
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
 _NO_SETTINGS: Final = {PREFIX + name.upper(): "" for name in Settings.model_fields}
 """What is measured are the defaults, whatever this process's environment says."""
@@ -59,12 +61,25 @@ class Ground:
                 async with Supervisor() as supervisor:
                     yield Ground(supervisor, folder, (await start_nats(supervisor, folder)).url, sockets)
 
+    @property
+    def folder(self) -> Path:
+        """Where files may be put until the end."""
+        return self._run
+
     async def start_worker(self) -> None:
         """One worker process that serves the echo agent."""
         await self._supervisor.start(worker_specs(_ECHO, run=self._run, env=self._env)(1))
 
-    async def start_gateway(self) -> Gateway:
-        """Registry and gateway; returns once the gateway lists the echo agent."""
+    async def start_workers(self, *, agents: int, tools: int) -> None:
+        """One worker process for each of so many agents with so many tools: `echo`, and others."""
+        for number in range(agents):
+            name = f"other-{number}" if number else "echo"
+            env = self._env | {"BENCH_TOOLS": str(tools), "BENCH_AGENT": name}
+            await self._supervisor.start(worker_specs(_MANY, run=self._run, env=env, label=name)(1))
+
+    async def start_gateway(self, settings: Mapping[str, str] | None = None, *, agents: int = 1) -> Gateway:
+        """Registry and gateway; returns once the gateway lists so many agents."""
+        given = {PREFIX + name.upper(): value for name, value in (settings or {}).items()}
         valkey = await start_valkey(self._supervisor, self._folder)
         env = self._env | {"FABRIC_REDIS_URL": valkey.url}
         await self._supervisor.start(worker_specs(_REGISTRY, run=self._run, env=env)(1))
@@ -74,13 +89,13 @@ class Ground:
 
         async def probe() -> None:
             status, body = await http_status(_HOST, port, "/readyz")
-            if status != 200 or json.loads(body)["agents"] < 1:
+            if status != 200 or json.loads(body)["agents"] < agents:
                 raise RuntimeError(f"/readyz says {status}: {body.strip()[:200]}")
 
         spec = ProcessSpec(
             name="gateway",
             argv=(sys.executable, "-m", "fabric.gateway.process"),
-            env=self._env | {"FABRIC_TOKEN": token, "FABRIC_LISTEN_FD": str(listener.fileno())},
+            env=self._env | given | {"FABRIC_TOKEN": token, "FABRIC_LISTEN_FD": str(listener.fileno())},
             probe=probe,
             descriptors=(listener.fileno(),),
         )

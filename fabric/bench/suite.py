@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from fabric.bench import durable, gateway, memory, nats_calls
+from fabric.bench import durable, everything, gateway, memory, nats_calls
 from fabric.bench.comparison import Benchmark, Result
 from fabric.bench.load import require_wrk
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -24,6 +24,9 @@ BENCHMARKS: Final = {
         nats_calls.LATENCY,
         gateway.TOOLS_CALL,
         gateway.VS_SDK,
+        everything.FULL,
+        everything.FULL_VS_SDK,
+        everything.MANY_TOOLS,
         durable.TASK_START,
         durable.TASK_RUN,
         durable.EVENT_PUBLISH,

@@ -65,6 +65,9 @@ def is_gone(process: psutil.Process) -> bool:
         ("call.nats.latency", "us"),
         pytest.param("gateway.tools_call", "calls/s", marks=OVER_HTTP),
         pytest.param("gateway.vs_sdk", "calls/s", marks=OVER_HTTP),
+        pytest.param("gateway.full", "calls/s", marks=OVER_HTTP),
+        pytest.param("gateway.full_vs_sdk", "calls/s", marks=OVER_HTTP),
+        pytest.param("gateway.many_tools", "calls/s", marks=OVER_HTTP),
     ],
 )
 def test_a_benchmark_prints_its_result_and_writes_it_into_the_project(project: Path, name: str, unit: str) -> None:
