@@ -26,6 +26,8 @@ MOST_UNREAD: Final = 512 * 1024 * 1024
 
 _LEAST_RATE: Final = 16 * 1024
 """Bytes of a request that give its client one more second: a large body on a thin line arrives, a trickle does not."""
+_IDLE_SECONDS: Final = 5.0
+"""Between two looks at who has asked nothing for long."""
 _LOOKS: Final = 4
 """Looks at who is waited for in the time that a client has; never less often than once a second."""
 _STRANGERS: Final = 4
@@ -141,6 +143,42 @@ class _Watch:
             self._look_later()
 
 
+class _Keeping(Protocol):
+    """A connection that may be kept for the next request."""
+
+    def leave_if_idle(self, now: float) -> None:
+        """End it if there was none for long."""
+        ...
+
+
+class _Idle:
+    """Looks at all connections now and then, as a timer for each request would be dear."""
+
+    def __init__(self) -> None:
+        self._kept: set[_Keeping] = set()
+        self._looking = False
+
+    def add(self, connection: _Keeping) -> None:
+        self._kept.add(connection)
+        if not self._looking:
+            self._looking = True
+            self._look_later()
+
+    def remove(self, connection: _Keeping) -> None:
+        self._kept.discard(connection)
+
+    def _look_later(self) -> None:
+        asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._look)
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in tuple(self._kept):
+            connection.leave_if_idle(now)
+        self._looking = bool(self._kept)
+        if self._looking:
+            self._look_later()
+
+
 def limited(
     max_header: int, client_timeout: float, max_connections: int, most_unread: int = MOST_UNREAD
 ) -> type[HttpToolsProtocol]:
@@ -154,6 +192,7 @@ def limited(
         most_unread: bytes of answers that wait for all clients together; beyond it, the slowest reader is let go.
     """
     watch = _Watch(client_timeout)
+    idle = _Idle()
     unread: dict[Limited, int] = {}
     """Bytes of answers that wait for their clients, by connection."""
 
@@ -176,8 +215,12 @@ def limited(
         _refused = False
         _discarded = 0
 
+        _idle_since: float = 0.0
+        """When the last answer was complete."""
+
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            idle.add(self)
             self.transport = cast("asyncio.Transport", _OneWrite(transport))
             transport.set_write_buffer_limits(0)  # whatever the client does not take is to be known
             self._arriving_since = self.loop.time()
@@ -187,6 +230,7 @@ def limited(
 
         def connection_lost(self, exc: Exception | None) -> None:
             watch.remove(self)
+            idle.remove(self)
             unread.pop(self, None)
             super().connection_lost(exc)
 
@@ -249,6 +293,23 @@ def limited(
                 self._arriving_since = now
             elif now - self._arriving_since > client_timeout + self._arrived / _LEAST_RATE:
                 self._end_arriving()
+
+        def on_response_complete(self) -> None:
+            """As uvicorn has it, but for the timer that it sets and stops again for each request."""
+            self.server_state.total_requests += 1
+            if self.transport.is_closing():
+                return
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._idle_since = self.loop.time()
+
+        def leave_if_idle(self, now: float) -> None:
+            """Close the connection if nothing was asked for long."""
+            quiet = self._arriving_since is None and not self._is_answering and not self._refused
+            if quiet and now - self._idle_since > self.timeout_keep_alive and not self.transport.is_closing():
+                self.transport.close()
 
         def on_message_begin(self) -> None:
             self._in_head = self._begun = True
@@ -325,8 +386,7 @@ def limited(
         def _quiet_since(self) -> float:
             if self._arriving_since is not None:
                 return self._arriving_since
-            timer = self.timeout_keep_alive_task
-            return 0.0 if timer is None else timer.when() - self.timeout_keep_alive  # without: it is being refused
+            return 0.0 if self._refused else self._idle_since
 
         def _leave(self) -> None:
             self.connections.discard(self)

@@ -21,6 +21,7 @@ import uvicorn
 from support.running import Running, running_fabric
 from support.waiting import eventually
 
+from fabric.gateway import listen
 from fabric.gateway.http import respond
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
@@ -327,6 +328,40 @@ async def test_answers_that_nobody_reads_take_only_so_much_memory() -> None:
                     lost += 1
                     assert reader in deaf[:-2], "who came last is let go last"
             assert 2 <= lost <= 4, "all six are more than may wait"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def test_a_connection_on_which_nothing_is_asked_is_closed_and_others_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listen, "_IDLE_SECONDS", 0.05)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(float(scope["path"][1:]))
+        await respond(send, 200, b"{}")
+
+    listener = bind("127.0.0.1", 0)
+    listener.listen()
+    config = uvicorn.Config(
+        app, http=limited(16_384, 30.0, 100), ws="none", lifespan="off", log_config=None, timeout_keep_alive=1
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    url = "http://{}:{}/".format(*listener.getsockname())
+    try:
+        async with AsyncExitStack() as stack:
+            quiet, busy = [await stack.enter_async_context(Wire.to(url)) for _ in range(2)]
+            await quiet.send(b"GET /0 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await quiet.read_until(b"{}")
+            began = asyncio.get_running_loop().time()
+            await busy.send(b"GET /2 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert await quiet.read_to_end() == b""
+            assert 0.9 < asyncio.get_running_loop().time() - began < 1.9
+            await busy.read_until(b"{}")
+            await busy.send(b"GET /0 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await busy.read_until(b"{}")
     finally:
         server.should_exit = True
         await serving
