@@ -127,10 +127,14 @@ class Patrol:
         self._known: set[Exchange] = set()
         """Those that were there at the last look."""
         self._walking = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The running one, once it was asked for: in Python 3.11 that is a system call."""
 
     def add(self, exchange: Exchange) -> None:
         """Have `exchange` watched, unless it is removed before."""
         self._new.add(exchange)
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
         if not self._walking:
             self._walking = True
             self._walk_later()
@@ -170,7 +174,7 @@ class Exchange:
         self._stir: asyncio.Event | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._pumping: asyncio.Task[None] | None = None
-        self._work = asyncio.current_task()
+        self._work = asyncio.current_task(patrol.loop)
         self._patrol = patrol
         patrol.add(self)
         self.left = False

@@ -319,14 +319,16 @@ def limited(
 
         def on_headers_complete(self) -> None:
             self._in_head = False
-            self._beside_body = 0
-            head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if head > max_header:
+            came, self._beside_body = self._beside_body, 0
+            if came > max_header and self._head_size() > max_header:
                 self._refuse_head()
             else:
                 super().on_headers_complete()
                 self.cycle.__class__ = _Cycle  # uvicorn makes it by name; its `send` is only looked up when it runs
                 self.headers = []  # for trailers, which nobody looks at; the request keeps its own
+
+        def _head_size(self) -> int:
+            return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
         def on_body(self, body: bytes) -> None:
             self._beside_body = 0

@@ -186,7 +186,7 @@ def identifier(raw: Raw | UnsetType) -> bytes:
 
 def is_identifier(raw: bytes) -> bool:
     """Whether a part left as bytes is a string or an integer."""
-    return raw[:1] == b'"' or _INTEGER.fullmatch(raw) is not None
+    return raw[:1] == b'"' or (raw.isdigit() and raw[:1] != b"0") or _INTEGER.fullmatch(raw) is not None
 
 
 def read_params(rpc: Rpc) -> Params:
