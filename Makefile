@@ -33,8 +33,8 @@ demo: $(DEPS) ## Run the review example; REPO=<path> reviews another repository
 AGENT ?= examples/hello/agent.py
 
 .PHONY: up
-up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> starts it with yours
-	$(VENV)/bin/fabric up $(AGENT)
+up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> takes yours, DATA=<folder> keeps its data there
+	$(VENV)/bin/fabric up $(if $(DATA),--data "$(DATA)") $(AGENT)
 
 # Tests mostly wait, for processes that start and for times that pass: three side by side keep two cores busy. Each file
 # stays in one process, which shares its servers.
@@ -55,7 +55,7 @@ soak: $(DEPS) ## Durable work on three NATS nodes under random faults: MINUTES=1
 	PYTHONPATH=tests $(VENV)/bin/python -m soak.soak $(MINUTES)
 
 .PHONY: inspector
-inspector: $(DEPS) $(INSPECTOR) ## List and call through the MCP Inspector in both eras: URL=<mcp url> TOKEN=<token>
+inspector: $(DEPS) $(INSPECTOR) ## List and call through the MCP Inspector in both eras: URL= TOKEN= TOOL= ARGS='{…}'
 	cd tests && $(CURDIR)/$(VENV)/bin/python -m clients.run_inspector $(URL) $(TOKEN)
 
 .PHONY: check

@@ -1,4 +1,7 @@
-"""Events: told once, heard by whoever wants to, now and later: `python examples/durable/events.py`."""
+"""Events: told once, heard by whoever wants to, now and later. Beside a running fabric:
+
+eval "$(fabric env)"; python examples/durable/events.py
+"""
 
 import asyncio
 from uuid import uuid4

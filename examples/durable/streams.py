@@ -1,4 +1,7 @@
-"""Streams, broadcasts and conversations: `python examples/durable/streams.py` beside a running fabric."""
+"""Streams, broadcasts and conversations. Beside a running fabric:
+
+eval "$(fabric env)"; python examples/durable/streams.py
+"""
 
 import asyncio
 

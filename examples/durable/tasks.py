@@ -1,4 +1,7 @@
-"""Tasks: started once, done once, whatever dies: `python examples/durable/tasks.py` beside a running fabric."""
+"""Tasks: started once, done once, whatever dies. Beside a running fabric:
+
+eval "$(fabric env)"; python examples/durable/tasks.py
+"""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

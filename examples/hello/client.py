@@ -1,6 +1,6 @@
 """A client: calls an agent by its name, wherever it runs, and gets Python values back.
 
-    FABRIC_NATS_URL=… python examples/hello/client.py hello
+    eval "$(fabric env)"; python examples/hello/client.py hello
 
 The same for an agent, a fastmcp server and a server of the `mcp` SDK: a caller cannot tell which it is.
 """

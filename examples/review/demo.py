@@ -115,10 +115,11 @@ async def _command(command: str, *arguments: str, ready: Path, env: dict[str, st
 
 
 async def _tell(process: Process) -> None:
-    """Show what a process says, line by line."""
+    """Show what a process says, line by line, but for its farewell: the demo says that once for all."""
     assert process.stderr is not None
     async for line in process.stderr:
-        console.print(f"  [dim]fabric │ {escape(line.decode(errors='replace').rstrip())}[/]", soft_wrap=True)
+        if not line.startswith(b"stopping: "):
+            console.print(f"  [dim]fabric │ {escape(line.decode(errors='replace').rstrip())}[/]", soft_wrap=True)
 
 
 async def _ready(process: Process, ready: Path, what: str) -> None:

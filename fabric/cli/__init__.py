@@ -1,5 +1,4 @@
-"""The command line: `fabric up | worker | gateway | call | task | dead | schedule | events | ps | tools | doctor |
-bench`.
+"""The command line: `fabric --help` lists the commands.
 
 Above: people and scripts. Below: everything else of the platform. `main` puts the commands together, each has a file,
 and what they share is in `calling`, `connection`, `console`, `options`, `stopping` and `times`.

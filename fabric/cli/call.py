@@ -16,7 +16,7 @@ from fabric.cli.console import run
 from fabric.cli.options import DataOption, JsonOption, TimeoutOption
 from fabric_sdk import ToolError
 from fabric_sdk.contracts.description import Json
-from fabric_sdk.contracts.errors import InvalidParams
+from fabric_sdk.contracts.errors import DeadlineExceeded, InvalidParams
 
 
 def call(
@@ -52,5 +52,8 @@ async def _call(
         except (InvalidParams, ToolError) as refused:
             if tools and asked.tool not in tools:  # said only now: another of its instances might have had it
                 refused.fix = there_are(asked.tool, tools)
+            raise
+        except DeadlineExceeded as late:
+            late.fix = f"--timeout gives it more than these {timeout:g} s; `fabric task start` as long as it takes"
             raise
     show_value(value, json_output=json_output)

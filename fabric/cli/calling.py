@@ -1,16 +1,19 @@
 """From what a person types to a tool's arguments, and from its value to what is printed: for calls and tasks alike.
 
-Above: `call`, `task`, `schedule`, `events`, `dead`. Below: the registry's catalogue, and the terminal.
+Above: `call`, `offers`, `task`, `schedule`, `events`, `conversation`, `dead`. Below: the registry's catalogue, and the
+terminal.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, cast
 
+import jsonschema_rs
 from rich.markup import escape
 
 from fabric.cli.connection import catalogue, there_are
@@ -22,6 +25,7 @@ from fabric_sdk.contracts.errors import (
     AgentUnavailable,
     ConfigurationError,
     DeadlineExceeded,
+    InvalidParams,
     UnknownAgent,
     UnknownName,
 )
@@ -60,12 +64,12 @@ def show_attempts(failed: Sequence[Json]) -> None:
     """The errors of a task's attempts, the first one first."""
     for each in failed:
         about = (full(each.get("at")), each.get("instance"), each.get("trace"))
-        said = " ".join(str(part) for part in about if part)
+        origin = " ".join(str(part) for part in about if part)
         out.print(
             f"[bold]try {escape(seen(str(each.get('attempt'))))}[/]  {escape(seen(str(each.get('error'))))}",
             soft_wrap=True,
         )
-        out.print(f"       [dim]{escape(seen(said))}[/]", soft_wrap=True)
+        out.print(f"       [dim]{escape(seen(origin))}[/]", soft_wrap=True)
 
 
 def wanted(agent: str, words: list[str]) -> Wanted:
@@ -97,6 +101,7 @@ async def for_a_task(fabric: Fabric, asked: Wanted) -> Json:
 
     Raises:
         UnknownName: the agent is there, and has no such tool.
+        InvalidParams: it has, and the tool would refuse these arguments.
     """
     tools: dict[str, Json] = {}
     try:
@@ -108,7 +113,46 @@ async def for_a_task(fabric: Fabric, asked: Wanted) -> Json:
         warn("no registry answers, so whether there is such a tool is not known; the work waits until there is")
     if tools and asked.tool not in tools:
         raise UnknownName(f"agent {asked.agent!r} has no tool {asked.tool!r}", fix=there_are(asked.tool, tools))
-    return arguments(asked.given, tools.get(asked.tool, {}).get("inputSchema", {}))
+    schema = tools.get(asked.tool, {}).get("inputSchema", {})
+    given = arguments(asked.given, schema)
+    if wrong := misfits(given, schema):
+        raise InvalidParams(
+            f"invalid arguments for {asked.tool}: {'; '.join(wrong)}",
+            fix=f"`fabric tools {asked.agent}` lists what it takes",
+        )
+    return given
+
+
+def misfits(given: Json, schema: Json) -> list[str]:
+    """What is wrong with arguments by a tool's schema; nothing by a schema that is none."""
+    try:
+        validator = jsonschema_rs.Draft202012Validator(schema, retriever=_nowhere)
+        found = list(validator.iter_errors(given))
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError):
+        return []  # the tool itself decides
+    return [": ".join(filter(None, [".".join(map(str, each.instance_path)), each.message])) for each in found]
+
+
+def _nowhere(uri: str) -> Any:
+    """Nothing is fetched to check what was typed."""
+    raise ValueError(uri)
+
+
+def said(words: list[str]) -> Any:
+    """What was typed to be told, or with `-` what is on standard input: name=value pairs, or any JSON."""
+    text = sys.stdin.read() if words == ["-"] else words[0]
+    if len(words) > 1 or (words != ["-"] and _is_pair(text)):
+        return arguments(words, {})
+    try:
+        return json.loads(text)
+    except ValueError as broken:
+        raise ConfigurationError(
+            f"the data is not JSON: {broken}", fix='write name=value, or {"name": "value"}'
+        ) from None
+
+
+def _is_pair(text: str) -> bool:
+    return "=" in text and not text.lstrip().startswith(("{", "[", '"'))
 
 
 def arguments(given: list[str], schema: Json) -> Json:
@@ -157,13 +201,13 @@ def _types(schema: Any, definitions: Json, depth: int = _DEPTH) -> set[str]:
     """The JSON types that a schema names, `integer` as `number`; none for one that does not say, or is too deep."""
     if not isinstance(schema, dict) or not depth:
         return set()
-    said = cast("Json", schema)
-    if "$ref" in said:
-        return _types(definitions.get(str(said["$ref"]).rpartition("/")[2]), definitions, depth - 1)
-    named: Any = said.get("type", [])
+    stated = cast("Json", schema)
+    if "$ref" in stated:
+        return _types(definitions.get(str(stated["$ref"]).rpartition("/")[2]), definitions, depth - 1)
+    named: Any = stated.get("type", [])
     types = {"number" if name == "integer" else str(name) for name in ([named] if isinstance(named, str) else named)}
-    values: list[Any] = [*said.get("enum", ()), *([said["const"]] if "const" in said else ())]
-    inner = [_types(each, definitions, depth - 1) for each in (*said.get("anyOf", ()), *said.get("oneOf", ()))]
+    values: list[Any] = [*stated.get("enum", ()), *([stated["const"]] if "const" in stated else ())]
+    inner = [_types(each, definitions, depth - 1) for each in (*stated.get("anyOf", ()), *stated.get("oneOf", ()))]
     if inner and not all(inner):  # one of the choices takes anything
         return set()
     return types.union(map(_type_of, values), *inner)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from fabric.embedded import ServerUnusable, probe_nats
+from fabric.embedded import ServerUnusable, WrongProtocol, probe_nats
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
@@ -33,13 +33,42 @@ def nats_url(data: Path | None) -> str:
         return named
     if (found := Whereabouts.of(data)) is not None:
         return found.nats_url
+    if data is not None:
+        raise TransportUnavailable(f"no fabric is running on {data}", fix="check --data, or leave it out")
     raise TransportUnavailable("no fabric is running here", fix="start one with `fabric up`, or set FABRIC_NATS_URL")
+
+
+def here(data: Path | None) -> Whereabouts | None:
+    """All that is known of that fabric, if it runs on a folder of this machine that is known."""
+    found = Whereabouts.of(data)
+    named = os.environ.get("FABRIC_NATS_URL") if data is None else None
+    return found if found is not None and (not named or named == found.nats_url) else None
+
+
+async def refuse_others(url: str) -> None:
+    """Say so if what answers at `url` is another server than NATS.
+
+    Raises:
+        WrongProtocol: it is.
+    """
+    try:
+        await probe_nats(url)
+    except WrongProtocol:
+        raise
+    except ServerUnusable:
+        return  # nobody there, or nobody who speaks: whoever needs NATS there says so
 
 
 @asynccontextmanager
 async def connected(data: Path | None) -> AsyncGenerator[Fabric]:
     """A client of that fabric."""
-    async with Fabric.connect(nats_url(data)) as fabric:
+    url = nats_url(data)
+    async with AsyncExitStack() as stack:
+        try:
+            fabric = await stack.enter_async_context(Fabric.connect(url))
+        except TransportUnavailable:
+            await refuse_others(url)
+            raise
         yield fabric
 
 

@@ -16,22 +16,23 @@ from urllib.parse import urlsplit
 import typer
 from rich.markup import escape
 
-from fabric.cli.connection import catalogue, connected, nats_url, there_are
+from fabric.cli.connection import catalogue, connected, here, nats_url, there_are
 from fabric.cli.console import Exit, out, print_json, run, seen
 from fabric.cli.durability import Doubt, replicas, streams, syncs
+from fabric.cli.environment import SHOWN
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.ps import disagreements
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.settings import NATS_SYSTEM_URL, PREFIX, Settings, load_settings
-from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError, tuning
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
 
-_INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *tuning.VARIABLES}
+_INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES}
 """Variables that are no settings of the platform's."""
+_ELSEWHERE: Final = "not known from here: no fabric on this data folder uses that NATS server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,10 @@ async def _nats(data: Path | None) -> str:
 
 
 async def _redis(data: Path | None) -> str:
-    settings = load_settings()
-    connection = Whereabouts.of(data)
+    settings, connection = load_settings(), here(data)
     url = settings.redis_url or (connection.redis_url if connection else None)
     if url is None:
-        raise Doubt("not known from here: FABRIC_REDIS_URL is not set and no fabric runs on this data folder")
+        raise Doubt(f"{_ELSEWHERE}, and FABRIC_REDIS_URL is not set")
     facts = await probe_redis(url)
     return f"{shown(url)} runs version {facts.version}"
 
@@ -154,9 +154,9 @@ async def _agents(data: Path | None) -> str:
 
 
 async def _gateway(data: Path | None) -> str:
-    connection = Whereabouts.of(data)
+    connection = here(data)
     if connection is None:
-        raise Doubt("not known from here: no fabric runs on this data folder")
+        raise Doubt(_ELSEWHERE)
     at = urlsplit(connection.mcp_url)
     status, body = await http_status(at.hostname or "127.0.0.1", at.port or 80, "/readyz")
     if status != 200:

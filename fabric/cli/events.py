@@ -12,11 +12,11 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fabric.cli.calling import arguments
+from fabric.cli.calling import said
 from fabric.cli.connection import durable
 from fabric.cli.console import err, out, print_json, run, seen, warn
 from fabric.cli.options import DataOption, JsonOption
@@ -25,7 +25,6 @@ from fabric.cli.stopping import Stop
 from fabric.cli.times import place
 from fabric_sdk import Fabric
 from fabric_sdk.client import Wanted
-from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.patterns.event import Received
 from fabric_sdk.routing.expressions import TransformationFailed
 
@@ -36,6 +35,9 @@ Stream = AbstractAsyncContextManager[AsyncGenerator[Received]]
 
 TopicsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[TOPIC]...", help="`orders.*`, `orders.>`; all if none is named.")
+]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", help="From here on: 10m, 2026-12-24T18:00, or a sequence number.")
 ]
 FilterOption = Annotated[
     str | None, typer.Option("--filter", metavar="CEL", help="Only events for which this is true: data.total > 100")
@@ -62,9 +64,9 @@ def publish(
     """Tell what happened, and print the event's id: `fabric events publish orders.created id=7 total=120`."""
 
     async def work() -> None:
-        said = _data(words)
+        told = said(words)
         async with durable(data) as fabric:
-            event = await fabric.publish(topic, said, id=event_id, subject=subject)
+            event = await fabric.publish(topic, told, id=event_id, subject=subject)
         if json_output:
             print_json({**event.about(), "data": event.data})
         else:
@@ -76,15 +78,19 @@ def publish(
 @app.command()
 def tail(
     topics: TopicsArgument = None,
+    since: SinceOption = None,
+    group: Annotated[
+        str | None, typer.Option(help="Share them with this durable group; its first member settles --since.")
+    ] = None,
     where: FilterOption = None,
     transform: TransformOption = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """Print events as they come, one on a line, until Ctrl-C."""
+    """Print events as they come until Ctrl-C, each on a line: topic, time, source, id, subject, data."""
 
     def wanted(fabric: Fabric) -> Stream:
-        return fabric.subscribe(*(topics or (">",)), **_interest(where, transform))
+        return fabric.subscribe(*(topics or (">",)), group=group, **_interest(where, transform, since))
 
     _watch(wanted, data, json_output=json_output, before="waiting for events; Ctrl-C ends")
 
@@ -92,9 +98,7 @@ def tail(
 @app.command()
 def replay(
     topics: TopicsArgument = None,
-    since: Annotated[
-        str | None, typer.Option(help="From here on: 10m, 2026-12-24T18:00, or a sequence number.")
-    ] = None,
+    since: SinceOption = None,
     until: Annotated[str | None, typer.Option(help="Up to here, as --since. [the end as it is now]")] = None,
     original_speed: Annotated[bool, typer.Option("--original-speed", help="As far apart as they happened.")] = False,
     where: FilterOption = None,
@@ -102,23 +106,23 @@ def replay(
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """Print events that happened, in order, one on a line."""
+    """Print events that happened, in order, each on a line: topic, time, source, id, subject, data."""
 
     def wanted(fabric: Fabric) -> Stream:
-        how = _interest(where, transform) | Wanted(original_speed=original_speed)
-        if since is not None:
-            how["start"] = place(since)
+        how = _interest(where, transform, since) | Wanted(original_speed=original_speed)
         return fabric.replay(*(topics or (">",)), until=place(until) if until else None, **how)
 
     _watch(wanted, data, json_output=json_output)
 
 
-def _interest(where: str | None, transform: str | None) -> Wanted:
+def _interest(where: str | None, transform: str | None, since: str | None) -> Wanted:
     wanted = Wanted()
     if where is not None:
         wanted["filter"] = where
     if transform is not None:
         wanted["transform"] = transform
+    if since is not None:
+        wanted["start"] = place(since)
     return wanted
 
 
@@ -133,6 +137,7 @@ def _watch(wanted: Callable[[Fabric], Stream], data: Path | None, *, json_output
                     err.print(f"[dim]{before}[/]")
                 async for event in events:
                     _print(event, json_output=json_output)
+                    await event.ack()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not written to the pipe
         except asyncio.CancelledError:
@@ -143,29 +148,13 @@ def _watch(wanted: Callable[[Fabric], Stream], data: Path | None, *, json_output
 
 def _print(event: Received, *, json_output: bool) -> None:
     try:
-        said = json.dumps(event.data, ensure_ascii=False, default=str)  # CEL has times and bytes, which JSON has not
+        text = json.dumps(event.data, ensure_ascii=False, default=str)  # CEL has times and bytes, which JSON has not
     except TransformationFailed as misfit:
         warn(misfit.message)
         return
     if json_output:
-        print_json({**event.about(), "data": json.loads(said)}, line=True)
+        print_json({**event.about(), "data": json.loads(text)}, line=True)
         return
-    sys.stdout.write(seen(f"{event.topic} {event.time} {event.source} {said}") + "\n")
+    about = f"{event.topic} {event.time} {event.source} {event.id} {event.subject or '-'}"
+    sys.stdout.write(seen(f"{about} {text}") + "\n")
     sys.stdout.flush()
-
-
-def _data(words: list[str]) -> Any:
-    """What was typed, as the data of an event."""
-    text = sys.stdin.read() if words == ["-"] else words[0]
-    if len(words) > 1 or (words != ["-"] and _is_pair(text)):
-        return arguments(words, {})
-    try:
-        return json.loads(text)
-    except ValueError as broken:
-        raise ConfigurationError(
-            f"the data is not JSON: {broken}", fix='write name=value, or {"name": "value"}'
-        ) from None
-
-
-def _is_pair(text: str) -> bool:
-    return "=" in text and not text.lstrip().startswith(("{", "[", '"'))

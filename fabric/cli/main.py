@@ -5,25 +5,33 @@ Above: the `fabric` script. Below: the commands.
 
 from __future__ import annotations
 
-import typer
+import sys
 
-from fabric.cli import (
-    bench,
-    call,
-    dead,
-    doctor,
-    events,
-    gateway,
-    mcp,
-    mounts,
-    policy,
-    ps,
-    schedule,
-    task,
-    token,
-    up,
-    worker,
-)
+try:
+    import typer
+
+    from fabric.cli import (
+        bench,
+        call,
+        conversation,
+        dead,
+        doctor,
+        environment,
+        events,
+        gateway,
+        mcp,
+        mounts,
+        offers,
+        policy,
+        ps,
+        schedule,
+        task,
+        token,
+        up,
+        worker,
+    )
+except KeyboardInterrupt:  # whoever changes their mind this early wants no traceback
+    sys.exit(130)
 
 app = typer.Typer(
     name="fabric",
@@ -37,17 +45,21 @@ app.command()(worker.worker)
 app.command()(gateway.gateway)
 app.command()(mcp.mcp)
 app.command()(call.call)
+app.command()(offers.read)
+app.command()(offers.prompt)
 app.command()(ps.ps)
 app.command()(ps.tools)
 app.add_typer(task.app)
 app.add_typer(dead.app)
 app.add_typer(schedule.app)
 app.add_typer(events.app)
+app.add_typer(conversation.app)
 app.add_typer(token.app)
 app.add_typer(policy.app)
 app.command()(mounts.mount)
 app.command()(mounts.unmount)
 app.command()(mounts.mounts)
+app.command()(environment.env)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
 

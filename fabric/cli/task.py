@@ -122,7 +122,7 @@ def list_(
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """List tasks: what waits, what runs, and how the others ended. The newest come last."""
+    """List tasks: what waits, what runs, and how the others ended. Those started last come last."""
 
     async def work() -> list[Record]:
         whose = checked_agent_name(agent) if agent else "*"
@@ -134,7 +134,8 @@ def list_(
         print_json([summary(record) for record in found])
         return
     rows = [
-        (record.id, record.agent, record.tool, record.state, record.attempt, since(record.queued)) for record in found
+        (record.id, record.agent, record.tool, record.state, record.attempt, since(record.queued))
+        for record in sorted(found, key=lambda record: record.queued)
     ]
     table(("ID", "AGENT", "TOOL", "STATE", "TRIES", "STARTED"), rows)
     if not rows:

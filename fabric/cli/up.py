@@ -18,6 +18,7 @@ from fabric.cli.console import fail, out, run
 from fabric.cli.options import DataOption
 from fabric.cli.processes import Shown
 from fabric.cli.stopping import Stop
+from fabric.embedded.folder import default_path
 from fabric.node import NodePlan, run_node
 from fabric.pool.specs import PoolSpec
 from fabric.settings import Settings, load_settings
@@ -32,7 +33,9 @@ def up(
     data: DataOption = None,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing on disk after the end.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for any free one. [8420]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, 0 for any free one. [8420]", min=0, max=65_535)
+    ] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Ask for no token (loopback only).")] = False,
     root: Annotated[str | None, typer.Option(help="Agent whose tools get no prefix.")] = None,
     processes: Annotated[int, typer.Option(help="Worker processes for each pool.", min=1)] = 1,
@@ -57,7 +60,7 @@ async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> No
     stop = Stop()
     async with run_node(settings, plan, Shown()) as connection:
         with _announced(ready_file, connection):
-            _greet(connection, plan)
+            _greet(connection, None if plan.ephemeral else settings.data or default_path())
             await stop.wait()
 
 
@@ -78,11 +81,13 @@ def _announced(path: Path | None, connection: Whereabouts) -> Generator[None]:
         path.unlink(missing_ok=True)
 
 
-def _greet(connection: Whereabouts, plan: NodePlan) -> None:
+def _greet(connection: Whereabouts, folder: Path | None) -> None:
     out.print(f"\n[bold]MCP[/]    {connection.mcp_url}")
     if connection.token is not None:
         out.print(f"[bold]token[/]  {escape(connection.token)}", soft_wrap=True)
     out.print(f"[bold]bus[/]    export FABRIC_NATS_URL={escape(connection.nats_url)}", soft_wrap=True)
-    nearby = "with that in its environment" if plan.ephemeral else "in another terminal"
+    if folder is not None:
+        out.print(f"[bold]data[/]   {escape(str(folder.absolute()))}", soft_wrap=True)
+    nearby = "with that in its environment" if folder is None else "in another terminal"
     out.print(f"[dim]`fabric ps`, `fabric tools`, `fabric worker server.py` reach it {nearby}.[/]")
     out.print("[dim]Ctrl-C stops all.[/]")

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - its filters are untyped
 
-from fabric.cli.connection import nats_url
+from fabric.cli.connection import nats_url, refuse_others
 from fabric.cli.console import err, fail, run
 from fabric.cli.options import DataOption
 from fabric.cli.processes import Shown
@@ -46,7 +46,9 @@ def worker(
 
 def _url(data: Path | None) -> str:
     async def found() -> str:
-        return nats_url(data)
+        url = nats_url(data)
+        await refuse_others(url)  # for a NATS server that is not there yet, workers wait
+        return url
 
     return run(found())
 

@@ -1,4 +1,4 @@
-"""The agent `durable`: what `fabric task|dead|schedule|events schemas` do, for agents.
+"""The agent `durable`: what `fabric task|dead|schedule|events` do, for agents.
 
 Above: `fabric up`, which starts it beside the registry. Below: the SDK's client, out of each call's context. It holds
 nothing, so any number of instances share the work, and none is missed: what it shows lies with the broker.
@@ -10,11 +10,12 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from fabric.durable import letters, tasks
+from fabric.durable import letters, past, tasks
 from fabric.durable.audit import watch
 from fabric.durable.letters import Handled, chosen
 from fabric.durable.pages import Page, page
@@ -24,16 +25,19 @@ from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import UnknownName
 from fabric_sdk.contracts.event import checked_pattern
 from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.contracts.task import State
+from fabric_sdk.contracts.task import Priority, State
 from fabric_sdk.patterns.dead import DeadLetter, Which
 from fabric_sdk.patterns.schedule import Schedule
 from fabric_sdk.patterns.schema import Compatibility, Schema
+from fabric_sdk.remote import How
 
 _READS: Final = {"readOnlyHint": True}
 _CHANGES: Final = {"destructiveHint": False, "idempotentHint": True}
 _DESTROYS: Final = {"destructiveHint": True, "idempotentHint": True}
+_ADDS: Final = {"destructiveHint": False}
 
 Limit = Annotated[int, Field(ge=1, le=1000, description="At most so many.")]
+Seconds = Annotated[float, Field(ge=0, description="Seconds from now.")]
 
 
 @asynccontextmanager
@@ -55,6 +59,32 @@ agent = Agent(
     kind="platform",
     lifespan=_audited,
 )
+
+
+@agent.tool(annotations=_ADDS)
+async def start_task(
+    ctx: Context,
+    agent: str,
+    tool: str,
+    arguments: dict[str, Any] | None = None,
+    key: str | None = None,
+    priority: Priority = "normal",
+    delay: Seconds | None = None,
+    expires: Seconds | None = None,
+) -> dict[str, Any]:
+    """Start a tool as a task, which is done whatever dies; tells its id, and whether `key` joined one started before.
+
+    It begins after `delay` seconds, and not after `expires` seconds.
+    """
+    how = How(priority=priority)
+    if key is not None:
+        how["key"] = key
+    if delay is not None:
+        how["delay"] = delay
+    if expires is not None:
+        how["expires"] = expires
+    task = await ctx.fabric.agent(agent).start(tool, arguments, **how)
+    return {"id": task.id, "agent": task.agent, "tool": tool, "joined": task.joined}
 
 
 @agent.tool(annotations=_READS)
@@ -140,10 +170,56 @@ async def list_schedules(ctx: Context, agent: str | None = None, limit: Limit = 
 
 
 @agent.tool(annotations=_DESTROYS)
+async def set_schedule(
+    ctx: Context,
+    agent: str,
+    name: str,
+    when: str,
+    tool: str,
+    arguments: dict[str, Any] | None = None,
+    zone: str | None = None,
+    priority: Priority = "normal",
+) -> None:
+    """Start a tool again and again, in place of any schedule of this name.
+
+    `when` is `every 90s`, a cron expression of five fields or six (in `zone`, like Europe/Rome), or `@daily`.
+    """
+    await ctx.fabric.agent(agent).schedule(name, when, tool, arguments, zone=zone, priority=priority)
+
+
+@agent.tool(annotations=_DESTROYS)
 async def remove_schedule(ctx: Context, agent: str, name: str) -> None:
     """Let a schedule never fire again."""
     if not await ctx.fabric.schedules.remove(checked_agent_name(agent), name):
         raise UnknownName(f"agent {agent!r} has no schedule {name!r}")
+
+
+@agent.tool(annotations=_ADDS)
+async def publish_event(
+    ctx: Context, topic: str, data: Any, id: str | None = None, subject: str | None = None
+) -> dict[str, Any]:
+    """Tell what happened; returns the event. Published again with the same `id` within two minutes, it is the same."""
+    return past.shown(await ctx.fabric.publish(topic, data, id=id, subject=subject))
+
+
+@agent.tool(annotations=_READS)
+async def replay_events(
+    ctx: Context,
+    topics: list[str] | None = None,
+    since: datetime | None = None,
+    after: int = 0,
+    filter: str | None = None,
+    limit: Limit = 100,
+) -> Page[dict[str, Any]]:
+    """Events that happened, oldest first: of these topics or all, `since` a time.
+
+    In `topics`, `*` stands for one word, `>` at the end for the rest; `filter` is a CEL expression over `event` and
+    `data`. If there are `more`, the next ones come `after` the `sequence` of the last.
+    """
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    start = after + 1 if after else since
+    return await past.replayed(ctx.fabric, topics or [">"], start=start, only=filter, limit=limit)
 
 
 @agent.tool(annotations=_READS)

@@ -21,12 +21,16 @@ import uvloop
 
 from fabric import garbage, logs
 from fabric.broker import connect_until
+from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
 from fabric.pool.threads import Threads, leave
 from fabric.settings import BAD_USAGE, load_settings
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.address import shown
+from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
+from fabric_sdk.transports.base import ConnectionEvent
 from fabric_sdk.worker import Limits, Worker
 
 log = logging.getLogger("fabric.worker")
@@ -60,17 +64,22 @@ async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None,
         return 0
     if ready is not None:
         ready.forget_refusal()
+    transport.listen(_tell_of_nats)
     worker = Worker(transport, servable, limits=limits)
+    watching = keep_on(Blocking().run, "watching for what blocks the event loop")
     try:
         await worker.start()
+        if not _offers(worker.description) and not getattr(servable, "reactions", {}):
+            log.warning("agent %s offers nothing: write a function with @agent.tool above it", worker.description.name)
         garbage.settle()
-        async with ready.living() if ready else nullcontext():
+        async with ready.living(worker.description.name) if ready else nullcontext():
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
             loop.add_signal_handler(signal.SIGINT, worker.hurry)
             await worker.drain(_DRAIN_SECONDS)
     finally:
+        await end([watching])
         await transport.close()
     return WORN_OUT if worn_out else 0
 
@@ -92,6 +101,19 @@ async def _worn_out(threads: Threads, stop: asyncio.Event) -> bool:
                 threads.number,
             )
             return True
+
+
+def _tell_of_nats(event: ConnectionEvent) -> None:
+    if event == "disconnected":
+        log.warning("NATS is away: what is in hand goes on, and nothing new comes until it is back")
+    else:
+        log.warning("NATS is back")
+
+
+def _offers(described: Description) -> bool:
+    """Whether there is anything that somebody could ask for."""
+    lists = described.tools, described.resources, described.resource_templates, described.prompts, described.streams
+    return any(lists)
 
 
 def _nobody_at(url: str) -> TransportUnavailable:

@@ -23,7 +23,8 @@ _BEAT_SECONDS: Final = 1.0
 
 
 class ReadyFile:
-    """Holds the process id of a process that is ready; beside it is what one said that cannot work."""
+    """Holds the process id of a process that is ready, and its agent's name; beside it is what one said that cannot
+    work."""
 
     def __init__(self, path: Path, *, silence: float | None = None) -> None:
         """`silence` is for how many seconds an event loop may stand still; `None` for processes that do not tell."""
@@ -35,21 +36,21 @@ class ReadyFile:
 
     @staticmethod
     @contextmanager
-    def of(path: Path | None) -> Generator[None]:
+    def of(path: Path | None, agent: str = "") -> Generator[None]:
         """Present while the block runs; nothing for no path."""
         if path is None:
             yield
             return
-        path.write_text(str(os.getpid()))
+        path.write_text(f"{os.getpid()} {agent}".strip())
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
 
     @asynccontextmanager
-    async def living(self) -> AsyncGenerator[None]:
+    async def living(self, agent: str) -> AsyncGenerator[None]:
         """Present while the block runs, and touched by the event loop all the time that it is not blocked."""
-        with self.of(self._path):
+        with self.of(self._path, agent):
             beating = keep_on(self._beats, "saying that this process lives")
             try:
                 yield
@@ -69,8 +70,8 @@ class ReadyFile:
             RuntimeError: there is no file yet, its process is gone, or shows no sign of life.
         """
         try:
-            pid, beat = int(self._path.read_text()), self._path.stat().st_mtime_ns
-        except (OSError, ValueError):
+            pid, beat = int(self._path.read_text().split()[0]), self._path.stat().st_mtime_ns
+        except (OSError, ValueError, IndexError):
             raise RuntimeError("it has not said that it is ready") from None
         if not psutil.pid_exists(pid):
             raise RuntimeError(f"process {pid} is gone")
@@ -80,6 +81,13 @@ class ReadyFile:
             self._beat, self._heard = beat, now
         elif self._silence is not None and now - self._heard > self._silence:
             raise RuntimeError(f"its event loop has stood still for {now - self._heard:.0f} s")
+
+    def agent(self) -> str | None:
+        """The name of the agent that the process serves, if it is ready and said so."""
+        try:
+            return self._path.read_text().split()[1]
+        except (OSError, IndexError):
+            return None
 
     def refuse(self, why: ConfigurationError | TransportUnavailable) -> None:
         """Leave word of why this process cannot work, or not yet."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fabric.pool.ready import ReadyFile
-from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError
+from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError, Ready
 from fabric.settings import BAD_USAGE, NATS_SYSTEM_URL
-from fabric_sdk.contracts.errors import TransportUnavailable
+from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
 _PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL", NATS_SYSTEM_URL})
@@ -39,9 +39,13 @@ class PoolSpec:
     """For how many seconds a handler may block a process's event loop before the process is replaced."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigurationError for a name that no agent can have."""
+        """Raises ConfigurationError for a name that no agent can have, and a file that is not there: at once, and not
+        when brokers were started for it."""
         if self.name is not None:
             checked_agent_name(self.name)
+        where = self.target.partition(":")[0]
+        if where.endswith(".py") and not Path(where).is_file():
+            raise ConfigurationError(f"there is no file {where}", fix="check the path")
 
     @property
     def label(self) -> str:
@@ -110,13 +114,18 @@ def mistakes_told(run: Path) -> Generator[None]:
 
 
 def with_mistakes(on_event: OnEvent, run: Path) -> OnEvent:
-    """Tells events with what workers said of their mistakes."""
+    """Tells events with what workers said: their agents' names, where they are called otherwise, and their mistakes."""
+    names: dict[str, str] = {}
 
     def tell(event: ProcessEvent) -> None:
+        if isinstance(event, Ready):
+            agent = ReadyFile(_ready_file(run, event.name)).agent()
+            other = agent is not None and agent != event.name.rpartition("-")[0]
+            names[event.name] = f"{agent} ({event.name})" if other else event.name
         if isinstance(event, Exited) and event.code == BAD_USAGE:
             mistake = ReadyFile(_ready_file(run, event.name)).refusal()
             event = replace(event, reason=f"{event.reason}: {mistake}") if mistake else event
-        on_event(event)
+        on_event(replace(event, name=names.get(event.name, event.name)))
 
     return tell
 

@@ -7,9 +7,11 @@ the version that JetStream has; without Redis, or with an empty one, a conversat
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 import orjson
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from fabric.registry.store import Store, StoreUnavailable
 from fabric_sdk import Fabric
@@ -17,8 +19,19 @@ from fabric_sdk import Fabric
 log = logging.getLogger(__name__)
 
 
-async def read(fabric: Fabric, store: Store, conversation_id: str) -> dict[str, Any]:
-    """What is remembered of a conversation: `snapshot`, `entries`, `version`.
+class Read(TypedDict):
+    """A conversation, as it was read."""
+
+    snapshot: Any
+    entries: list[Any]
+    version: int
+
+
+_READ: Final = TypeAdapter(Read)
+
+
+async def read(fabric: Fabric, store: Store, conversation_id: str) -> Read:
+    """What is remembered of a conversation.
 
     Raises:
         ConfigurationError: nothing can be called so.
@@ -28,13 +41,15 @@ async def read(fabric: Fabric, store: Store, conversation_id: str) -> dict[str, 
     version = await conversation.version()
     try:
         if (kept := await store.conversation(conversation.id)) is not None:
-            known: dict[str, Any] = orjson.loads(kept)
+            known = _READ.validate_json(kept)
             if known["version"] == version:
                 return known
+    except ValueError:
+        log.debug("what Redis has of conversation %s is none", conversation.id)
     except StoreUnavailable as away:
         log.debug("a conversation is read without a cache: %s", away)
     remembered = await conversation.read()
-    found = {"snapshot": remembered.snapshot, "entries": remembered.entries, "version": remembered.version}
+    found = Read(snapshot=remembered.snapshot, entries=remembered.entries, version=remembered.version)
     try:
         await store.keep_conversation(conversation.id, orjson.dumps(found))
     except StoreUnavailable as away:

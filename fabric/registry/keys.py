@@ -14,6 +14,9 @@ DIGESTS: Final = "fab:digests"
 REVISION: Final = "fab:revision"
 """Counter: grows whenever an agent, an instance or a digest comes or goes. Where it is missing, so is the catalogue."""
 
+OF_AGENTS: Final = ("fab:instances:*", "fab:lease:*", "fab:description:*")
+"""The rest of the catalogue, as patterns."""
+
 GONE: Final = b"gone"
 """In place of a lease once the instance has said goodbye."""
 

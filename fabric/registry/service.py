@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from fabric.limits.spending import Count, Spender, Spent, Standing
 from fabric.logs import Once
 from fabric.registry import conversations
-from fabric.registry.store import MOST_OF_ALL, Store, StoreUnavailable, Written
+from fabric.registry.store import MOST_OF_ALL, Store, StoreDamaged, StoreUnavailable, Written
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import subjects
@@ -110,6 +110,9 @@ class Registry:
                 if self._away:
                     log.warning("Redis is back; leases are rebuilt from heartbeats")
                 self._away = False
+            except StoreDamaged as damaged:
+                self._heard = batch | self._heard
+                await self._mend(damaged)
             except StoreUnavailable as lost:
                 self._heard = batch | self._heard
                 if not self._away:
@@ -164,6 +167,12 @@ class Registry:
         finally:
             del self._asking[key]
 
+    async def _mend(self, damaged: StoreDamaged) -> None:
+        """Forget a catalogue that is none: the next round finds Redis empty, and fills it from the bus."""
+        self._once.warning("damaged", "%s; the catalogue is made anew from the bus", damaged)
+        with suppress(StoreUnavailable):  # who cannot forget now comes here again
+            await self._store.forget()
+
     async def _tell(self) -> None:
         await self._fabric.transport.publish(Message(subjects.CATALOGUE_CHANGED, Body({"at": time.time()})))
 
@@ -171,8 +180,12 @@ class Registry:
         """Who is there, from Redis, or from the bus while Redis is away or empty."""
         revision, agents = 0, []
         if not self._away:
-            with suppress(StoreUnavailable):
+            try:
                 revision, agents = await self._store.agents()
+            except StoreDamaged as damaged:
+                await self._mend(damaged)
+            except StoreUnavailable:
+                log.debug("the catalogue is gathered from the bus", exc_info=True)
         if revision == 0:
             return await self._catalogue_from_bus()
         return Catalogue(
@@ -180,7 +193,7 @@ class Registry:
             agents=[AgentEntry(name=name, digest=digest, instances=beats) for name, digest, beats in agents],
         )
 
-    async def conversation(self, conversation_id: str) -> dict[str, Any]:
+    async def conversation(self, conversation_id: str) -> conversations.Read:
         """What is remembered of a conversation, read through the cache."""
         return await conversations.read(self._fabric, self._store, conversation_id)
 
@@ -306,7 +319,7 @@ def build(redis_url: str | None = None) -> Agent:
         return await held[0].description(agent, digest)
 
     @agent.tool(annotations={"readOnlyHint": True})
-    async def conversation(id: str) -> dict[str, Any]:
+    async def conversation(id: str) -> conversations.Read:
         """What is remembered of a conversation: its snapshot, the entries since, and its version."""
         return await held[0].conversation(id)
 

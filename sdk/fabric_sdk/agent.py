@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from typing_extensions import Unpack
 
+from fabric_sdk.authoring.completion import Completion, asked, completed
 from fabric_sdk.authoring.prompt import Prompt, PromptOptions
 from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.authoring.resource import Resource
@@ -68,6 +69,7 @@ class Agent:
         self._tools: dict[str, Tool] = {}
         self._resources: dict[str, Resource] = {}
         self._prompts: dict[str, Prompt] = {}
+        self._completions: dict[tuple[str, str], Completion] = {}  # by prompt or template, and argument
         self._streams: dict[str, Streaming] = {}
         self.reactions: dict[str, Reaction] = {}
         """What is done about events, by the function's name."""
@@ -75,6 +77,7 @@ class Agent:
             "tools/call": self._call_tool,
             "resources/read": self._read_resource,
             "prompts/get": self._get_prompt,
+            "completion/complete": self._complete_argument,
             RUN: self._run_stream,
         }
 
@@ -137,6 +140,38 @@ class Agent:
 
         return offer if function is None else offer(function)
 
+    def completion(self, of: str, argument: str) -> Callable[[F], F]:
+        """Say what an argument may be, while somebody types it: `@agent.completion("greet", "name")`.
+
+        The function takes what was typed, and a `Context` if it wants one, and returns a list of values, the best
+        first; clients are shown a hundred of them.
+
+        Args:
+            of: the name of a prompt above, or the URI template of a resource above.
+            argument: the prompt's argument, or the template's variable.
+
+        Raises:
+            ConfigurationError: there is no such argument, or the function does not suit.
+        """
+
+        def complete(function: F) -> F:
+            if argument not in self._arguments_of(of):
+                raise errors.ConfigurationError(
+                    f"there is no argument {argument!r} of {of!r} to complete",
+                    fix="name a prompt or a URI template that stands above, and one of its arguments",
+                )
+            _add(self._completions, (of, argument), Completion(function), "completion of")
+            return function
+
+        return complete
+
+    def _arguments_of(self, of: str) -> list[str]:
+        """The arguments of a prompt, or the variables of a URI template; none of what there is not."""
+        if (prompt := self._prompts.get(of)) is not None:
+            return prompt.arguments
+        resource = self._resources.get(of)
+        return resource.variables if resource is not None else []
+
     def stream(self, function: F) -> F:
         """Offer a function as a stream: it sends and receives for as long as the stream lives.
 
@@ -185,6 +220,7 @@ class Agent:
             resource_templates=[each.described for each in resources if each.is_template],
             prompts=[prompt.described for prompt in self._prompts.values()],
             streams=[streaming.described for streaming in self._streams.values()],
+            completions=bool(self._completions),
             **self._about,  # type: ignore[arg-type]
         )
 
@@ -227,6 +263,13 @@ class Agent:
             raise errors.UnknownName(f"agent {self.name!r} has no prompt {params.get('name')!r}")
         return self._complete(await prompt.get(_arguments(params), context))
 
+    async def _complete_argument(self, params: dict[str, Any], context: Context) -> Body:
+        of, argument, typed = asked(params)
+        if of not in self._prompts and of not in self._resources:
+            raise errors.UnknownName(f"agent {self.name!r} has no prompt and no resource {of!r}")
+        completion = self._completions.get((of, argument))
+        return self._complete(await completion.complete(typed, context) if completion else completed(None))
+
     async def _run_stream(self, params: dict[str, Any], context: Context) -> Body:
         streaming, stream = _named(self._streams, params), params.get("stream")
         if streaming is None or not isinstance(stream, Stream):  # a worker opens streams, a message cannot
@@ -248,7 +291,7 @@ def _arguments(params: dict[str, Any]) -> Any:
     return {} if arguments is None else arguments
 
 
-def _add(offers: dict[str, Any], name: str, offer: Any, what: str) -> None:
+def _add(offers: dict[Any, Any], name: Any, offer: Any, what: str) -> None:
     if name in offers:
         raise errors.ConfigurationError(f"there is a {what} {name!r} already", fix="give one of them another name")
     offers[name] = offer

@@ -73,3 +73,10 @@ def note(day: str) -> str:
 def greet(name: str) -> str:
     """Greet somebody."""
     return f"Say hello to {name}."
+
+
+@agent.completion("greet", "name")
+@agent.completion("notes://{day}", "day")
+def complete(typed: str) -> list[str]:
+    """Two that begin so."""
+    return [f"{typed}a", f"{typed}b"]

@@ -24,7 +24,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a wrong type": (("call", "hello", "count", "to=many"), 4, ("invalid arguments for count", "valid integer")),
     "a tool's error": (("call", "hello", "refuse", "reason=not today"), 4, ("not today",)),
     "a crash of a tool": (("call", "hello", "crash"), 4, ("RuntimeError: something unexpected",)),
-    "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("The deadline passed",)),
+    "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("The deadline passed", "--timeout")),
     "tools of nobody": (("tools", "nobody"), 2, ("there is no agent 'nobody'", "there are: ")),
 }
 ANSWERED: dict[str, tuple[str, ...]] = {
@@ -110,6 +110,16 @@ def test_one_more_gateway_serves_the_same_fabric(node: Up, tmp_path: Path) -> No
         assert "hello_echo" in asyncio.run(tools(other))
         assert gateway.stop() == 0
     assert "Traceback" not in gateway.said
+
+
+def test_doctor_does_not_take_another_fabric_s_gateway_for_this_one_s(data: Path) -> None:
+    done = fabric("doctor", "--json", env={"FABRIC_DATA": str(data), "FABRIC_NATS_URL": "nats://127.0.0.1:1"})
+    found = {finding["check"]: finding["state"] for finding in done.json}
+    assert (found["gateway"], found["redis"]) == ("warning", "warning")
+
+
+def test_where_its_data_is_stands_among_what_up_prints(node: Up, data: Path) -> None:
+    node.command.until_said(f"data   {data}")
 
 
 def test_how_to_connect_is_for_this_user_alone(node: Up, data: Path) -> None:

@@ -31,6 +31,7 @@ REFUSED: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "no data": ("events publish a.b word", 2, ("the data is not JSON", "name=value")),
     "no pairs": ("events publish a.b x=1 word", 2, ("'word' is not name=value",)),
     "no pattern": ("events tail a..b", 2, ("'a..b' names no topics",)),
+    "no beginning of a tail": ("events tail --since yesterday", 2, ("'yesterday' is no time",)),
     "no beginning": ("events replay --since yesterday", 2, ("'yesterday' is no time", "2026-12-24T18:00")),
     "no end": ("events replay --until then", 2, ("'then' is no time",)),
     "no file": ("events schemas register a.b nowhere.json", 1, ("nowhere.json", "No such file")),
@@ -96,7 +97,8 @@ def test_what_happened_is_published_and_replayed(nats: PrivateNats) -> None:
     ):
         assert [each["topic"] for each in replayed(nats, *arguments)] == topics, arguments
     line = good(nats, "events", "replay", "orders.paid", "--transform", "{'double': data.total * 2}").out
-    assert line == f'orders.paid {published["time"]} /clients {{"double": 160}}\n'
+    assert line == f'orders.paid {published["time"]} /clients p1 - {{"double": 160}}\n'
+    assert f" /clients {every[0]['id']} order/1 " in good(nats, "events", "replay", "orders.created").out
     shown = replayed(nats, "orders.paid", "--transform", "[timestamp('2026-01-01T00:00:00Z'), b'x']")
     assert shown[0]["data"] == ["2026-01-01 00:00:00+00:00", "b'x'"], "what JSON has not is shown as text"
     partly = good(nats, "events", "replay", "--transform", "data.total")
@@ -141,11 +143,31 @@ def test_tail_prints_events_as_they_come_and_ends_well(nats: PrivateNats, tmp_pa
         assert people.stop(signal.SIGINT) == 0
         assert scripts.stop(signal.SIGTERM) == 0
     (line,) = people.said.splitlines()[1:]
-    topic, _, source, data = line.split(" ", 3)
+    topic, _, source, _, _, data = line.split(" ", 5)
     assert (topic, source, data) == ("news.x", "/clients", r'{"n": 2, "said": "\u001b[31m\x9b2J\u202e"}')
     lines = [json.loads(line)["data"] for line in scripts.said.splitlines()[1:]]
     assert lines == [{"n": 1, "said": evil}, {"n": 2, "said": evil}], "JSON tells all of it"
     assert not [odd for odd in evil if odd > "~" or odd < " " if odd in people.said + scripts.said]
+
+
+def test_a_tail_begins_in_the_past_and_a_group_goes_on_where_it_was(nats: PrivateNats, tmp_path: Path) -> None:
+    env = {"FABRIC_NATS_URL": nats.url}
+    for number in (1, 2):
+        good(nats, "events", "publish", "past.x", f"n={number}")
+    tail = ("events", "tail", "past.*", "--json", "--since", "1h")
+    with (
+        started(*tail, folder=tmp_path, env=env) as alone,
+        started(*tail, "--group", "g", folder=tmp_path, env=env) as g,
+    ):
+        for each in (alone, g):
+            each.until_said("past.x", times=4)
+            assert each.stop(signal.SIGINT) == 0
+    good(nats, "events", "publish", "past.x", "n=3")
+    with started(*tail, "--group", "g", folder=tmp_path, env=env) as later:
+        later.until_said("past.x", times=2)
+        assert later.stop(signal.SIGINT) == 0
+    (line,) = later.said.splitlines()[1:]
+    assert json.loads(line)["data"] == {"n": 3}
 
 
 def test_a_pipe_that_closes_ends_it_quietly(nats: PrivateNats) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 from support.nats_server import HOST, private_nats
 
 from cli.command import Done, Up, alive, fabric, started
+from cli.inside import fabric_inside
 from cli.servers import redis_server
 
 pytestmark = pytest.mark.timeout(90)
@@ -25,7 +27,7 @@ class Case(NamedTuple):
     """A command that cannot work, its exit code, and what it has to say.
 
     In it stand `{data}` for the folder of a running fabric, `{nats}` and `{redis}` for the addresses of servers that
-    want a password, and `{taken}` for a port that is.
+    want a password, `{http}` for that of its gateway, and `{taken}` for a port that is.
     """
 
     command: tuple[str, ...]
@@ -46,10 +48,13 @@ CASES = {
     "a fabric on the folder": Case(("up", "--data", "{data}", "--port", "0"), 2, ("is in use by process", FOLDER)),
     "no right to write": Case(("up", "--data", "/sys/fab", "--port", "0"), 2, ("/sys/fab cannot be used", FOLDER)),
     "a taken port": Case((*UP[:3], "{taken}"), 2, ("Address already in use", "--port")),
+    "a file that is not there": Case((*UP, "nosuch.py:agent"), 2, ("there is no file nosuch.py",)),
     "a port that is no number": Case(UP[:2], 2, ("FABRIC_PORT: 'many'", "a port from 1 to 65535"), port="many"),
     "no token for all": Case((*UP, "--host", "0.0.0.0", "--anonymous"), 2, ("FABRIC_ANONYMOUS", "this machine only")),
     # NATS
     "no NATS": Case(UP, 2, (f"nothing listens at nats://{NOBODY}", "start NATS"), nats=f"nats://{NOBODY}"),
+    "HTTP for NATS": Case(("ps",), 2, ("is an HTTP server, not NATS",), nats="nats://{http}"),
+    "HTTP for a worker's NATS": Case(("worker", "server.py"), 2, ("is an HTTP server",), nats="nats://{http}"),
     "Redis for NATS": Case(UP, 2, ("is a Redis server, not NATS",), nats="nats://{redis}"),
     "a wrong NATS password": Case(UP, 2, ("refuses these credentials",), nats="nats://me:wrong@{nats}"),
     # Redis
@@ -59,6 +64,7 @@ CASES = {
     "no Redis password": Case(UP, 2, ("wants a password", "PASSWORD@"), redis="redis://{redis}"),
     # other commands
     "ps of no fabric": Case(("ps",), 3, ("no fabric is running here", "`fabric up`", "FABRIC_NATS_URL")),
+    "ps of a wrong folder": Case(("ps", "--data", "/nowhere"), 3, ("no fabric is running on /nowhere", "--data")),
     "a worker of no fabric": Case(("worker", "server.py"), 3, ("no fabric is running here", "`fabric up`")),
     "call without NATS": Case(("call", "a", "b"), 3, ("no NATS server answers at", NOBODY), nats=f"nats://{NOBODY}"),
     "ps of a bare NATS": Case(("ps",), 3, ("no registry answers", "`fabric up`"), nats="nats://me:right@{nats}"),
@@ -82,6 +88,7 @@ def done(node: Up, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         ThreadPoolExecutor(4) as pool,
     ):
         around = {"data": str(data), "taken": str(taken.getsockname()[1])}
+        around["http"] = node.mcp_url.removeprefix("http://").partition("/")[0]
         around |= {"nats": f"{HOST}:{nats.port}", "redis": f"{HOST}:{redis.port}"}
 
         def end_of(case: Case) -> Done:
@@ -98,6 +105,20 @@ def test_it_is_told_once_with_what_to_do(done: dict[str, Done], name: str) -> No
     case = CASES[name]
     done[name].refused(case.code, *case.words)
     assert "wrong@" not in done[name].err, "a password is never shown"
+
+
+def test_a_port_that_is_none_is_said_to_be_the_option_s() -> None:
+    done = fabric_inside("up", "--port", "80000", env={})
+    assert (done.code, "--port" in done.err, "FABRIC_PORT" in done.err) == (2, True, False)
+
+
+def test_ctrl_c_while_the_command_itself_is_loaded_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with started("ps", folder=tmp_path, cwd=tmp_path, env={"PYTHONPATH": path}) as command:
+        command.until((tmp_path / "begun").exists, what="the beginning of the import")
+        assert command.stop(signal.SIGINT) == 130
+    assert command.said == ""
 
 
 def test_doctor_says_what_is_missing(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ _ODD = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 REFUSED: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "an unknown tool": ("task start crew ad a=1", 2, ("crew", "'ad'", "did you mean add?")),
     "no tool": ("task start crew", 2, ("no tool is named", "fabric tools crew")),
+    "no such argument": ("task start crew add a=1 c=2", 2, ("invalid arguments for add", "'c'", "fabric tools crew")),
+    "a wrong type": ("task start crew add a=many", 2, ("a: ", "integer")),
+    "no argument of a schedule": ("schedule set crew s @daily add b=1", 2, ("invalid arguments for add", '"a"')),
     "no agent's name": ("task start Crew! add", 2, ("cannot name an agent",)),
     "no duration": ("task start crew add --delay soon", 2, ("'soon' is no duration", "90s")),
     "no time to wait for": ("task start crew add --delay 999999d", 2, ("longer than a century",)),
@@ -130,6 +133,15 @@ def test_what_waits_is_listed_and_can_be_cancelled(crew: Up) -> None:
     assert (late.code, "completed" in late.err) == (1, True)
 
 
+def test_tasks_are_listed_in_the_order_of_their_start(crew: Up) -> None:
+    long = start(crew, "crew", "slow", "seconds=1")
+    short = start(crew, "crew", "add", "a=1")
+    for task in (short, long):
+        good(crew, "task", "wait", task)
+    listed = ID.findall(good(crew, "task", "list", "--state", "completed").out)
+    assert [task for task in listed if task in (long, short)] == [long, short]
+
+
 def test_work_waits_for_an_agent_that_is_not_there_and_expires(crew: Up) -> None:
     early = good(crew, "task", "start", "cre", "add", "a=1", "--expires", "2s", "--json")
     assert "warning: there is no agent 'cre' now (did you mean crew?)" in early.err
@@ -191,6 +203,11 @@ def test_a_schedule_is_set_listed_fires_and_is_removed(crew: Up) -> None:
     assert (listed["nightly"]["when"], listed["nightly"]["zone"]) == ("30 2 * * *", "Europe/Rome")
     before = len(states(crew, "--state", "completed"))
     wait_until(lambda: len(states(crew, "--state", "completed")) > before, what="a firing")
+    wrong = run(crew, "schedule", "set", "crew", "bad", "61 * * * *", "add", "a=1")
+    wrong.refused(2, "'61 * * * *' is no schedule")
+    zone = run(crew, "schedule", "set", "crew", "bad", "@daily", "add", "a=1", "--zone", "Nowhere/At")
+    zone.refused(2, "in zone 'Nowhere/At' is no schedule")
+    assert not re.search(r"JetStream|\d{5}", wrong.err + zone.err)
     for name in ("often", "nightly"):
         assert good(crew, "schedule", "remove", "crew", name).out == "removed\n"
     run(crew, "schedule", "remove", "crew", "often").refused(2, "no schedule 'often'")

@@ -49,7 +49,7 @@ def test_a_typed_folder_goes_before_the_url_and_the_url_before_the_folder_of_the
     assert nats_url(folder.path) == RUNNING
     monkeypatch.delenv("FABRIC_NATS_URL")
     assert nats_url(None) == RUNNING
-    with pytest.raises(TransportUnavailable, match="no fabric is running here"):
+    with pytest.raises(TransportUnavailable, match=f"no fabric is running on {tmp_path}"):
         nats_url(tmp_path)
     monkeypatch.setenv("FABRIC_DATA", "")
     with pytest.raises(TransportUnavailable, match="no fabric is running here"):

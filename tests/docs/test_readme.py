@@ -31,7 +31,8 @@ from fabric.settings import Settings
 README = read("README.md")
 FIRST_MINUTE, POOL = (typed(block) for block in blocks(README, "console"))
 (CLIENT,) = blocks(README, "json")
-(GREETER,) = blocks(README, "python")
+(CURL,) = blocks(README, "sh")
+GREETER, SCRIPT = blocks(README, "python")
 
 
 @dataclass
@@ -50,6 +51,13 @@ class Shell:
         """Run it; what it printed."""
         ended = subprocess.run(_program(command), cwd=self.folder, env=self.env, capture_output=True, text=True)
         assert ended.returncode == 0, f"{command}: {ended.stderr}"
+        return ended.stdout
+
+    def bash(self, script: str) -> str:
+        """Run lines of shell, in which `fabric` and `python` are those that the tests run with; what they printed."""
+        env = self.env | {"PATH": f"{FABRIC.parent}{os.pathsep}{os.environ['PATH']}"}
+        ended = subprocess.run(["bash", "-ec", script], cwd=self.folder, env=env, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
     @contextmanager
@@ -77,11 +85,12 @@ def _program(command: str) -> list[str]:
 
 
 def recipe(target: str) -> str:
-    """What `make` runs for a target, its variables put in."""
+    """What `make` runs for a target, its variables put in, and nothing for those that a reader may give."""
     makefile = read("Makefile")
     variables = dict(re.findall(r"^(\w+) [?:]?= (.*)$", makefile, re.MULTILINE))
     (line,) = re.findall(rf"^{target}:.*\n\t(.*)$", makefile, re.MULTILINE)
-    return re.sub(r"\$\((\w+)\)", lambda used: variables[used[1]], line)
+    plain = re.sub(r"\$\(if \$\(\w+\),.*?\$\(\w+\)\"\) ", "", line)
+    return re.sub(r"\$\((\w+)\)", lambda used: variables[used[1]], plain)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +146,22 @@ def test_make_up_prints_the_url_and_a_token(fabric: Running, printed: Path) -> N
 @pytest.mark.usefixtures("fabric")
 def test_a_call_from_another_terminal_is_answered_as_shown(shell: Shell) -> None:
     assert shell.type(FIRST_MINUTE[1].command) == FIRST_MINUTE[1].output
+
+
+def test_make_up_says_where_its_data_is(fabric: Running, shell: Shell, printed: Path) -> None:
+    assert fabric.process.poll() is None
+    assert f"data   {shell.data}\n" in printed.read_text()
+
+
+@pytest.mark.usefixtures("fabric")
+def test_curl_calls_a_tool_as_shown(shell: Shell) -> None:
+    ended = shell.bash(CURL)
+    assert json.loads(ended.partition("data: ")[2] or ended)["result"]["content"][0]["text"] == "hi"
+
+
+def test_the_script_reaches_the_fabric_as_shown(greeters: Shell) -> None:
+    (greeters.folder / "call.py").write_text(SCRIPT)
+    assert greeters.bash('eval "$(fabric env)"; python call.py') == "Hello, Ann!\n"
 
 
 def test_the_url_shown_is_where_a_fabric_listens_by_itself() -> None:

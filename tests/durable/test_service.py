@@ -27,9 +27,9 @@ from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Worker
 
-READS = {"list_tasks", "show_task", "list_dead", "show_dead", "list_schedules", "list_schemas"}
-DESTROYS = {"cancel_task", "purge_dead", "remove_schedule"}
-CHANGES = {"redrive_dead", "register_schema"}
+READS = {"list_tasks", "show_task", "list_dead", "show_dead", "list_schedules", "list_schemas", "replay_events"}
+DESTROYS = {"cancel_task", "purge_dead", "remove_schedule", "set_schedule"}
+CHANGES = {"redrive_dead", "register_schema", "start_task", "publish_event"}
 NOTHING: dict[str, Any] = {"found": [], "more": False}
 MANY = 3000
 
@@ -120,6 +120,60 @@ async def test_tasks_are_listed_shown_and_cancelled(shop: Shop, keeper: AgentCli
     for wrong in ({"agent": "*"}, {"state": "lost"}, {"limit": 0}, {"limit": 10_000}):
         with pytest.raises(FabricError):
             await keeper.call("list_tasks", wrong)
+
+
+async def test_a_task_is_started_and_joined_by_its_key(shop: Shop, keeper: AgentClient) -> None:
+    wanted = {"agent": shop.client.name, "tool": "add", "arguments": {"a": 1, "b": 2}, "key": "k", "priority": "high"}
+    started = await keeper.call("start_task", wanted)
+    assert (started["agent"], started["tool"], started["joined"]) == (shop.client.name, "add", False)
+    assert await shop.client.task(started["id"]).result(timeout=10) == 3
+    assert await keeper.call("start_task", wanted) == {**started, "joined": True}
+    later = await keeper.call("start_task", {"agent": shop.client.name, "tool": "add", "delay": 60, "expires": 90})
+    assert (await keeper.call("show_task", {"id": later["id"]}))["state"] == "queued"
+    for wrong in ({"agent": "*"}, {"priority": "urgent"}, {"delay": -1}, {"key": "a b"}, {"expires": "soon"}):
+        with pytest.raises(FabricError):
+            await keeper.call("start_task", {"agent": shop.client.name, "tool": "add", **wrong})
+
+
+async def test_a_schedule_is_set_and_replaced(shop: Shop, keeper: AgentClient) -> None:
+    wanted = {"agent": shop.client.name, "name": "often", "when": "every 1h", "tool": "add", "arguments": {"a": 1}}
+    for when in ("every 1h", "@daily"):
+        await keeper.call("set_schedule", {**wanted, "when": when})
+        (found,) = (await keeper.call("list_schedules", {"agent": shop.client.name}))["found"]
+        assert (found["when"], found["tool"], found["arguments"]) == (when, "add", {"a": 1})
+    with pytest.raises(FabricError, match="'never' is no schedule"):
+        await keeper.call("set_schedule", {**wanted, "when": "never"})
+    await keeper.call("remove_schedule", {"agent": shop.client.name, "name": "often"})
+
+
+async def test_events_are_published_and_the_past_is_read_page_by_page(shop: Shop, keeper: AgentClient) -> None:
+    topic = f"{shop.client.name}.said"
+    events = [await keeper.call("publish_event", {"topic": topic, "data": {"n": n}, "id": f"e{n}"}) for n in range(5)]
+    again = await keeper.call("publish_event", {"topic": topic, "data": {"n": 4}, "id": "e4"})
+    assert again["sequence"] == events[4]["sequence"]
+    asked: dict[str, Any] = {"topics": [topic], "limit": 2}
+    read, more = list[Any](), True
+    while more:
+        page = await keeper.call("replay_events", asked)
+        read, more = read + page["found"], page["more"]
+        assert len(page["found"]) <= 2
+        asked["after"] = read[-1]["sequence"]
+    assert [(each["id"], each["data"]) for each in read] == [(f"e{n}", {"n": n}) for n in range(5)]
+    filtered = await keeper.call("replay_events", {"topics": [topic], "filter": "data.n > 3"})
+    assert [each["id"] for each in filtered["found"]] == ["e4"]
+    since = {"topics": [topic], "since": read[3]["time"]}
+    assert [each["id"] for each in (await keeper.call("replay_events", since))["found"]] == ["e3", "e4"]
+    for wrong in ({"topics": ["a..b"]}, {"filter": "data.("}, {"limit": 0}, {"since": "then"}):
+        with pytest.raises(FabricError):
+            await keeper.call("replay_events", wrong)
+
+
+async def test_a_page_of_large_events_fits_into_a_message(shop: Shop, keeper: AgentClient) -> None:
+    topic = f"{shop.client.name}.large"
+    for n in range(4):
+        await shop.fabric.publish(topic, {"n": n, "text": "x" * 400_000})
+    page = await keeper.call("replay_events", {"topics": [topic]})
+    assert (len(page["found"]), page["more"]) == (1, True)
 
 
 async def test_dead_letters_are_looked_at_sent_again_and_purged(shop: Shop, keeper: AgentClient) -> None:

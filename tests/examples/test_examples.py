@@ -192,6 +192,7 @@ def test_the_demo_reviews_every_file_although_a_worker_is_killed_half_way() -> N
     assert killed, done.stdout
     assert "was killed by SIGKILL" in done.stdout
     assert re.search(r"All \d+ files were linted and measured; no call failed\.", done.stdout), done.stdout
+    assert done.stdout.count("stopping") == 1, "it says so for all its parts"
     assert nothing_left(done.stdout)
 
 

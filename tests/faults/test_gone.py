@@ -70,7 +70,7 @@ def test_nothing_remains_of_what_handlers_started_when_a_worker_or_the_whole_fab
         worker, *left = escaped()
         worker.kill()
         wait_until(lambda: not alive({worker, *left}), seconds=5.0, what="the end of what a worker left behind")
-        node.command.until_said("ready    server-1", times=2)
+        node.command.until_said("ready    escaping (server-1)", times=2)
         everything = set(escaped())
         kill(node.command)
         wait_until(lambda: not alive(everything), seconds=5.0, what="the end of what the fabric left behind")

@@ -17,7 +17,13 @@ from mcp import Client as Sdk
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
-from mcp_types import LoggingMessageNotificationParams, TextContent, TextResourceContents
+from mcp_types import (
+    LoggingMessageNotificationParams,
+    PromptReference,
+    ResourceTemplateReference,
+    TextContent,
+    TextResourceContents,
+)
 from support.running import Running
 from support.waiting import eventually
 
@@ -91,6 +97,12 @@ async def test_the_official_client_works_in_each_revision(
         assert (str(content.uri), content.text) == ("notes://hello/monday", "note of monday")
         (message,) = (await client.get_prompt("hello_greet", {"name": "Bo"})).messages
         assert message.content == TextContent(type="text", text="Say hello to Bo.")
+        for ref, argument in (
+            (PromptReference(type="ref/prompt", name="hello_greet"), "name"),
+            (ResourceTemplateReference(type="ref/resource", uri="notes://hello/{day}"), "day"),
+        ):
+            completed = await client.complete(ref, {"name": argument, "value": "B"})
+            assert completed.completion.values == ["Ba", "Bb"]
 
 
 @pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")

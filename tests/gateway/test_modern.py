@@ -386,6 +386,20 @@ async def test_resources_are_listed_and_read_under_the_agents_name(mcp: Client, 
     assert result["ttlMs"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("ref", "argument"),
+    [
+        ({"type": "ref/prompt", "name": "hello_greet"}, "name"),
+        ({"type": "ref/resource", "uri": "notes://hello/{day}"}, "day"),
+    ],
+)
+async def test_arguments_are_completed_by_the_agent(mcp: Client, ref: Json, argument: str) -> None:
+    found = await mcp.result("completion/complete", {"ref": ref, "argument": {"name": argument, "value": "B"}})
+    assert found["completion"] == {"values": ["Ba", "Bb"], "total": 2, "hasMore": False}
+    unknown = {"ref": {"type": "ref/prompt", "name": "hello_nothing"}, "argument": {"name": "x", "value": ""}}
+    refusal(await mcp.ask("completion/complete", unknown), 400, -32602, number=1)
+
+
 async def test_prompts_are_listed_and_filled_in_under_the_agents_name(mcp: Client, probe: Probe) -> None:
     names = [entry["name"] for entry in (await mcp.result("prompts/list"))["prompts"]]
     assert names == ["hello_greet", "probe_ask"]

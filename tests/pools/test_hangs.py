@@ -110,7 +110,7 @@ def test_a_worker_in_which_too_many_threads_hang_makes_room_for_a_fresh_one(
             with pytest.raises(DeadlineExceeded):
                 asyncio.run(ask(node, "hang", timeout=1.0))
         command.until_said("2 of 4 threads are taken by functions that still run though their calls have ended")
-        command.until_said("server-1: exited with code 3", seconds=5)
+        command.until_said("sticky (server-1): exited with code 3", seconds=5)
         command.until_said("ready", times=2)
         assert asyncio.run(ask(node, "pid")) != old
         assert command.stop() == 0

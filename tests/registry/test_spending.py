@@ -158,6 +158,6 @@ async def test_without_redis_it_says_so() -> None:
     with running(valkey()) as server:
         kept = Store(server.url)
         server.stop()
-        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        with pytest.raises(StoreUnavailable, match="cannot be used"):
             await kept.spend(ONE, 1, [spent(seconds=1.0)])
         await kept.close()

@@ -44,7 +44,7 @@ local function refusal(agent)
 end
 
 -- A Redis that is new, or has lost everything, is filled in one go: the first few would pass for all there are.
-if everybody == 0 and redis.call('EXISTS', 'fab:revision') == 0 then return {} end
+if everybody == 0 and tonumber(redis.call('GET', 'fab:revision') or 0) < 1 then return {} end
 
 for _, agent in ipairs(redis.call('ZRANGE', 'fab:agents', 0, -1)) do
   local instances = 'fab:instances:' .. agent

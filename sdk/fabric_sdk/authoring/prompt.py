@@ -38,6 +38,7 @@ class Prompt:
         for argument, field in schema["properties"].items():
             described = {"name": argument, "description": field.get("description"), "required": argument in required}
             arguments.append({key: value for key, value in described.items() if value is not None})
+        self.arguments = [str(argument["name"]) for argument in arguments]
         described = {
             "name": self.name,
             "title": title,

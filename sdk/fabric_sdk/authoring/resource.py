@@ -37,13 +37,13 @@ class Resource:
         self._signature = Signature(function)
         self.uri = uri
         self._mime_type = mime_type
-        names = [match[2] for match in _EXPRESSION.finditer(uri)]
-        if sorted(names) != sorted(self._signature.parameters):
+        self.variables = [match[2] for match in _EXPRESSION.finditer(uri)]
+        if sorted(self.variables) != sorted(self._signature.parameters):
             raise ConfigurationError(
-                f"{uri!r} names {names}, {self._signature.name} takes {list(self._signature.parameters)}",
+                f"{uri!r} names {self.variables}, {self._signature.name} takes {list(self._signature.parameters)}",
                 fix="give each variable of the template a parameter of the same name",
             )
-        self.is_template = bool(names)
+        self.is_template = bool(self.variables)
         self._pattern = re.compile(_pattern(uri))
         described = {
             "uriTemplate" if self.is_template else "uri": uri,

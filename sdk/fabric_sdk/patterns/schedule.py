@@ -29,6 +29,9 @@ _SCHEDULE_FIX: Final = (
     "write `every 90s` (a second at least), a cron expression, or `@daily`; a zone like Europe/Rome, for cron alone; "
     "what is to be done once, at a time, is a task: `start(…, at=…)`"
 )
+_NO_SCHEDULE: Final = 10189
+_NO_ZONE: Final = 10223
+"""JetStream's own numbers for an expression, and a zone, that are none."""
 _FIVE_FIELDS: Final = re.compile(r"\S+(?:\s+\S+){4}")
 
 
@@ -84,10 +87,13 @@ class Schedules:
         try:
             await self._jetstream.store(subjects.later(schedule.agent, "every", name), params, headers)
         except Refused as refused:
-            zone = f" in zone {schedule.zone!r}" if schedule.zone else ""
-            raise errors.InvalidParams(
-                f"{schedule.when!r}{zone} is no schedule: {refused}", fix=_SCHEDULE_FIX
-            ) from None
+            if refused.err_code == _NO_ZONE and schedule.zone is not None:
+                what = f"{schedule.when!r} in zone {schedule.zone!r}"
+            elif refused.err_code in (_NO_SCHEDULE, _NO_ZONE):
+                what = repr(schedule.when)
+            else:
+                raise
+            raise errors.InvalidParams(f"{what} is no schedule", fix=_SCHEDULE_FIX) from None
 
     async def find(self, agent: str = "*") -> AsyncGenerator[Schedule]:
         """All schedules of an agent, or of all, and what waits for its time once."""
