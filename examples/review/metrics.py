@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,7 +68,9 @@ def measures(source: str) -> Measures:
     """The numbers of a text."""
     found = Measures(lines=source.count("\n") + (not source.endswith("\n") and source != ""))
     try:
-        functions = _functions(ast.parse(source))
+        with _PARSING:
+            tree = ast.parse(source)
+        functions = _functions(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as broken:  # what `ast.parse` says of odd texts
         found.broken = f"{type(broken).__name__}: {broken}"
         return found
@@ -79,6 +82,8 @@ def measures(source: str) -> Measures:
     return found
 
 
+_PARSING: Final = threading.Lock()
+"""Python before 3.11.8 counts the depth of all trees that are being made together, and stumbles over it."""
 _BLOCKS: Final = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
 _DECISIONS: Final = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.match_case)
 

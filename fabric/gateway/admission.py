@@ -18,6 +18,7 @@ _DECIDING: Final = frozenset((b"host", b"origin", b"authorization"))
 _WANTED: Final = ROUTING.union(
     _DECIDING,
     (b"accept", b"content-type", b"content-length", b"mcp-session-id", b"last-event-id", b"traceparent", b"tracestate"),
+    (b"idempotency-key",),
 )
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _MOST_DECIDED: Final = 256

@@ -1,7 +1,7 @@
-"""The gateway as an ASGI application: admission first, then the era, then the work.
+"""The gateway as an ASGI application: admission first, then the door and the era, then the work.
 
-Above: `process`, which serves it. Below: `admission`, `modern`, `legacy`. Everything a request can be refused for
-before its body is understood is decided here, for both eras in the same way.
+Above: `process`, which serves it. Below: `admission`, `modern`, `legacy`, `rest`, `websocket`. Everything a request can
+be refused for before its body is understood is decided here, for all doors in the same way.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
-from fabric.gateway import rpc
+from fabric.gateway import problems, rpc, websocket
 from fabric.gateway.admission import Admission, Denied, Headers, is_json, read_headers, takes_json
 from fabric.gateway.announcing import Announcements
 from fabric.gateway.asking import Questions
@@ -29,9 +30,14 @@ from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
 from fabric.gateway.legacy import Legacy
 from fabric.gateway.listening import Listening
 from fabric.gateway.modern import Modern
+from fabric.gateway.openapi import OpenApi
+from fabric.gateway.request import PREFIX, Request
+from fabric.gateway.rest import Rest
 from fabric.gateway.sessions import Sessions
 from fabric.gateway.tasks import McpTasks
+from fabric.gateway.upgraded import PATH as SOCKETS
 from fabric.gateway.views import Views
+from fabric.gateway.websocket import Door
 from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge, metadata, metadata_url
@@ -43,10 +49,14 @@ log = logging.getLogger(__name__)
 
 PATH: Final = "/mcp"
 _MODERN_MARK: Final = rpc.VERSION_KEY.encode()
+_SERVED: Final = f"MCP is at {PATH}, and as WebSocket at {SOCKETS}; JSON for all others is at {PREFIX}"
 _RETRY: Final = ((b"retry-after", b"1"),)
 _METADATA_PATHS: Final = frozenset(f"/.well-known/oauth-protected-resource{end}" for end in ("", PATH))
 _CATALOGUE_SECONDS: Final = 10.0
 """How long a request waits for a gateway's first catalogue: the registry restarts well within it."""
+
+Refuse = Callable[[Send, int, str, tuple[tuple[bytes, bytes], ...]], Awaitable[None]]
+"""Says no in the words of a door: the status, why, and headers that go with it."""
 
 
 class Gateway:
@@ -68,6 +78,8 @@ class Gateway:
         self._errands = Errands(fabric, forwarder, views, self._gate)
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
+        self._rest = Rest(forwarder, tasks, views, self._gate, OpenApi((settings.public_url or "").rstrip("/") or "/"))
+        self._sockets = Door(self._message, self._legacy)
         self._admission = Admission(settings)
         self._authenticator = Authenticator(fabric.jetstream, settings)
         self._metadata: bytes | None = None
@@ -100,11 +112,15 @@ class Gateway:
         self._listening.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
         path = scope["path"]
-        if path == PATH:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+        elif scope["type"] != "http":
+            return
+        elif path == PATH:
             await self._mcp(scope, receive, send)
+        elif path.startswith(PREFIX):
+            await self._api(path, scope, receive, send)
         elif self._metadata is not None and path in _METADATA_PATHS:
             await respond(send, 200, self._metadata)
         elif path == "/healthz":
@@ -112,7 +128,7 @@ class Gateway:
         elif path == "/readyz":
             await self._ready(send)
         else:
-            await respond(send, 404, orjson.dumps({"error": f"nothing is served at {path}; MCP is at {PATH}"}))
+            await respond(send, 404, orjson.dumps({"error": f"nothing is served at {path}; {_SERVED}"}))
 
     async def _ready(self, send: Send) -> None:
         """Whether calls can be served now: the broker is there, and so is a catalogue."""
@@ -124,16 +140,15 @@ class Gateway:
 
     async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = read_headers(scope["headers"])
-        token = self._admission.decide(headers)
-        if isinstance(token, Denied):
-            await _refuse(send, token.status, token.message, token.headers)
-            return
-        admitted = self._authenticator.known(token) or await self._identified(token, scope, send)
-        if admitted is None:
+        if (admitted := await self._admitted(scope, headers, send, _refuse)) is None:
             return
         if scope["method"] == "POST":
-            if (body := await self._body(receive, send, headers)) is not None:
-                await self._take_turn(scope, body, receive, send, headers, admitted)
+            if not await _are_json(headers, send):
+                return
+            if (body := await self._body(receive, send, headers, _refuse)) is not None:
+                await self._take_turn(
+                    send, _refuse, self._answer, body, headers, scope["headers"], admitted, receive, send
+                )
         elif scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
             # Only a handshake-era session has anything to GET or DELETE. Its open stream waits and costs next to
             # nothing, its end is quick: neither is counted.
@@ -144,12 +159,69 @@ class Gateway:
         else:
             await respond(send, 405, headers=((b"allow", b"POST"),))
 
-    async def _identified(self, token: bytes, scope: Scope, send: Send) -> Identity | None:
+    async def _answer(
+        self,
+        body: bytes,
+        headers: Headers,
+        raw_headers: Iterable[tuple[bytes, bytes]],
+        identity: Identity,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        if _is_legacy(headers, body):
+            await self._legacy.post(body, headers, identity, receive, send)
+        else:
+            await self._modern(body, headers, raw_headers, identity, receive, send)
+
+    # the other doors
+
+    async def _api(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = read_headers(scope["headers"])
+        if (admitted := await self._admitted(scope, headers, send, problems.refuse)) is None:
+            return
+        body = b"" if scope["method"] == "GET" else await self._body(receive, send, headers, problems.refuse)
+        if body is not None:
+            request = Request(scope["method"], path, scope["query_string"], headers, body, admitted, receive, send)
+            await self._take_turn(send, problems.refuse, self._rest, request)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # that it wants to connect
+        answer = websocket.before_it_opens(send)
+        headers = read_headers(scope["headers"])
+        if (unfit := websocket.read_offer(scope["subprotocols"], headers)) is not None:
+            await _refuse(answer, 400, unfit)
+        elif await self._admitted(scope, headers, answer, _refuse) is not None:
+            token = cast("bytes", self._admission.decide(headers))
+            await self._sockets(partial(self._identify, token), receive, send)
+
+    async def _identify(self, token: bytes) -> Identity:
+        return self._authenticator.known(token) or await self._authenticator.identify(token)
+
+    async def _message(
+        self, message: bytes, headers: Headers | None, identity: Identity, receive: Receive, send: Send
+    ) -> None:
+        """Answer one message of a socket; one of a session comes with headers that name it."""
+        if headers is None:
+            await self._take_turn(send, _refuse, self._modern, message, None, (), identity, receive, send)
+        else:
+            await self._take_turn(send, _refuse, self._legacy.post, message, headers, identity, receive, send)
+
+    # what all doors share
+
+    async def _admitted(self, scope: Scope, headers: Headers, send: Send, refuse: Refuse) -> Identity | None:
+        """Who sent these headers; else the request is refused."""
+        token = self._admission.decide(headers)
+        if isinstance(token, Denied):
+            await refuse(send, token.status, token.message, token.headers)
+            return None
+        return self._authenticator.known(token) or await self._identified(token, scope, send, refuse)
+
+    async def _identified(self, token: bytes, scope: Scope, send: Send, refuse: Refuse) -> Identity | None:
         """Who sent a token that is not known yet; else the request is refused, and counted against its address."""
         address, now = _network(scope), time.monotonic()
         if (locked := self._gate.limiter.locked(address, now)) is not None:
             refusal = limited(locked)
-            await _refuse(send, refusal.status, refusal.message, refusal.headers)
+            await refuse(send, refusal.status, refusal.message, refusal.headers)
             return None
         try:
             return await self._authenticator.identify(token)
@@ -157,46 +229,36 @@ class Gateway:
             if token:
                 self._gate.limiter.strike(address, now)
             said = challenge(metadata=self._metadata_url, error=refused.error, description=refused.message)
-            await _refuse(send, 401, str(refused), ((b"www-authenticate", said),))
+            await refuse(send, 401, str(refused), ((b"www-authenticate", said),))
         except IssuerUnavailable as away:
-            await _refuse(send, 503, str(away), _RETRY)
+            await refuse(send, 503, str(away), _RETRY)
         return None
 
-    async def _body(self, receive: Receive, send: Send, headers: Headers) -> bytes | None:
-        """The body of a POST, or None when it is refused."""
-        if not is_json(headers.get(b"content-type", b"")):
-            await _refuse(send, 415, "the body must be application/json")
-            return None
-        if not takes_json(headers.get(b"accept", b"")):
-            await _refuse(send, 406, "the client must accept application/json")
-            return None
+    async def _body(self, receive: Receive, send: Send, headers: Headers, refuse: Refuse) -> bytes | None:
+        """The body of a request, or None when it is refused."""
         try:
             return await self._bodies.read(receive, headers.get(b"content-length"))
         except BodyTooLarge:
-            await _refuse(send, 413, f"the body has more than {self._max_body} bytes")
+            await refuse(send, 413, f"the body has more than {self._max_body} bytes", ())
         except NoRoom:
-            await _refuse(send, 503, "too many large requests are on their way already", _RETRY)
+            await refuse(send, 503, "too many large requests are on their way already", _RETRY)
         except ClientLeft:
             pass
         return None
 
-    async def _take_turn(
-        self, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, identity: Identity
-    ) -> None:
+    async def _take_turn(self, send: Send, refuse: Refuse, serve: Callable[..., Awaitable[None]], *what: Any) -> None:
         """Serve a request that is there, unless so many are served that it has to come again."""
         # One that is still coming is not counted, or who sends slowly would take the places of all others: it costs
         # memory and no work, and `Bodies` bounds that.
         if self._serving >= self._max_concurrent:
-            await _refuse(send, 503, f"the gateway serves {self._max_concurrent} requests already", _RETRY)
+            await refuse(send, 503, f"the gateway serves {self._max_concurrent} requests already", _RETRY)
             return
         self._serving += 1
         try:
             if not self.catalogue.ready.is_set() and not await self._catalogue_comes():
-                await _refuse(send, 503, "the gateway does not know the agents yet", _RETRY)
-            elif _is_legacy(headers, body):
-                await self._legacy.post(body, headers, identity, receive, send)
+                await refuse(send, 503, "the gateway does not know the agents yet", _RETRY)
             else:
-                await self._modern(body, headers, scope["headers"], identity, receive, send)
+                await serve(*what)
         finally:
             self._serving -= 1
 
@@ -227,6 +289,17 @@ def _network(scope: Scope) -> str:
     """Whose wrong tokens are counted together: an address, or the network that one host has with IPv6."""
     host = str((scope.get("client") or ("",))[0])
     return ":".join(host.split(":")[:4]) if ":" in host else host
+
+
+async def _are_json(headers: Headers, send: Send) -> bool:
+    """Whether body and answer of a POST are JSON; else it is refused."""
+    if not is_json(headers.get(b"content-type", b"")):
+        await _refuse(send, 415, "the body must be application/json")
+        return False
+    if not takes_json(headers.get(b"accept", b"")):
+        await _refuse(send, 406, "the client must accept application/json")
+        return False
+    return True
 
 
 async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -1,6 +1,7 @@
 """From an MCP method and its params to a call on the fabric; the one way there for every door of the gateway.
 
-Above: `modern`, `legacy`. Below: `fabric_sdk`'s caller and the current `View`. Params stay bytes, and so do results.
+Above: `modern`, `legacy`, `rest`. Below: `fabric_sdk`'s caller and the current `View`. Params stay bytes, and so do
+results.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Asker:
     principal: str | None = None
     trace: Trace | None = None
     on_frame: OnFrame | None = None
+    key: str | None = None
+    """The same for every repetition of the same question."""
 
 
 class Forwarder:
@@ -111,7 +114,8 @@ class Forwarder:
     def _call(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Call:
         params = own_params(method, named, route, params)
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
-        return Call(route.agent, method, Body(encoded=params), scope, safe=route.safe, on_frame=asker.on_frame)
+        body = Body(encoded=params)
+        return Call(route.agent, method, body, scope, safe=route.safe, key=asker.key, on_frame=asker.on_frame)
 
 
 async def _renamed(route: Route, answer: Coroutine[Any, Any, Body]) -> Body:

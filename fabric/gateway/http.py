@@ -1,6 +1,6 @@
 """The few things the gateway does with ASGI itself: read a body, answer once, stream events, see the client leave.
 
-Above: `modern`, `app`. Below: any ASGI server. It knows no JSON-RPC.
+Above: `modern`, `rest`, `app`. Below: any ASGI server. It knows no JSON-RPC.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WHOLE: Final = "fabric.response.whole"
 TAKES_WHOLE: Final = "takes_whole"
 """… of this name: one step instead of two, and nothing to check that this file has not written itself."""
 
-_JSON: Final = (b"content-type", b"application/json")
+JSON: Final = b"application/json"
 _SSE: Final = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -107,14 +107,16 @@ class Bodies:
             self._room += held
 
 
-async def respond(send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """A whole response; a body is JSON."""
-    if getattr(send, TAKES_WHOLE, False):
+async def respond(
+    send: Send, status: int, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = (), kind: bytes = JSON
+) -> None:
+    """A whole response, whose body, if there is one, is of this media type."""
+    if kind is JSON and getattr(send, TAKES_WHOLE, False):
         await send({"type": WHOLE, "status": status, "headers": headers, "body": body})
         return
     lines = [(b"content-length", b"%d" % len(body)), *headers]
     if body:
-        lines.append(_JSON)
+        lines.append((b"content-type", kind))
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
 
@@ -191,13 +193,20 @@ class Exchange:
             if self._stir is not None:
                 self._stir.set()
 
-    async def finish(self, status: int, body: bytes, as_event: Callable[[bytes], bytes]) -> None:
+    async def finish(
+        self,
+        status: int,
+        body: bytes,
+        as_event: Callable[[bytes], bytes],
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        kind: bytes = JSON,
+    ) -> None:
         """Send the answer: as a response of its own, or as the last event of the stream."""
         await self.close()
         if self._streaming:
             await self._send({"type": "http.response.body", "body": as_event(body)})
         else:
-            await respond(self._send, status, body)
+            await respond(self._send, status, body, headers, kind)
 
     async def close(self) -> None:
         """Stop watching, once all events are sent."""

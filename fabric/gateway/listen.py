@@ -14,11 +14,13 @@ from typing import Any, Final, Protocol, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from fabric.gateway.http import TAKES_WHOLE, WHOLE
+from fabric.gateway.upgraded import PATH
 
 _HTTP_2_OFFER: Final = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:[ \t]*h2c[ \t]*\r\n)")
 """The name of the header by which Java's client and `curl --http2` offer HTTP/2. A server may decline, but httptools
 would take the body that follows for the new protocol; so the name is made another one, of the same length."""
 
+_SOCKETS: Final = PATH.encode()
 _MOST_DISCARDED: Final = 64 * 1024 * 1024
 """Bytes of a refused request that are still read: who hangs up on a client that writes takes the refusal from it."""
 _LINGER_SECONDS: Final = 5.0
@@ -324,6 +326,8 @@ def limited(
                 self._refuse_head()
             else:
                 super().on_headers_complete()
+                if self.parser is not None and self.parser.should_upgrade() and self._should_upgrade():
+                    return  # it becomes a WebSocket, by these headers
                 self.cycle.__class__ = _Cycle  # uvicorn makes it by name; its `send` is only looked up when it runs
                 self.headers = []  # for trailers, which nobody looks at; the request keeps its own
 
@@ -332,7 +336,7 @@ def limited(
 
         def on_body(self, body: bytes) -> None:
             self._beside_body = 0
-            if self._refused or self.cycle.response_complete:
+            if self._refused or not self._has_cycle or self.cycle.response_complete:
                 self._discard(body)
             else:
                 super().on_body(body)
@@ -342,6 +346,15 @@ def limited(
             self._begun = False
             if not self._refused:
                 super().on_message_complete()
+
+        def _should_upgrade(self) -> bool:
+            return self.url.partition(b"?")[0] == _SOCKETS and super()._should_upgrade()
+
+        def handle_websocket_upgrade(self) -> None:
+            self._whole = True
+            self._arriving_since = None
+            watch.remove(self)
+            super().handle_websocket_upgrade()
 
         def _goes_on(self, size: int) -> None:
             """Wait for the rest of a request of which `size` more bytes came."""
@@ -359,9 +372,13 @@ def limited(
             return self.flow.read_paused or (self._in_head and self._is_answering)
 
         @property
+        def _has_cycle(self) -> bool:
+            # uvicorn's type forgets that there is none before the first request.
+            return cast("RequestResponseCycle | None", self.cycle) is not None
+
+        @property
         def _is_answering(self) -> bool:
-            cycle = cast("RequestResponseCycle | None", self.cycle)  # uvicorn's type forgets the first request
-            return cycle is not None and not cycle.response_complete
+            return self._has_cycle and not self.cycle.response_complete
 
         def _end_arriving(self) -> None:
             if not self._begun or (not self._in_head and self.cycle.response_started):
@@ -378,7 +395,7 @@ def limited(
             If this one is the only such, it is the one that goes. Those without a whole request go first only when they
             are many: a flood of them then leaves the ones of clients alone, and few newcomers displace no other.
             """
-            everyone = cast("set[Limited]", self.connections)
+            everyone = [each for each in self.connections if isinstance(each, Limited)]  # sockets are all in use
             strangers = [each for each in everyone if each._arriving_since is not None and not each._is_held_up()]
             known = [each for each in everyone if each._arriving_since is None and not each._is_answering]
             leaving = strangers if len(strangers) > max_connections // _STRANGERS or not known else known

@@ -94,13 +94,13 @@ class Modern:
     async def __call__(
         self,
         body: bytes,
-        headers: Headers,
+        headers: Headers | None,
         raw_headers: Iterable[tuple[bytes, bytes]],
         identity: Identity,
         receive: Receive,
         send: Send,
     ) -> None:
-        """Answer one POST."""
+        """Answer one POST; or, without headers that repeat what it says, one message of a socket."""
         request = rpc.NULL
         try:
             call = rpc.read_rpc(body)
@@ -110,7 +110,7 @@ class Modern:
             request = rpc.request_id(call)
             params = self._check(call, headers)
             view = self._views.of(identity)
-            streams = takes_events(headers.get(b"accept", b""))
+            streams = headers is None or takes_events(headers.get(b"accept", b""))
             if call.method == listening.METHOD:
                 await self._listening(request, params, identity, streams, receive, send)
                 return
@@ -119,7 +119,7 @@ class Modern:
                 return
             meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
-            plan = self._work(call, params, raw_headers, view, identity)
+            plan = self._work(call, params, None if headers is None else raw_headers, view, identity)
         except Refusal as refusal:
             text = rpc.error(request, refusal.code, refusal.message, refusal.data)
             await respond(send, refusal.status, text, refusal.headers)
@@ -134,9 +134,9 @@ class Modern:
 
     # the ladder
 
-    def _check(self, call: Rpc, headers: Headers) -> Params:
+    def _check(self, call: Rpc, headers: Headers | None) -> Params:
         """All checks before the method is looked at; returns what routes the request."""
-        if headers.twice is not None:
+        if headers is not None and headers.twice is not None:
             raise Refusal(rpc.HEADER_MISMATCH, f"the {headers.twice.decode()} header came more than once")
         params = rpc.read_params(call)
         meta = params.meta
@@ -147,6 +147,10 @@ class Modern:
         if meta.version is UNSET or meta.capabilities is UNSET:
             missing = rpc.VERSION_KEY if meta.version is UNSET else rpc.CAPABILITIES_KEY
             raise Refusal(rpc.INVALID_PARAMS, f"params._meta lacks {missing!r}")
+        if headers is None:
+            if (version := rpc.value_of(meta.version)) != VERSION:
+                raise _unsupported(version)
+            return params
         usual = bytes(meta.version) == _VERSION_JSON and headers.get(b"mcp-protocol-version") == _VERSION_BYTES
         version = VERSION if usual else _stated_version(meta, headers)
         if headers.get(b"mcp-method", b"").decode("latin-1") != call.method:
@@ -171,9 +175,9 @@ class Modern:
         if wrong is not None:
             raise Refusal(wrong.code, wrong.message, data=wrong.data)
 
-    async def _take_notification(self, headers: Headers, send: Send) -> None:
+    async def _take_notification(self, headers: Headers | None, send: Send) -> None:
         """This revision defines none from the client; each is accepted and has no effect."""
-        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        version = VERSION if headers is None else headers.get(b"mcp-protocol-version", b"").decode("latin-1")
         if version != VERSION:
             raise _unsupported(version)
         await respond(send, 202)
@@ -196,7 +200,7 @@ class Modern:
         self,
         call: Rpc,
         params: Params,
-        raw_headers: Iterable[tuple[bytes, bytes]],
+        raw_headers: Iterable[tuple[bytes, bytes]] | None,
         view: View,
         identity: Identity,
     ) -> _Plan:
@@ -218,7 +222,7 @@ class Modern:
         if named == SEARCH and method == "tools/call" and SEARCH not in view.tools:
             return _Plan(partial(_search, view, params))
         route = self._forwarder.route(view, method, named)
-        if route.schema is not None:
+        if route.schema is not None and raw_headers is not None:
             self._check_param_headers(route.schema, params, raw_headers)
         permit = self._gate.pass_through(identity, method, str(named), route, params)
         if self._tasks.wanted(route, params):
@@ -292,16 +296,16 @@ def _stated_version(meta: Meta, headers: Headers) -> str:
     return stated.decode("latin-1")
 
 
-def _unsupported(version: str) -> Refusal:
+def _unsupported(version: Any) -> Refusal:
     data = {"supported": [VERSION], "requested": version}
     return Refusal(rpc.UNSUPPORTED_VERSION, "unsupported protocol version", data=data)
 
 
-def _trace(meta: Meta, headers: Headers) -> Trace | None:
+def _trace(meta: Meta, headers: Headers | None) -> Trace | None:
     """The W3C trace context of `_meta`, else of HTTP."""
     if meta.traceparent is not None:
         return Trace.of(meta.traceparent, meta.tracestate)
-    if (traceparent := headers.get(b"traceparent")) is not None:
+    if headers is not None and (traceparent := headers.get(b"traceparent")) is not None:
         return Trace.of(traceparent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
     return None
 

@@ -19,8 +19,10 @@ import uvloop
 from fabric import garbage, logs
 from fabric.broker import connect_until
 from fabric.gateway.app import Gateway
+from fabric.gateway.http import PING_SECONDS
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
+from fabric.gateway.upgraded import Upgraded
 from fabric.settings import BAD_USAGE, Settings, load_settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
@@ -54,7 +56,11 @@ async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.soc
     config = uvicorn.Config(
         gateway,
         http=limited(int(settings.max_header), settings.client_timeout, room_for(settings.max_connections)),
-        ws="none",
+        ws=Upgraded,
+        ws_max_size=int(settings.max_body),
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=settings.client_timeout,
+        ws_per_message_deflate=False,  # answers are small, and a window each connection is not
         proxy_headers=False,  # nothing here depends on the client's address
         lifespan="off",
         log_config=None,

@@ -1,6 +1,6 @@
 """MCP's tasks (the extension `io.modelcontextprotocol/tasks`): a call becomes a durable task, and is asked for later.
 
-Above: `modern`. Below: the fabric's own tasks; nothing is kept here, so any gateway answers for any task.
+Above: `modern`, `rest`. Below: the fabric's own tasks; nothing is kept here, so any gateway answers for any task.
 
 A task's id names its agent, and what nobody can guess. Whoever did not start a task is told that there is none.
 """
@@ -24,7 +24,7 @@ from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.contracts.task import Record
+from fabric_sdk.contracts.task import Priority, Record
 from fabric_sdk.patterns.task import Start, Tasks
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
@@ -65,15 +65,54 @@ class McpTasks:
 
     async def start(self, named: str, route: Route, params: bytes, asker: Asker) -> Body:
         """Make a call a task; it can be asked for as soon as this returns."""
+        return self._result("task", await self.begin(named, route, params, asker))
+
+    async def begin(
+        self,
+        named: str,
+        route: Route,
+        params: bytes,
+        asker: Asker,
+        *,
+        priority: Priority = "normal",
+        delay: float = 0.0,
+    ) -> dict[str, Any]:
+        """Start a task, `delay` seconds from now, or join the one that the asker's key names; returns how it stands.
+
+        Raises:
+            QueueFull, TransportUnavailable: see `patterns.task.Tasks.start`.
+        """
         assert route.policy is not None
-        scope = scope_for(route.policy.timeout, principal=asker.principal, trace=asker.trace)
-        start = Start(
-            agent=route.agent, params=Body(encoded=own_params("tools/call", named, route, params)), scope=scope
-        )
         now = time.time()
-        await self._tasks.start(start)
-        record = Record(start.id, start.agent, queued=now, changed=now, keep=start.keep)
-        return self._result("task", shown(record, now))
+        start = Start(
+            agent=route.agent,
+            params=Body(encoded=own_params("tools/call", named, route, params)),
+            scope=scope_for(route.policy.timeout, principal=asker.principal, trace=asker.trace),
+            key=asker.key,
+            priority=priority,
+            at=now + delay if delay else None,
+        )
+        if await self._tasks.start(start):
+            return shown(Record(start.id, start.agent, queued=now, changed=now, keep=start.keep), now)
+        return shown(await self._tasks.read(start.agent, start.id), now)
+
+    async def look(self, task_id: Any, principal: str | None) -> dict[str, Any]:
+        """How a task that `principal` started stands, and what it led to.
+
+        Raises:
+            Refusal: it has none of this id.
+        """
+        record = await self._mine(task_id, principal)
+        return {**shown(record, time.time()), **await self._outcome(record)}
+
+    async def cancel(self, task_id: Any, principal: str | None) -> dict[str, Any]:
+        """End a task that `principal` started; returns how it ended, which may have been before.
+
+        Raises:
+            Refusal: it has none of this id.
+        """
+        record = await self._mine(task_id, principal)
+        return shown(await self._tasks.cancel(record.agent, record.id), time.time())
 
     async def answer(self, method: str, params: Params, asker: Asker) -> Body:
         """Answer one of the extension's methods.
@@ -83,10 +122,10 @@ class McpTasks:
         """
         if not _declared(params):
             raise _undeclared(f"{method!r} is of the tasks extension")
-        record = await self._mine(params.task_id, asker.principal)
         if method == "tasks/get":
-            return self._result("complete", {**shown(record, time.time()), **await self._outcome(record)})
+            return self._result("complete", await self.look(params.task_id, asker.principal))
         if method == "tasks/update":
+            record = await self._mine(params.task_id, asker.principal)
             answers = rpc.value_of(params.input_responses)
             if not isinstance(answers, dict):
                 raise Refusal(rpc.INVALID_PARAMS, "params.inputResponses must be an object")
@@ -95,7 +134,7 @@ class McpTasks:
             check_answers({key: str(each.get("method")) for key, each in requests.items()}, answers)
             await self._tasks.answer(record.agent, record.id, answers)
         else:
-            await self._tasks.cancel(record.agent, record.id)
+            await self.cancel(params.task_id, asker.principal)
         return self._result("complete", {})
 
     async def watch(self, task_id: str, principal: str | None, tell: Callable[[str, dict[str, Any]], None]) -> None:
