@@ -354,6 +354,7 @@ def limited(
             self._whole = True
             self._arriving_since = None
             watch.remove(self)
+            idle.remove(self)  # a socket has its own idea of silence
             super().handle_websocket_upgrade()
 
         def _goes_on(self, size: int) -> None:

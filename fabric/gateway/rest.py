@@ -124,7 +124,8 @@ class Rest:
             params = _params(method, named, arguments)
             await _answer(exchange, self._told(method, named, route, params, asker))
         finally:
-            permit.release()
+            if permit is not None:
+                permit.release()
 
     async def _told(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> bytes:
         try:
@@ -154,7 +155,8 @@ class Rest:
             params = _params("tools/call", named, arguments)
             task = await self._tasks.begin(named, route, params, asker, priority=priority, delay=delay)
         finally:
-            permit.release()
+            if permit is not None:
+                permit.release()
         location = (b"location", f"{PREFIX}tasks/{task['taskId']}".encode())
         await respond(asked.send, 202, orjson.dumps(task), (location,))
 
