@@ -1,8 +1,8 @@
 """One whole fabric on one machine: what `fabric up` runs. The composition root; no other file builds all of it.
 
 Above: the command line. Below: embedded servers, supervision, gateway, registry. Every part is a process of its own
-under one supervisor: brokers first, then the registry, the gateway beside the agents `durable` and `access`, and the
-user's pools; stopped in reverse.
+under one supervisor: brokers first, then the registry, the gateway beside the agents `durable`, `access` and
+`approvals`, and the user's pools; stopped in reverse.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fabric_sdk.contracts.errors import ConfigurationError
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
 _DURABLE: Final = PoolSpec(target="fabric.durable.service:agent", name="durable")
 _ACCESS: Final = PoolSpec(target="fabric.access.service:agent", name="access")
+_APPROVALS: Final = PoolSpec(target="fabric.approvals.service:build", name="approvals")
 _BACKLOG: Final = 2048
 _LISTED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
@@ -93,9 +94,12 @@ async def _start(
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
     durable = Copies(supervisor, worker_specs(_DURABLE, run=run, env=shared | audited))
     access = Copies(supervisor, worker_specs(_ACCESS, run=run, env=shared))
+    ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
+    approvals = Copies(supervisor, worker_specs(_APPROVALS, run=run, env=shared | ruled))
     gateway = _gateway_spec(settings, shared, token, listener.fileno(), host, port)
-    await asyncio.gather(supervisor.start(gateway), durable.scale(1), access.scale(1))
-    pools = zip(plan.pools, labels((_REGISTRY, _DURABLE, _ACCESS, *plan.pools))[3:], strict=True)
+    await asyncio.gather(supervisor.start(gateway), durable.scale(1), access.scale(1), approvals.scale(1))
+    own = (_REGISTRY, _DURABLE, _ACCESS, _APPROVALS)
+    pools = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
     await asyncio.gather(*(each.scale(plan.processes) for each in copies))
     await _listed(len(plan.pools), host, port)

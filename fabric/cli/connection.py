@@ -19,6 +19,7 @@ from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
 
 NO_JETSTREAM: Final = "put `jetstream { store_dir: FOLDER, sync_interval: always }` into its configuration"
 
+_TARGETS: Final = {"access": "fabric.access.service:agent", "approvals": "fabric.approvals.service:build"}
 _CATALOGUE_SECONDS: Final = 5.0
 _MOST_NAMED: Final = 10
 
@@ -84,6 +85,20 @@ async def durable(data: Path | None) -> AsyncGenerator[Fabric]:
             if not (await probe_nats(nats_url(data))).jetstream:
                 raise TransportUnavailable("this NATS server runs without JetStream", fix=NO_JETSTREAM)
         yield fabric
+
+
+async def answer(data: Path | None, agent: str, tool: str, arguments: dict[str, Any]) -> Any:
+    """What one of the platform's own agents answers.
+
+    Raises:
+        AgentUnavailable: it is not there.
+    """
+    async with durable(data) as fabric:
+        try:
+            return await fabric.agent(agent).call(tool, arguments)
+        except AgentUnavailable as away:
+            away.fix = f"start the fabric with `fabric up`, or `fabric worker {_TARGETS[agent]}`"
+            raise
 
 
 async def catalogue(fabric: Fabric, *, timeout: float = _CATALOGUE_SECONDS) -> dict[str, Any]:

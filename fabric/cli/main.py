@@ -11,6 +11,7 @@ try:
     import typer
 
     from fabric.cli import (
+        approvals,
         bench,
         call,
         conversation,
@@ -56,6 +57,7 @@ app.add_typer(events.app)
 app.add_typer(conversation.app)
 app.add_typer(token.app)
 app.add_typer(policy.app)
+app.add_typer(approvals.app)
 app.command()(mounts.mount)
 app.command()(mounts.unmount)
 app.command()(mounts.mounts)

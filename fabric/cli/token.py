@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from fabric.cli.connection import durable
+from fabric.cli.connection import answer
 from fabric.cli.console import err, fail, out, print_json, run, seen, table
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.times import seconds, since
 from fabric.identity.identity import Listing
-from fabric_sdk.contracts.errors import AgentUnavailable, ConfigurationError
+from fabric_sdk.contracts.errors import ConfigurationError
 
 app = typer.Typer(name="token", help="API keys: make, list, revoke.", no_args_is_help=True)
 
@@ -79,16 +79,7 @@ def revoke(
 
 def ask(data: Path | None, tool: str, **arguments: Any) -> Any:
     """What the agent `access` answers."""
-
-    async def work() -> Any:
-        async with durable(data) as fabric:
-            try:
-                return await fabric.agent("access").call(tool, arguments)
-            except AgentUnavailable as away:
-                away.fix = "start the fabric with `fabric up`, or `fabric worker fabric.access.service:agent`"
-                raise
-
-    return run(work())
+    return run(answer(data, "access", tool, arguments))
 
 
 def _seconds(expires: str | None) -> float | None:

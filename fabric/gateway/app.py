@@ -20,6 +20,7 @@ import orjson
 from fabric.gateway import problems, rpc, websocket
 from fabric.gateway.admission import Admission, Denied, Headers, is_json, read_headers, takes_json
 from fabric.gateway.announcing import Announcements
+from fabric.gateway.approving import Approving
 from fabric.gateway.asking import Questions
 from fabric.gateway.catalogue import CatalogueKeeper
 from fabric.gateway.errands import Errands
@@ -72,10 +73,19 @@ class Gateway:
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
         self._listening = Listening(views, self._announcements, tasks, server=about)
+        approving = self._approving = Approving(fabric, self._gate, timeout=settings.call_timeout)
         self._modern = Modern(
-            forwarder, tasks, views, self._gate, Questions(fabric), self._listening, server=about, scope=scope
+            forwarder,
+            tasks,
+            views,
+            self._gate,
+            approving,
+            Questions(fabric),
+            self._listening,
+            server=about,
+            scope=scope,
         )
-        self._errands = Errands(fabric, forwarder, views, self._gate)
+        self._errands = Errands(fabric, forwarder, views, self._gate, approving)
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
         self._rest = Rest(forwarder, tasks, views, self._gate, OpenApi((settings.public_url or "").rstrip("/") or "/"))
@@ -97,8 +107,8 @@ class Gateway:
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Held open while the gateway serves."""
-        following = (self.catalogue.run(), self._authenticator.run(), self._views.run(), self._gate.run())
-        keeping = [asyncio.create_task(part) for part in following]
+        following = (self.catalogue, self._authenticator, self._views, self._gate, self._approving)
+        keeping = [asyncio.create_task(part.run()) for part in following]
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         try:

@@ -38,8 +38,8 @@ class Questions:
         self._fabric = fabric
         self._seal: Seal | None = None
 
-    async def asked(self, result: Body, bound: Bound, capabilities: Any) -> Body:
-        """`result` as the client may see it, if it asks something.
+    async def asked(self, result: Body, bound: Bound, capabilities: Any, *, approved: str = "") -> Body:
+        """`result` as the client may see it, if it asks something; `approved`: see `State`.
 
         Raises:
             Refusal: it asks what the client has not declared to know.
@@ -47,14 +47,14 @@ class Questions:
         if (asked := Asked.of(result)) is None:
             return result
         check_capabilities(asked, capabilities)
-        if asked.state is None:
+        if asked.state is None and not approved:
             return result
         methods = {key: str(request.get("method")) for key, request in asked.requests.items()}
         seal = await self._shared_seal()
-        return Body({**result.members(), "requestState": seal.close(State(asked.state, methods), bound)})
+        return Body({**result.members(), "requestState": seal.close(State(asked.state, methods, approved), bound)})
 
-    async def answered(self, params: Params, bound: Bound) -> tuple[Asked, dict[str, Any]]:
-        """What was asked, and the answers that this request brings.
+    async def answered(self, params: Params, bound: Bound) -> tuple[State, dict[str, Any]]:
+        """The state in which something was asked, and the answers that this request brings.
 
         Raises:
             Refusal: its state is not one that this client was given for this, or an answer does not fit.
@@ -64,18 +64,17 @@ class Questions:
             raise Refusal(rpc.INVALID_PARAMS, "params.inputResponses must be an object")
         given = cast("dict[str, Any]", answers or {})
         if params.request_state is rpc.UNSET:
-            return Asked({}), given
+            return State(None), given
         try:
             state = (await self._shared_seal()).open(rpc.value_of(params.request_state), bound)
             check_answers(state.asked, given)
-            asked = Asked({}, state.inner)
-            if state.asked.keys() <= given.keys() and not _resumes(asked):
+            if state.asked.keys() <= given.keys() and not _resumes(state):
                 await use_up(self._fabric, state)
         except Broken:
             raise Refusal(
                 rpc.INVALID_PARAMS, "params.requestState is not what this client was given for this request, or too old"
             ) from None
-        return asked, given
+        return state, given
 
     async def _shared_seal(self) -> Seal:
         if self._seal is None:
@@ -115,7 +114,7 @@ def check_answers(asked: Mapping[str, str], answers: Mapping[str, Any]) -> None:
                 raise Refusal(rpc.INVALID_PARAMS, f"params.inputResponses[{key!r}]: {wrong}") from None
 
 
-def _resumes(asked: Asked) -> bool:
+def _resumes(state: State) -> bool:
     """Whether the answers go to a handler that waits: it takes them once, however often they come."""
-    waiting = Waiting.of(asked.state)
+    waiting = Waiting.of(state.inner)
     return waiting is not None and bool(waiting.instance)

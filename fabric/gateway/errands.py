@@ -12,15 +12,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, cast
 from uuid import uuid4
 
 import orjson
 
 from fabric.gateway import rpc
+from fabric.gateway.approving import Approving, Wanted, is_ours
 from fabric.gateway.asking import check_capabilities
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.gate import Gate
+from fabric.gateway.gate import AskFirst, Gate
 from fabric.gateway.replies import Outbox, parts_of, stream_id
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.sessions import Session
@@ -88,12 +90,13 @@ class Errand:
 class Errands:
     """All errands of one gateway."""
 
-    def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views, gate: Gate) -> None:
+    def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views, gate: Gate, approving: Approving) -> None:
         self.replica = uuid4().hex[:12]
         self._fabric = fabric
         self._forwarder = forwarder
         self._views = views
         self._gate = gate
+        self._approving = approving
         self._running: dict[tuple[str, bytes], Errand] = {}
         self._begun = 0
 
@@ -196,15 +199,28 @@ class Errands:
                 return await view.search(rpc.value_of(params.arguments))
             route, encoded = self._forwarder.route(view, method, None if stated is rpc.UNSET else named), errand.params
         check_may_be_call(route)
-        if asked is None and errand.permit is None:
-            errand.permit = (
-                self._gate.take(errand.identity, method, route)
-                if method == "completion/complete"
-                else self._gate.pass_through(errand.identity, method, named, route, params)
-            )
         known = {_CAPABILITIES: session.capabilities, _LOG_LEVEL: session.level}
         encoded = rpc.with_meta(encoded, known)
-        asker = Asker(errand.identity.principal, on_frame=None if errand.quiet else _frames(errand, params))
+        on_frame = None if errand.quiet else _frames(errand, params)
+        asker = Asker(errand.identity.principal, on_frame=on_frame, roles=errand.identity.roles)
+        if errand.permit is None and (asked is None or is_ours(asked)):
+            try:
+                errand.permit = (
+                    self._gate.take(errand.identity, method, route)
+                    if method == "completion/complete"
+                    else self._gate.pass_through(errand.identity, method, named, route, params)
+                )
+            except AskFirst as first:
+                errand.permit = self._gate.take(errand.identity, named, route)
+                arguments = rpc.value_of(params.arguments)
+                wanted = Wanted(errand.identity, method, named, route, encoded, arguments, first.rule)
+                able = {} if errand.quiet else session.capabilities
+                said = answers if asked is not None and asked.state == wanted.state else None
+                ask = partial(self._ask, errand)
+                result = await self._approving.in_session(wanted, asker, able, ask, said)
+                if result is not None:
+                    return result
+            asked = None
         if asked is None:
             result = await self._forwarder.forward(method, named, route, encoded, asker)
         else:

@@ -29,6 +29,7 @@ NAMED: Final = NAME_BEARING_METHODS
 _MOST_COMPARED: Final = 100
 _LONGEST_COMPARED: Final = 64
 """A wrong name must not cost more than a right one."""
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class Asker:
     on_frame: OnFrame | None = None
     key: str | None = None
     """The same for every repetition of the same question."""
+    roles: frozenset[str] = frozenset()
+    """For the platform's own agents: no other is told."""
 
 
 class Forwarder:
@@ -113,7 +116,8 @@ class Forwarder:
 
     def _call(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Call:
         params = own_params(method, named, route, params)
-        scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
+        roles = asker.roles if route.of_platform else _NONE
+        scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace, roles=roles)
         body = Body(encoded=params)
         return Call(route.agent, method, body, scope, safe=route.safe, key=asker.key, on_frame=asker.on_frame)
 

@@ -1,7 +1,7 @@
 """The gate before every agent: may they, and how fast. Decided here and now, for all doors in the same way.
 
-Above: `modern`, `errands`. Below: policy and limits. What somebody may never do is not in their view at all; here it is
-decided what depends on arguments, on a person, and on how much was used.
+Above: `modern`, `errands`. Below: policy, grants and limits. What somebody may never do is not in their view at all;
+here it is decided what depends on arguments, on a person, and on how much was used.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from fabric.approvals.model import grant_key, mark_of
+from fabric.approvals.store import GRANTS
 from fabric.gateway import rpc
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.view import Route, Verb
@@ -21,9 +23,11 @@ from fabric.limits.rules import read
 from fabric.limits.sharing import Sharing
 from fabric.policy.decisions import Standing
 from fabric.policy.keeper import PolicyKeeper
-from fabric.policy.model import Decision
+from fabric.policy.model import Decision, Rule
 from fabric.settings import Settings
 from fabric_sdk import Fabric
+from fabric_sdk.contracts.streams import ACCESS
+from fabric_sdk.jetstream import Table
 
 FORBIDDEN: Final = 4030
 """JSON-RPC's error code for what the policy does not allow."""
@@ -47,14 +51,16 @@ class Gate:
         self._limits = read(settings.limits)
         self.limiter = Limiter(self._limits, time.monotonic(), time.time())
         self._sharing = Sharing(self.limiter, fabric)
+        self._grants = Table(fabric.jetstream, ACCESS, GRANTS)
         self.metadata_url: str | None = None
         """Where a client that lacks a scope learns where to get it."""
 
     async def run(self) -> None:
-        """Follow the policy's files, and even out the limits with other gateways, until cancelled."""
+        """Follow the policy's files and the grants, and even out limits with other gateways, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.policy.run())
             tasks.create_task(self._sharing.run())
+            tasks.create_task(self._grants.run())
 
     def standing(self, identity: Identity) -> Standing:
         """What the policy says of `identity`; the same for all who are alike."""
@@ -72,7 +78,9 @@ class Gate:
             if decision.effect == "deny":
                 raise self._forbidden(decision)
             if decision.effect == "ask":
-                raise AskFirst(decision)
+                assert decision.rule is not None
+                if not self._granted(identity, method, route, decision.rule):
+                    raise AskFirst(decision.rule)
         return self.take(identity, named, route)
 
     def decide(self, identity: Identity, verb: Verb, route: Route, arguments: Callable[[], Any]) -> Decision:
@@ -94,6 +102,14 @@ class Gate:
             raise limited(taken)
         return taken
 
+    def _granted(self, identity: Identity, method: str, route: Route, rule: Rule) -> bool:
+        """Whether a person allowed this for longer, under the rule as it is."""
+        if not len(self._grants):
+            return False
+        key = grant_key(identity.principal, route.agent, method, route.name, mark_of(rule))
+        row = self._grants.get(key)
+        return row is not None and time.time() < row.value["expires"]
+
     def _forbidden(self, decision: Decision) -> Refusal:
         if decision.needs_scopes:
             said = challenge(metadata=self.metadata_url, error="insufficient_scope", scopes=decision.needs_scopes)
@@ -106,9 +122,9 @@ class Gate:
 class AskFirst(Exception):
     """A person has to allow this call."""
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, rule: Rule) -> None:
         super().__init__("a person has to allow this")
-        self.decision = decision
+        self.rule = rule
 
 
 def limited(by: Limited) -> Refusal:

@@ -19,13 +19,14 @@ from msgspec import UNSET, UnsetType
 
 from fabric.gateway import listening, rpc, tasks
 from fabric.gateway.admission import Headers, takes_events
+from fabric.gateway.approving import Approving, Wanted
 from fabric.gateway.asking import Questions
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.gate import Gate
+from fabric.gateway.gate import AskFirst, Gate
 from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
 from fabric.gateway.listening import Listening
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
-from fabric.gateway.sealing import Bound
+from fabric.gateway.sealing import Bound, State
 from fabric.gateway.tasks import McpTasks
 from fabric.gateway.view import CAPABILITIES, Route, View, complete
 from fabric.gateway.views import Views
@@ -33,7 +34,7 @@ from fabric.identity.identity import Identity
 from fabric.limits.limiter import Permit
 from fabric.search.tool import NAME as SEARCH
 from fabric_sdk import FabricError
-from fabric_sdk.contracts.asking import ASKS
+from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 from fabric_sdk.contracts.scope import Trace
@@ -75,6 +76,7 @@ class Modern:
         mcp_tasks: McpTasks,
         views: Views,
         gate: Gate,
+        approving: Approving,
         questions: Questions,
         listening: Listening,
         *,
@@ -85,6 +87,7 @@ class Modern:
         self._tasks = mcp_tasks
         self._views = views
         self._gate = gate
+        self._approving = approving
         self._server = server
         self._cache_scope = scope
         self._patrol = Patrol()
@@ -125,7 +128,7 @@ class Modern:
             await respond(send, refusal.status, text, refusal.headers)
             return
         exchange = Exchange(receive, send, self._patrol, may_stream=streams)
-        asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange))
+        asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange), roles=identity.roles)
         try:
             await self._answer(request, call.method, params, plan, asker, exchange)
         finally:
@@ -224,7 +227,12 @@ class Modern:
         route = self._forwarder.route(view, method, named)
         if route.schema is not None and raw_headers is not None:
             self._check_param_headers(route.schema, params, raw_headers)
-        permit = self._gate.pass_through(identity, method, str(named), route, params)
+        try:
+            permit = self._gate.pass_through(identity, method, str(named), route, params)
+        except AskFirst as first:
+            arguments = rpc.value_of(params.arguments)
+            wanted = Wanted(identity, method, str(named), route, encoded, arguments, first.rule)
+            return _Plan(partial(self._ask_first, wanted, params), self._gate.take(identity, str(named), route))
         if self._tasks.wanted(route, params):
             return _Plan(partial(self._tasks.start, str(named), route, encoded), permit)
         if params.request_state is UNSET and params.input_responses is UNSET:
@@ -235,8 +243,37 @@ class Modern:
 
     async def _go_on(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
         """Bring an agent the answers to what it asked."""
-        asked, answers = await self._questions.answered(params, _bound(method, named, params, asker))
+        state, answers = await self._questions.answered(params, _bound(method, named, params, asker))
+        asked = Asked({}, state.inner)
         return await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
+
+    async def _ask_first(self, wanted: Wanted, params: Params, asker: Asker) -> Body:
+        """Have a person allow a call, and then an agent answer."""
+        method, named, route = wanted.method, wanted.named, wanted.route
+        as_task = self._tasks.wanted(route, params)
+        bound = _bound(method, named, params, asker)
+        capabilities = rpc.value_of(cast("Meta", params.meta).capabilities)
+        state, answers = State(None), {}
+        if params.request_state is not UNSET:
+            state, answers = await self._questions.answered(params, bound)
+        if state.approved == wanted.mark:  # it was allowed before its agent asked something
+            asked = Asked({}, state.inner)
+            result = await self._forwarder.answer(
+                method, named, route, wanted.params, asker, asked=asked, answers=answers
+            )
+            return await self._questions.asked(result, bound, capabilities, approved=wanted.mark)
+        if state.inner == wanted.state:
+            await self._approving.judge(wanted, answers)
+        elif self._approving.may_decide(wanted, capabilities):
+            return await self._questions.asked(wanted.asked().result(), bound, capabilities)
+        elif method == "tools/call" and tasks.declared(params):
+            return self._tasks.created(await self._approving.task(wanted, asker))
+        elif (result := await self._approving.result(wanted, asker)) is not None:
+            return result
+        if as_task:
+            return await self._tasks.start(named, route, wanted.bare, asker)
+        result = await self._forwarder.forward(method, named, route, wanted.bare, asker)
+        return await self._questions.asked(result, bound, capabilities, approved=wanted.mark)
 
     async def _answer(
         self, request: bytes, method: str, params: Params, plan: _Plan, asker: Asker, exchange: Exchange

@@ -60,6 +60,8 @@ class State:
     """The agent's own state."""
     asked: dict[str, str] = field(default_factory=dict[str, str])
     """Of each request its method."""
+    approved: str = ""
+    """Of which rule it was that whoever sends this was allowed the request; empty: nobody had to be asked."""
     number: str = ""
     """Its own; whoever uses it up names it."""
 
@@ -73,7 +75,7 @@ class Seal:
     def close(self, state: State, bound: Bound) -> str:
         """`state` as the client carries it."""
         nonce = os.urandom(_NONCE)
-        said = orjson.dumps([time.time() + LASTS, state.inner, state.asked])
+        said = orjson.dumps([time.time() + LASTS, state.inner, state.asked, state.approved])
         return urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, said, bound.digest())).decode()
 
     def open(self, sealed: Any, bound: Bound) -> State:
@@ -86,12 +88,14 @@ class Seal:
             if not isinstance(sealed, str) or len(sealed) > _LARGEST:
                 raise Broken
             raw = urlsafe_b64decode(sealed.encode("ascii"))
-            until, inner, asked = orjson.loads(self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], bound.digest()))
+            until, inner, asked, approved = orjson.loads(
+                self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], bound.digest())
+            )
         except (ValueError, InvalidTag, UnicodeEncodeError):
             raise Broken from None
         if until < time.time():
             raise Broken
-        return State(inner, asked, raw[:_NONCE].hex())
+        return State(inner, asked, approved, raw[:_NONCE].hex())
 
 
 async def shared_seal(fabric: Fabric) -> Seal:

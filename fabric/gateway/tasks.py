@@ -18,6 +18,7 @@ from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from fabric.gateway import rpc
 from fabric.gateway.asking import check_answers
 from fabric.gateway.forward import Asker, own_params
+from fabric.gateway.gate import FORBIDDEN
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.view import Route
 from fabric_sdk.contracts import errors
@@ -34,6 +35,7 @@ NAMED: Final = dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "tas
 
 _POLL_MS: Final = 1000
 _STATUS: Final = {
+    "held": "working",
     "queued": "working",
     "running": "working",
     "dead": "failed",
@@ -58,7 +60,7 @@ class McpTasks:
         policy = route.policy
         if policy is None or policy.mcp == "never":
             return False
-        if not _declared(params):
+        if not declared(params):
             check_may_be_call(route)
             return False
         return not policy.asks_first or params.input_responses is not rpc.UNSET
@@ -114,13 +116,17 @@ class McpTasks:
         record = await self._mine(task_id, principal)
         return shown(await self._tasks.cancel(record.agent, record.id), time.time())
 
+    def created(self, record: Record) -> Body:
+        """A task in the place of a call's result."""
+        return self._result("task", shown(record, record.changed))
+
     async def answer(self, method: str, params: Params, asker: Asker) -> Body:
         """Answer one of the extension's methods.
 
         Raises:
             Refusal: the client knows no tasks, or it has none of this id.
         """
-        if not _declared(params):
+        if not declared(params):
             raise _undeclared(f"{method!r} is of the tasks extension")
         if method == "tasks/get":
             return self._result("complete", await self.look(params.task_id, asker.principal))
@@ -163,7 +169,7 @@ class McpTasks:
     async def _outcome(self, record: Record) -> dict[str, Any]:
         """What a task led to so far: its result, its error, or questions."""
         if record.state != "completed":
-            return _outcome(record)
+            return outcome(record)
         try:
             return {"result": orjson.Fragment((await self._tasks.result(record)).encoded())}
         except errors.FabricError as lost:
@@ -189,22 +195,32 @@ def shown(record: Record, now: float) -> dict[str, Any]:
     kept_until = (record.changed if record.ended else now) + record.keep
     task: dict[str, Any] = {
         "taskId": f"{record.agent}.{record.id}",
-        "status": _STATUS.get(record.state, record.state),
+        "status": _status(record),
         "createdAt": _moment(record.queued),
         "lastUpdatedAt": _moment(record.changed),
         "ttlMs": int((kept_until - record.queued) * 1000),
     }
     if not record.ended:
         task["pollIntervalMs"] = _POLL_MS
+    if record.state == "held":
+        task["statusMessage"] = record.reason
     if record.state == "running" and record.progress and (words := record.progress.get("message")):
         task["statusMessage"] = words
     return task
 
 
-def _outcome(record: Record) -> dict[str, Any]:
+def _status(record: Record) -> str:
+    if record.state == "cancelled" and record.reason:  # not by who started it, so that is to be told why
+        return "failed"
+    return _STATUS.get(record.state, record.state)
+
+
+def outcome(record: Record) -> dict[str, Any]:
     """What a task led to so far, but for its result: its error, or questions."""
     if record.state == "expired":
         return {"error": errors.to_wire(errors.TaskExpired())}
+    if record.state == "cancelled" and record.reason:
+        return {"error": {"code": FORBIDDEN, "message": record.reason}}
     if record.state == "dead":
         last: dict[str, Any] = record.errors[-1] if record.errors else {}
         message = last.get("error") or "the task failed for good"
@@ -214,7 +230,7 @@ def _outcome(record: Record) -> dict[str, Any]:
     return {}
 
 
-def _declared(params: Params) -> bool:
+def declared(params: Params) -> bool:
     """Whether the client said, with this very request, that it knows tasks."""
     capabilities = None if params.meta is rpc.UNSET else rpc.value_of(params.meta.capabilities)
     extensions: Any = cast("dict[str, Any]", capabilities).get("extensions") if isinstance(capabilities, dict) else None

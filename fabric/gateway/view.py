@@ -57,6 +57,11 @@ class Route:
     open: bool = False
     """Whether the policy allows it whatever the arguments are."""
 
+    @property
+    def of_platform(self) -> bool:
+        """Whether it leads to a part of the fabric itself."""
+        return self.mount is not None and self.mount.described.kind == "platform"
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:

@@ -63,7 +63,8 @@ class Task:
         if record.state == "completed":
             return value_of(await self._tasks.result(record))
         if record.state == "cancelled":
-            raise errors.TaskCancelled(f"task {self.id} was cancelled")
+            why = f": {record.reason}" if record.reason else ""
+            raise errors.TaskCancelled(f"task {self.id} was cancelled{why}")
         if record.state == "expired":
             raise errors.TaskExpired(f"task {self.id} expired before a worker began it")
         last = record.errors[-1]["error"] if record.errors else "no error is on record"

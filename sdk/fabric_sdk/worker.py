@@ -25,7 +25,7 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import RESUME
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Scope, Trace, current_asker, current_scope
+from fabric_sdk.contracts.scope import Scope, Trace, current_asker, current_scope, roles_in
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.hosting import StreamHost
 from fabric_sdk.listening import Listener
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _TICK: Final = 0.1
 """Seconds between two looks at the calls in hand; a deadline is kept to within this."""
+_NO_ROLES: Final[frozenset[str]] = frozenset()
 _DEFAULT_DEADLINE: Final = 60.0
 _CANCEL_SECONDS: Final = 2.0
 _NOBODY: Final = Message("")
@@ -241,13 +242,14 @@ class Worker:
         deadline = subjects.due_of(message.reply) or now + _DEFAULT_DEADLINE
         if deadline <= now:
             raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
-        key, principal, trace = None, None, None
+        key, principal, trace, roles = None, None, None, _NO_ROLES
         if headers := message.headers:
             key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
             trace = Trace.of(headers.get(Header.TRACEPARENT), headers.get(Header.TRACESTATE))
+            roles = roles_in(headers.get(Header.ROLES))
         method = self._methods.get(message.subject) or self._method(message.subject)
         context = Context(
-            Scope(deadline, principal, trace),
+            Scope(deadline, principal, trace, roles),
             agent=self.description.name,
             instance=self.instance,
             key=key,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import quote, unquote
 
 from fabric_sdk.contracts.subjects import Header
 
@@ -46,17 +47,26 @@ class Scope(NamedTuple):
     """Unix time in seconds."""
     principal: str | None = None
     trace: Trace | None = None
+    roles: frozenset[str] = frozenset()
+    """Of the principal, as verified at the edge. The platform's own agents alone are told; none hands them down."""
 
     def headers(self) -> dict[str, str]:
-        """Principal and trace, as they travel; the deadline rides in the address of the answer."""
+        """Principal, roles and trace, as they travel; the deadline rides in the address of the answer."""
         headers: dict[str, str] = {}
         if self.principal is not None:
             headers[Header.PRINCIPAL] = self.principal
+        if self.roles:  # an issuer may call a role anything
+            headers[Header.ROLES] = ",".join(sorted(quote(role, safe="") for role in self.roles))
         if self.trace is not None:
             headers[Header.TRACEPARENT] = self.trace.traceparent
             if self.trace.tracestate:
                 headers[Header.TRACESTATE] = self.trace.tracestate
         return headers
+
+
+def roles_in(header: str | None) -> frozenset[str]:
+    """The roles that a call came with."""
+    return frozenset(unquote(role) for role in header.split(",")) if header else frozenset()
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("current_scope", default=None)
@@ -108,10 +118,16 @@ current_effects: ContextVar[Effects | None] = ContextVar("current_effects", defa
 """The names for what the task that runs here does to the fabric."""
 
 
-def scope_for(timeout: float, *, principal: str | None = None, trace: Trace | None = None) -> Scope:
+def scope_for(
+    timeout: float,
+    *,
+    principal: str | None = None,
+    trace: Trace | None = None,
+    roles: frozenset[str] = frozenset(),
+) -> Scope:
     """A scope of `timeout` seconds from now, within the scope of the call being handled, if there is one."""
     deadline = time.time() + timeout
     outer = current_scope.get()
     if outer is None:
-        return Scope(deadline, principal, trace)
-    return Scope(min(deadline, outer.deadline), principal or outer.principal, trace or outer.trace)
+        return Scope(deadline, principal, trace, roles)
+    return Scope(min(deadline, outer.deadline), principal or outer.principal, trace or outer.trace, roles)

@@ -77,6 +77,7 @@ class Header:
 
     KEY: Final = "Fab-Key"  # idempotency key
     PRINCIPAL: Final = "Fab-Principal"  # who asks, as verified at the edge; never a token
+    ROLES: Final = "Fab-Roles"  # whoever asks has these, as verified at the edge; for the platform's own agents alone
     FRAME: Final = "Fab-Frame"  # on a reply subject: this is not the answer yet, but `progress` or `log`
     TRACEPARENT: Final = "traceparent"  # W3C trace context
     TRACESTATE: Final = "tracestate"

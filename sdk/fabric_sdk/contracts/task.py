@@ -26,7 +26,7 @@ from fabric_sdk.contracts.subjects import Header
 Priority = Literal["critical", "high", "normal", "low"]
 PRIORITIES: Final[tuple[Priority, ...]] = ("critical", "high", "normal", "low")
 
-State = Literal["queued", "running", "input_required", "completed", "dead", "cancelled", "expired"]
+State = Literal["held", "queued", "running", "input_required", "completed", "dead", "cancelled", "expired"]
 ENDS: Final = frozenset(("completed", "dead", "cancelled", "expired"))
 
 DEFAULT_KEEP: Final = 86_400.0
@@ -183,7 +183,9 @@ class Record:
     rounds: _Count = 0
     """How often it has asked whoever started it."""
     parked: Parked | None = None
-    """What it asks now, in the state `input_required`."""
+    """What it asks now, in the state `input_required`; in the state `held`, what it begins with."""
+    reason: str = ""
+    """Why it is held, or was not let go on, in words."""
     result: Any = None
     """The MCP result: JSON, or bytes of JSON on the way out."""
     claim: str = ""
@@ -202,7 +204,7 @@ class Record:
     @property
     def lasts(self) -> int:
         """Seconds for which this is kept once it is written, unless something changes before."""
-        if self.state == "input_required":
+        if self.state in ("held", "input_required"):
             return LONGEST_KEPT  # nothing but an answer brings it back
         if not self.ended or self.state == "dead":
             return LONGEST_UNENDED

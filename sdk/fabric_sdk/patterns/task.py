@@ -25,6 +25,7 @@ from fabric_sdk.contracts.scope import Effects, Scope, current_effects
 from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS, Stream
 from fabric_sdk.contracts.subjects import Header, number
 from fabric_sdk.contracts.task import (
+    CARRIED,
     DEFAULT_KEEP,
     LONGEST_KEPT,
     LONGEST_UNENDED,
@@ -41,7 +42,7 @@ from fabric_sdk.jetstream import Claims, JetStream, StoredMessage, SubjectTaken,
 from fabric_sdk.patterns.call import OnFrame
 from fabric_sdk.patterns.leftover import drop_leftover
 from fabric_sdk.patterns.schedule import moment
-from fabric_sdk.routing.asking import resumed, take_answers
+from fabric_sdk.routing.asking import hold, resumed, take_answers
 
 _LOOK_SECONDS: Final = 5.0
 """Between two looks at a record that is waited for: the net under what is told, which may get lost."""
@@ -96,12 +97,12 @@ class Start:
 
     def message(self) -> Message:
         """The message that waits in the queue."""
-        return Message(subjects.task(self.agent, self.priority, self.id), self.params, headers=self._headers())
+        return Message(subjects.task(self.agent, self.priority, self.id), self.params, headers=self.headers())
 
     def message_for_later(self) -> Message:
         """The message that the server turns into one that is due, at its time."""
         assert self.at is not None
-        headers = self._headers() | {
+        headers = self.headers() | {
             Header.SCHEDULE: f"@at {moment(self.at)}",
             Header.SCHEDULE_TARGET: subjects.later(self.agent, "due", self.id),
             Header.CLASS: self.priority,
@@ -109,7 +110,8 @@ class Start:
         }
         return Message(subjects.later(self.agent, "once", self.id), self.params, headers=headers)
 
-    def _headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
+        """What its message says beside the params."""
         headers = {Header.MESSAGE_ID: self.id}
         if self.key is not None:
             headers[Header.KEY] = self.key
@@ -166,6 +168,47 @@ class Tasks:
             await self._is_known(start)  # somebody was quicker; with the same tool?
             return False
         return start.key is None or await self._prevails(start, later)
+
+    async def hold(self, start: Start, reason: str) -> bool:
+        """Accept a task that may not begin yet: it is on record and in no queue until `release`, or `cancel`.
+
+        Args:
+            start: the task; neither its time nor its expiry counts.
+            reason: what it waits for, in words.
+
+        Returns:
+            Whether this accepted it; `False`: there is a task of this id already.
+
+        Raises:
+            QueueFull, TransportUnavailable: as `start`.
+        """
+        await self._ensure()
+        await self._fit(start)
+        headers = {name: value for name, value in start.headers().items() if name in CARRIED}
+        record = record_of(headers, start.params)
+        record.id, record.agent, record.priority, record.queued = start.id, start.agent, start.priority, time.time()
+        hold(record, reason, start.params, headers)
+        if await self._write(record, 0):
+            return True
+        there, _ = await self._look(start.agent, start.id)
+        if start.claim and there.parked and there.parked["headers"].get(Header.CLAIM) != start.claim:
+            await self._claims.drop(start.claim)
+        return False
+
+    async def release(self, agent: str, task_id: str) -> Record:
+        """Let a task that is held begin; any other stays as it is. Returns how it stands.
+
+        Raises:
+            UnknownTask: as `read`.
+        """
+        while True:
+            record, place = await self._look(agent, task_id)
+            if record.state != "held" or record.parked is None:
+                return record
+            await self._resume(record, record.parked)
+            record.state, record.parked, record.reason = "queued", None, ""
+            if await self._write(record, place):
+                return record
 
     async def start_all(self, starts: Sequence[Start]) -> bool:
         """Accept all of these tasks, or none.
@@ -335,10 +378,10 @@ class Tasks:
             await stream.aclose()
             await subscription.close()
 
-    async def cancel(self, agent: str, task_id: str) -> Record:
+    async def cancel(self, agent: str, task_id: str, *, reason: str = "") -> Record:
         """End a task: it is never begun, or its handler is told; returns how it ended.
 
-        A task that has ended already stays as it is.
+        A task that has ended already stays as it is. `reason`: why it was not let go on, for whoever waits for it.
 
         Raises:
             UnknownTask, UnreadableRecord: as `read`.
@@ -348,7 +391,7 @@ class Tasks:
             if record.ended:
                 return record
             parked = record.parked
-            record.state, record.parked = "cancelled", None
+            record.state, record.parked, record.reason = "cancelled", None, reason
             if not await self._write(record, place):
                 continue  # it went on in between
             if parked is not None:
@@ -380,8 +423,8 @@ class Tasks:
 
     async def _resume(self, record: Record, parked: Parked) -> None:
         """Put a parked task into the queue again."""
-        # The worker that parked it may not have taken off yet what led to it.
-        await self._jetstream.delete(TASKS, record.origin)
+        if record.origin:  # the worker that parked it may not have taken off yet what led to it
+            await self._jetstream.delete(TASKS, record.origin)
         message = resumed(record, parked)
         with suppress(SubjectTaken):
             await self._jetstream.store(message.subject, message.body, message.headers)

@@ -38,6 +38,13 @@ def park(record: Record, asked: Mapping[str, Any], params: Body, headers: Mappin
     record.parked = Parked(requests=requests, answers={}, params=kept, headers=dict(headers))
 
 
+def hold(record: Record, reason: str, params: Body, headers: Mapping[str, str]) -> None:
+    """Make `record` that of a task which waits for leave to begin. It asks nothing, so no answer lets it go."""
+    # As after a question: a worker that is given what goes on looks at the record first.
+    record.state, record.reason, record.rounds = "held", reason, 1
+    record.parked = Parked(requests={}, answers={}, params=params.members(), headers=dict(headers))
+
+
 def unpark(record: Record) -> None:
     """Take back what `park` did."""
     if record.parked is not None:
@@ -58,7 +65,8 @@ def take_answers(record: Record, answers: Mapping[str, Any]) -> bool:
 
 def resumed(record: Record, parked: Parked) -> Message:
     """The message that brings a parked task its answers; however often it is sent in one round, it is one message."""
-    params = Body({**parked["params"], "inputResponses": parked["answers"]})
+    answers = {"inputResponses": parked["answers"]} if parked["answers"] else {}
+    params = Body({**parked["params"], **answers})
     headers = {Header.ROUND: str(record.rounds), Header.MESSAGE_ID: f"{record.id}-{record.rounds}"}
     return Message(
         subjects.task(record.agent, record.priority, record.id), params, headers={**parked["headers"], **headers}

@@ -1,0 +1,297 @@
+"""Calls that a person has to allow: asked in the call whoever may decide itself, else held until somebody answers.
+
+Above: `modern`, `errands`. Below: the questions' rows, and the tasks. A tool that waits is a held task: it survives
+this gateway and everything else, and the same call again joins it. For a resource or a prompt there is nothing to hold:
+its call waits for the answer, and then goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from fabric.approvals.model import Answer, Approval, answered, mark_of, question
+from fabric.approvals.store import QUESTIONS, Approvals, approval_in
+from fabric.gateway import rpc
+from fabric.gateway.forward import Asker, own_params
+from fabric.gateway.gate import FORBIDDEN, Gate
+from fabric.gateway.rpc import Refusal
+from fabric.gateway.tasks import outcome
+from fabric.gateway.view import Route
+from fabric.identity.identity import Identity
+from fabric.policy.model import Ask, Rule
+from fabric_sdk import Fabric, FabricError
+from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.asking import Asked
+from fabric_sdk.contracts.description import Json
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
+from fabric_sdk.contracts.streams import ACCESS
+from fabric_sdk.contracts.task import Record
+from fabric_sdk.jetstream import Table
+from fabric_sdk.patterns.task import Start
+
+log = logging.getLogger(__name__)
+
+PENDING: Final = 4090
+"""JSON-RPC's error code for a call that waits for a person for longer than a call may take."""
+
+_TOOL: Final = "tools/call"
+_KEY: Final = "approval"
+_MOST_WAITING: Final = 100
+"""Questions of one principal: who asks without end must not fill what keeps everybody's keys."""
+_MOST_SHOWN: Final = 2000
+"""Characters of the arguments in a question to the client."""
+_ANSWERS: Final = frozenset(("requestState", "inputResponses"))
+_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"allow": {"type": "boolean", "title": "Allow it, this once"}},
+    "required": ["allow"],
+}
+
+AskClient = Callable[[Asked], Awaitable[dict[str, Any]]]
+"""Asks the client, and waits for its answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call that a rule puts before a person."""
+
+    identity: Identity
+    method: str
+    named: str
+    route: Route
+    params: bytes
+    arguments: Any
+    rule: Rule
+
+    @property
+    def mark(self) -> str:
+        """Of the rule: an answer is good for no other."""
+        return mark_of(self.rule)
+
+    @property
+    def ask(self) -> Ask:
+        """How a person is asked."""
+        assert self.rule.ask is not None
+        return self.rule.ask
+
+    @property
+    def bare(self) -> bytes:
+        """The params as they were before anything was asked."""
+        return rpc.without_members(self.params, _ANSWERS)
+
+    def question(self, now: float, *, task: str = "") -> Approval:
+        """The question to whoever may answer."""
+        act = (self.route.agent, self.method, self.route.name)
+        return question(self.rule, self.identity.principal, act, self.arguments, now, task=task)
+
+    def asked(self) -> Asked:
+        """The question to the client itself."""
+        shown = self.question(0.0)
+        words = f"Allow {shown.agent}/{shown.name}"
+        if shown.arguments:
+            cut = "…" if len(shown.arguments) > _MOST_SHOWN else ""
+            words += f" with {shown.arguments[:_MOST_SHOWN]}{cut}"
+        params = {"mode": "form", "message": f"{words}? (rule {self.rule.name})", "requestedSchema": _SCHEMA}
+        return Asked({_KEY: {"method": "elicitation/create", "params": params}}, self.state)
+
+    @property
+    def state(self) -> str:
+        """Tells the client's answer to this question from one to the agent's."""
+        return f"{_KEY}:{self.mark}"
+
+
+class Approving:
+    """Has persons asked, for one gateway."""
+
+    def __init__(self, fabric: Fabric, gate: Gate, *, timeout: float) -> None:
+        """`timeout`: seconds for which a call waits for a person and then for its result."""
+        self._fabric = fabric
+        self._gate = gate
+        self._timeout = timeout
+        self._approvals = Approvals(fabric)
+        self._table = Table(fabric.jetstream, ACCESS, QUESTIONS, self._changed)
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    async def run(self) -> None:
+        """Follow what becomes of questions, until cancelled."""
+        await self._table.run()
+
+    # asked in the call
+
+    def may_decide(self, wanted: Wanted, capabilities: Any) -> bool:
+        """Whether the client itself can be asked: its rule lets it, and it has somebody to ask."""
+        able = isinstance(capabilities, dict) and "elicitation" in capabilities
+        return able and self._gate.policy.policy.may_approve(wanted.ask, wanted.identity, wanted.identity.principal)
+
+    async def judge(self, wanted: Wanted, answers: Mapping[str, Any]) -> None:
+        """Go by what the client answered.
+
+        Raises:
+            Refusal: it did not allow the call.
+        """
+        allowed = _is_yes(answers.get(_KEY))
+        answer: Answer = "granted" if allowed else "refused"
+        now = time.time()
+        await self._tell(answered(wanted.question(now), answer, wanted.identity.principal, now))
+        if not allowed:
+            raise Refusal(FORBIDDEN, "whoever was asked did not allow this")
+
+    async def in_session(
+        self, wanted: Wanted, asker: Asker, capabilities: Any, ask: AskClient, answers: Mapping[str, Any] | None
+    ) -> Body | None:
+        """What came of a call of a session, or nothing: it may go on. `answers`: the client was asked already.
+
+        Raises:
+            Refusal, FabricError: as `judge` and `result`.
+        """
+        if answers is None and self.may_decide(wanted, capabilities):
+            answers = await ask(wanted.asked())
+        if answers is None:
+            return await self.result(wanted, asker)
+        await self.judge(wanted, answers)
+        return None
+
+    # held
+
+    async def task(self, wanted: Wanted, asker: Asker) -> Record:
+        """The task that waits for leave, or the one like it that does already; for a client that asks for its end."""
+        approval = await self._put(wanted, asker, heard=True)
+        if not approval.heard:
+            await self._heard(approval)
+        return await self._fabric.tasks.read(approval.agent, approval.task)
+
+    async def result(self, wanted: Wanted, asker: Asker) -> Body | None:
+        """What came of a call, once a person allowed it; nothing, if it may go on now.
+
+        Raises:
+            Refusal: a person refused it, nobody answered in time, or the call has waited for too long.
+            FabricError: the broker refuses, or does not answer.
+        """
+        approval = await self._put(wanted, asker, heard=False)
+        try:
+            async with asyncio.timeout(self._timeout):
+                if not approval.task:
+                    approval = await self._decided(approval)
+                    record = None
+                else:
+                    record = await self._ended(approval, asker)
+        except TimeoutError:
+            raise _pending(approval) from None
+        await self._heard(approval)
+        if record is None:
+            if approval.state != "granted":
+                raise Refusal(FORBIDDEN, approval.words)
+            return None
+        if record.state == "completed":
+            return await self._fabric.tasks.result(record)
+        error = outcome(record).get("error") or errors.to_wire(errors.TaskCancelled())
+        raise Refusal(error["code"], error["message"])
+
+    async def _put(self, wanted: Wanted, asker: Asker, *, heard: bool) -> Approval:
+        """Put the question, and hold the task; or join what there is."""
+        start = self._start(wanted, asker) if wanted.method == _TOOL else None
+        fresh = wanted.question(time.time(), task=start.id if start else "").model_copy(update={"heard": heard})
+        self._check_room(fresh)
+        approval = await self._approvals.put(fresh)
+        if approval.state != "waiting":
+            return approval
+        if start is not None:
+            start.id = approval.task
+            held = await self._fabric.tasks.hold(start, f"it waits for approval {approval.id}")
+            if not held and (await self._fabric.tasks.read(start.agent, start.id)).ended:
+                await self._approvals.withdraw(approval)  # whoever asked has cancelled it: this is another call
+                return await self._put(wanted, asker, heard=heard)
+        await self._tell(approval)
+        return approval
+
+    def _start(self, wanted: Wanted, asker: Asker) -> Start:
+        params = own_params(wanted.method, wanted.named, wanted.route, wanted.bare)
+        scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
+        return Start(agent=wanted.route.agent, params=Body(encoded=params), scope=scope)
+
+    def _check_room(self, fresh: Approval) -> None:
+        if self._table.get(fresh.key) is not None:
+            return
+        waiting = (approval_in(row) for _, row in self._table)
+        mine = (each for each in waiting if each is not None and each.principal == fresh.principal)
+        if sum(each.state == "waiting" for each in mine) >= _MOST_WAITING:
+            raise Refusal(
+                errors.Overloaded.code, f"{_MOST_WAITING} calls of {fresh.principal} wait for a person already"
+            )
+
+    async def _decided(self, approval: Approval) -> Approval:
+        """The question once it is answered."""
+        changed = asyncio.Event()
+        self._waiting[approval.key].add(changed)
+        try:
+            while approval.state == "waiting":
+                changed.clear()
+                row = self._table.get(approval.key)
+                there = approval_in(row) if row is not None else None
+                if there is not None and there.id == approval.id and there.state != "waiting":
+                    return there
+                await changed.wait()
+            return approval
+        finally:
+            self._waiting[approval.key].discard(changed)
+            if not self._waiting[approval.key]:
+                del self._waiting[approval.key]
+
+    def _changed(self, key: str) -> None:
+        for changed in self._waiting.get(key, ()):
+            changed.set()
+
+    async def _ended(self, approval: Approval, asker: Asker) -> Record:
+        """The task once it has ended.
+
+        Raises:
+            AnswerRequired: it asks something, which only a client that knows tasks can answer.
+        """
+        async with self._fabric.tasks.watch(approval.agent, approval.task, asker.on_frame) as changes:
+            async for record in changes:
+                if record.state == "input_required":
+                    raise errors.AnswerRequired(
+                        fix="make the call again with the tasks extension declared: it joins this one"
+                    )
+                if record.ended:
+                    return record
+        raise AssertionError("a task is watched until it ends")
+
+    async def _heard(self, approval: Approval) -> None:
+        try:
+            await self._approvals.heard(approval.id)
+        except FabricError as failure:  # the same call will be told the same
+            log.warning("that approval %s was heard cannot be noted: %s", approval.id, failure)
+
+    async def _tell(self, approval: Approval) -> None:
+        try:
+            await self._approvals.tell(approval)
+        except FabricError as failure:  # it can be listed all the same
+            log.warning("subscribers cannot be told of approval %s: %s", approval.id, failure)
+
+
+def is_ours(asked: Asked) -> bool:
+    """Whether a client was asked by this gateway, and not by an agent."""
+    return asked.state is not None and asked.state.startswith(f"{_KEY}:")
+
+
+def _is_yes(said: Any) -> bool:
+    """Whether an MCP `ElicitResult` allows the call."""
+    answer = cast("Json", said) if isinstance(said, dict) else {}
+    content: Any = answer.get("content")
+    return answer.get("action") == "accept" and isinstance(content, dict) and cast("Json", content).get("allow") is True
+
+
+def _pending(approval: Approval) -> Refusal:
+    words = (
+        f"a person has to allow this, and nobody has yet: approval {approval.id}; make the same call again to wait on"
+    )
+    data = {"approval": approval.id, "approvers": list(approval.approvers), "expires": approval.expires}
+    return Refusal(PENDING, words, data=data)
