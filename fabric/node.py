@@ -8,23 +8,19 @@ under one supervisor: brokers first, then the registry, the gateway beside the a
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
-import socket
-import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder, probe_nats, probe_redis
 from fabric.embedded.nats_server import start_nats
 from fabric.embedded.valkey_server import start_valkey
-from fabric.embedded.wire import http_status
-from fabric.gateway.sockets import bind
+from fabric.gateway.replicas import GatewaySpecs, gateway_ready, gateways
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
-from fabric.process import Copies, OnEvent, ProcessSpec, Supervisor
+from fabric.process import Copies, OnEvent, Supervisor
 from fabric.settings import NATS_SYSTEM_URL, Settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -33,7 +29,7 @@ _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="regist
 _DURABLE: Final = PoolSpec(target="fabric.durable.service:agent", name="durable")
 _ACCESS: Final = PoolSpec(target="fabric.access.service:agent", name="access")
 _APPROVALS: Final = PoolSpec(target="fabric.approvals.service:build", name="approvals")
-_BACKLOG: Final = 2048
+_LOOPBACK: Final = "127.0.0.1"
 _LISTED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
 
@@ -45,6 +41,8 @@ class NodePlan:
     pools: Sequence[PoolSpec] = ()
     processes: int = 1
     """Worker processes for each pool."""
+    gateways: int = 1
+    """Gateway processes behind the one port."""
     ephemeral: bool = False
     """Keep nothing on disk after the end."""
 
@@ -58,20 +56,16 @@ async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> Asy
         ProcessStartError: a part did not become ready.
     """
     async with _folder(settings, plan) as folder:
-        listener = bind(settings.host, settings.port)
-        listener.listen(_BACKLOG)  # here, so that clients wait rather than fail while a gateway is restarted
-        try:
-            run = folder.inside("run")
+        with gateways(settings.host, settings.port) as (listener, replicas):
+            run, port = folder.inside("run"), int(listener.getsockname()[1])
             async with Supervisor(with_mistakes(on_event, run)) as supervisor:
                 with mistakes_told(run):
-                    found = await _start(supervisor, folder, settings, plan, listener)
+                    found = await _start(supervisor, folder, settings, plan, replicas, port)
                 found.publish(folder)
                 try:
                     yield found
                 finally:
                     found.withdraw(folder)
-        finally:
-            listener.close()
 
 
 def _folder(settings: Settings, plan: NodePlan) -> AbstractAsyncContextManager[DataFolder]:
@@ -79,11 +73,16 @@ def _folder(settings: Settings, plan: NodePlan) -> AbstractAsyncContextManager[D
 
 
 async def _start(
-    supervisor: Supervisor, folder: DataFolder, settings: Settings, plan: NodePlan, listener: socket.socket
+    supervisor: Supervisor,
+    folder: DataFolder,
+    settings: Settings,
+    plan: NodePlan,
+    replicas: Callable[[Mapping[str, str]], GatewaySpecs],
+    port: int,
 ) -> Whereabouts:
     nats_url, redis_url = await _brokers(supervisor, folder, settings)
     token = None if settings.anonymous else _token(folder, settings)
-    host, port = settings.host, int(listener.getsockname()[1])
+    host = settings.host
     # What happens to processes is told by the supervisor; of the rest, warnings are enough unless asked for more.
     level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
     shared = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": level}
@@ -96,8 +95,8 @@ async def _start(
     access = Copies(supervisor, worker_specs(_ACCESS, run=run, env=shared))
     ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
     approvals = Copies(supervisor, worker_specs(_APPROVALS, run=run, env=shared | ruled))
-    gateway = _gateway_spec(settings, shared, token, listener.fileno(), host, port)
-    await asyncio.gather(supervisor.start(gateway), durable.scale(1), access.scale(1), approvals.scale(1))
+    gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
+    await asyncio.gather(gateway.scale(plan.gateways), durable.scale(1), access.scale(1), approvals.scale(1))
     own = (_REGISTRY, _DURABLE, _ACCESS, _APPROVALS)
     pools = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
@@ -133,24 +132,10 @@ async def _brokers(supervisor: Supervisor, folder: DataFolder, settings: Setting
     return nats_url, redis_url
 
 
-def _gateway_spec(
-    settings: Settings, shared: dict[str, str], token: str | None, listener: int, host: str, port: int
-) -> ProcessSpec:
+def _gateway_env(settings: Settings, shared: dict[str, str], token: str | None) -> dict[str, str]:
     given = settings.model_dump(mode="json", exclude_none=True, include=_GATEWAY_SETTINGS)
     env = {f"FABRIC_{name.upper()}": _as_text(value) for name, value in given.items() if value not in ([], "")}
-    env |= shared | {"FABRIC_LISTEN_FD": str(listener)} | ({"FABRIC_TOKEN": token} if token else {})
-
-    async def probe() -> None:
-        await _gateway_ready(host, port)
-
-    return ProcessSpec(
-        name="gateway",
-        argv=(sys.executable, "-m", "fabric.gateway.process"),
-        env=env,
-        probe=probe,
-        grace=35.0,
-        descriptors=(listener,),
-    )
+    return env | shared | ({"FABRIC_TOKEN": token} if token else {})
 
 
 _GATEWAY_SETTINGS: Final = {
@@ -182,21 +167,14 @@ def _as_text(value: object) -> str:
 
 async def _listed(agents: int, host: str, port: int) -> None:
     """Wait until the gateway shows so many agents: a client that connects now finds everything."""
+    host = _LOOPBACK if host in ("0.0.0.0", "::") else host  # a wildcard address is listened on, not spoken to
     for _ in range(int(_LISTED_SECONDS / _POLL_SECONDS)):
-        if (await _gateway_ready(host, port))["agents"] >= agents:
+        if (await gateway_ready(host, port))["agents"] >= agents:
             return
         await asyncio.sleep(_POLL_SECONDS)
     raise ConfigurationError(
         f"the gateway does not show {agents} agents after {_LISTED_SECONDS:g} s", fix="give each pool a name of its own"
     )
-
-
-async def _gateway_ready(host: str, port: int) -> dict[str, Any]:
-    # A wildcard address is listened on, not spoken to.
-    status, body = await http_status("127.0.0.1" if host in ("0.0.0.0", "::") else host, port, "/readyz")
-    if status != 200:
-        raise RuntimeError(f"/readyz says {status}: {body.strip()[:200]}")
-    return json.loads(body)
 
 
 def _token(folder: DataFolder, settings: Settings) -> str:

@@ -202,6 +202,19 @@ class Settings(BaseSettings):
             )
         return self
 
+    def check_gateway(self) -> None:
+        """See that a gateway by itself has all it needs.
+
+        Raises:
+            ConfigurationError: NATS or a token is missing.
+        """
+        if self.nats_url is None:
+            raise ConfigurationError("the gateway needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
+        if self.token is None and not self.anonymous:
+            raise ConfigurationError(
+                "the gateway needs a token", fix="set FABRIC_TOKEN, or FABRIC_ANONYMOUS=true on loopback"
+            )
+
 
 def load_settings(**given: Any) -> Settings:
     """The settings from the environment; those `given` (from a command line, `None` for not given) come first.

@@ -1,13 +1,47 @@
-"""`fabric gateway`: the gateway alone, in this process, for containers and for more replicas.
+"""`fabric gateway`: gateways alone, for containers and for more replicas.
 
-Above: `main`. Below: `fabric.gateway.process`.
+Above: `main`. Below: `fabric.gateway.process`, which one gateway is; more are supervised here.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def gateway() -> None:
-    """Serve MCP for the fabric that FABRIC_NATS_URL names; configured by the environment alone."""
-    from fabric.gateway import process  # with the MCP SDK: a second that no other command shall pay
+import typer
 
-    process.main()
+from fabric.cli.console import err, fail, run
+from fabric.cli.processes import Shown
+from fabric.cli.stopping import Stop
+from fabric.gateway.replicas import gateways
+from fabric.process import Copies, Supervisor
+from fabric.settings import Settings, load_settings
+from fabric_sdk.contracts.errors import ConfigurationError
+
+
+def gateway(
+    replicas: Annotated[
+        int, typer.Option(help="Gateway processes behind one port; one that dies is replaced.", min=1)
+    ] = 1,
+) -> None:
+    """Serve MCP for the fabric that FABRIC_NATS_URL names; configured by the environment alone. SIGTERM drains it."""
+    if replicas == 1:
+        from fabric.gateway import process  # with the MCP SDK: a second that no other command shall pay
+
+        process.main()
+        return
+    try:
+        settings = load_settings()
+        settings.check_gateway()
+    except ConfigurationError as mistake:
+        fail(mistake)
+    run(_replicated(settings, replicas))
+
+
+async def _replicated(settings: Settings, replicas: int) -> None:
+    stop = Stop()
+    with gateways(settings.host, settings.port) as (listener, specs):
+        async with Supervisor(Shown()) as supervisor:
+            await Copies(supervisor, specs({})).scale(replicas)
+            host, port = listener.getsockname()[:2]
+            err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
+            await stop.wait()

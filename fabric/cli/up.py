@@ -40,6 +40,7 @@ def up(
     root: Annotated[str | None, typer.Option(help="Agent whose tools get no prefix.")] = None,
     processes: Annotated[int, typer.Option(help="Worker processes for each pool.", min=1)] = 1,
     concurrency: Annotated[int, typer.Option(help="Calls, and tasks, that each process handles at once.", min=1)] = 64,
+    gateways: Annotated[int, typer.Option(help="Gateway processes behind the one port.", min=1)] = 1,
     ready_file: Annotated[Path | None, typer.Option(help="Write how to connect, as JSON, once all is ready.")] = None,
 ) -> None:
     """Start a fabric: NATS, Redis, registry, gateway, and pools. Ctrl-C stops it."""
@@ -48,7 +49,8 @@ def up(
         pools = [_pool(target, concurrency) for target in targets or ()]
     except ConfigurationError as mistake:
         fail(mistake)
-    run(_up(settings, NodePlan(pools=pools, processes=processes, ephemeral=ephemeral), ready_file))
+    plan = NodePlan(pools=pools, processes=processes, gateways=gateways, ephemeral=ephemeral)
+    run(_up(settings, plan, ready_file))
 
 
 def _pool(argument: str, concurrency: int) -> PoolSpec:

@@ -45,6 +45,7 @@ from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge,
 from fabric.settings import Settings
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
+from fabric_sdk.transports.base import ConnectionEvent
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +112,19 @@ class Gateway:
         keeping = [asyncio.create_task(part.run()) for part in following]
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
+        stop_listening = self._fabric.transport.listen(self._connection_changed)
         try:
             yield
         finally:
+            stop_listening()
+            await self._errands.end()
             await end(keeping)
+
+    def _connection_changed(self, event: ConnectionEvent) -> None:
+        """What was said while the bus was away, nobody here heard: clients come back, and are told of everything."""
+        if event == "connected":
+            self._sessions.forget_all()
+            self.close()
 
     def close(self) -> None:
         """End the streams that would go on for ever: their clients come back, to other gateways."""

@@ -22,7 +22,7 @@ from fabric.gateway.announcing import Announcements, Subscriber
 from fabric.gateway.errands import Errand, Errands
 from fabric.gateway.forward import NAMED
 from fabric.gateway.http import WATCH_AFTER, Receive, Send, respond
-from fabric.gateway.replies import Outbox, place_in, primer, stream
+from fabric.gateway.replies import OWN, Outbox, place_in, primer, stream
 from fabric.gateway.rpc import Message, Refusal
 from fabric.gateway.sessions import Session, Sessions
 from fabric.gateway.view import CAPABILITIES
@@ -39,8 +39,6 @@ _PRIMED: Final = frozenset((NEWEST,))
 """The revisions whose clients come back to a stream that ended before its answer."""
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
 _OFFER: Final[dict[str, Any]] = {**CAPABILITIES, "logging": {}}
-_STANDALONE: Final = "session"
-"""The name of a session's own stream."""
 
 
 class Legacy:
@@ -64,9 +62,10 @@ class Legacy:
         """Sessions' own streams that are open here."""
 
     def close(self) -> None:
-        """End the streams that are open here: their clients come back, to other gateways."""
+        """End the streams that wait for something: their clients come back, to other gateways."""
         for outbox in self._streams.values():
             outbox.finish()
+        self._errands.close()
 
     def forget(self, session_id: str) -> None:
         """A session has ended: nothing of it is open here any more."""
@@ -87,7 +86,7 @@ class Legacy:
             except ValueError:
                 await _refuse(send, 400, "the Last-Event-ID header names no event of this session")
                 return
-            if name != _STANDALONE:
+            if name != OWN:
                 outbox = await self._errands.reopened(session, identity, name, place)
                 await stream(outbox, receive, send)
                 return
@@ -96,7 +95,7 @@ class Legacy:
     async def _own_stream(
         self, session: Session, identity: Identity, receive: Receive, send: Send, *, again: bool
     ) -> None:
-        outbox = Outbox(_STANDALONE)
+        outbox = Outbox(OWN)
         if (before := self._streams.get(session.id)) is not None:
             before.finish()
         self._streams[session.id] = outbox
@@ -109,7 +108,7 @@ class Legacy:
         try:
             if again:  # what was said meanwhile, nobody knows
                 subscriber.tell_all()
-            await stream(outbox, receive, send, first=primer(_STANDALONE))
+            await stream(outbox, receive, send, first=primer(OWN))
         finally:
             self._announcements.remove(subscriber)
             if self._streams.get(session.id) is outbox:
@@ -146,7 +145,10 @@ class Legacy:
             text = rpc.error(request, refusal.code, refusal.message, refusal.data)
             await respond(send, 400 if wrong else 200, text)
         except FabricError as failure:
-            await respond(send, 200, _failed(request, failure))
+            if request == rpc.NULL:  # an answer that could not be noted: nothing but HTTP can say so
+                await _refuse(send, 503, str(failure), ((b"retry-after", b"1"),))
+            else:
+                await respond(send, 200, _failed(request, failure))
 
     # sessions
 
@@ -181,10 +183,9 @@ class Legacy:
         return session
 
     async def _take_notification(self, session: Session, message: Message) -> None:
-        if message.method == "notifications/cancelled":
-            params = rpc.value_of(message.params)
-            if isinstance(params, dict) and "requestId" in params:
-                await self._errands.cancel(session, orjson.dumps(cast("dict[str, Any]", params)["requestId"]))
+        request = rpc.member_of(message.params, "requestId")
+        if message.method == "notifications/cancelled" and request is not None:
+            await self._errands.cancel(session, request)
 
     # requests
 
@@ -236,9 +237,10 @@ class Legacy:
         self._views.of(identity).route_uri(uri)
 
         def add(session: Session) -> None:
-            if len(session.uris) >= _MOST_URIS:
+            others = [other for other in session.uris if other != uri]
+            if len(others) >= _MOST_URIS:
                 raise Refusal(rpc.INVALID_PARAMS, f"a session subscribes to {_MOST_URIS} resources at most")
-            session.uris = [*(other for other in session.uris if other != uri), uri]
+            session.uris = [*others, uri]
 
         return add
 
@@ -260,7 +262,7 @@ async def _deliver(errand: Errand, session: Session, receive: Receive, send: Sen
         else:
             await respond(send, 200, errand.answer)
         return
-    if errand.answer is None and outbox.complete:  # it was cancelled: nothing is to be said
+    if outbox.complete and not outbox.pushed:  # it was cancelled: nothing is to be said
         await respond(send, 202)
         return
     errand.streams = True

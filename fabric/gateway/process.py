@@ -26,14 +26,13 @@ from fabric.gateway.upgraded import Upgraded
 from fabric.settings import BAD_USAGE, Settings, load_settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
-from fabric_sdk.contracts.errors import ConfigurationError
 
 log = logging.getLogger("fabric.gateway")
 
 _STOP_SECONDS: Final = 30
 
 
-async def serve(settings: Settings, listener: socket.socket) -> None:
+async def serve(settings: Settings, listeners: list[socket.socket]) -> None:
     """Serve until SIGTERM or SIGINT; requests in hand are finished."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -47,12 +46,14 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             async with gateway.run():
                 garbage.settle()
                 if not stop.is_set():
-                    await _serve_http(gateway, settings, listener, stop)
+                    await _serve_http(gateway, settings, listeners, stop)
     finally:
         await transport.close()
 
 
-async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
+async def _serve_http(
+    gateway: Gateway, settings: Settings, listeners: list[socket.socket], stop: asyncio.Event
+) -> None:
     config = uvicorn.Config(
         gateway,
         http=limited(int(settings.max_header), settings.client_timeout, room_for(settings.max_connections)),
@@ -70,14 +71,27 @@ async def _serve_http(gateway: Gateway, settings: Settings, listener: socket.soc
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    log.info("MCP is at http://%s:%s/mcp", *listener.getsockname()[:2])
-    server = uvicorn.Server(config)
+    log.info("MCP is at http://%s:%s/mcp", *listeners[0].getsockname()[:2])
+    server = _Server(config, gateway)
     # It hears signals itself once it serves; one that comes while it starts is heard here alone.
     stopping = asyncio.create_task(_stop_with(stop, server))
     try:
-        await server.serve([listener])
+        await server.serve(listeners)
     finally:
         await end([stopping])
+
+
+class _Server(uvicorn.Server):
+    """One whose streams end when it is to stop: they would keep it, and their clients, for as long as it waits."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what would go on for ever, then wait for what ends by itself."""
+        self._gateway.close()
+        await super().shutdown(sockets)
 
 
 async def _stop_with(stop: asyncio.Event, server: uvicorn.Server) -> None:
@@ -86,19 +100,14 @@ async def _stop_with(stop: asyncio.Event, server: uvicorn.Server) -> None:
 
 
 def main() -> None:
-    """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names a socket that listens already."""
+    """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names sockets that listen already."""
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
-        if settings.nats_url is None:
-            raise ConfigurationError("the gateway needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
-        if settings.token is None and not settings.anonymous:
-            raise ConfigurationError(
-                "the gateway needs a token", fix="set FABRIC_TOKEN, or FABRIC_ANONYMOUS=true on loopback"
-            )
+        settings.check_gateway()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
-        listener = socket.socket(fileno=int(inherited)) if inherited else bind(settings.host, settings.port)
-        uvloop.run(serve(settings, listener))
+        listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
+        uvloop.run(serve(settings, listeners or [bind(settings.host, settings.port)]))
     except FabricError as mistake:
         sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)

@@ -8,10 +8,14 @@ entries have none.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+import orjson
+
+from fabric.gateway import rpc
 from fabric.gateway.http import MOST_WAITING, PING_SECONDS, Receive, Send
 from fabric.gateway.rpc import event
 from fabric_sdk.cancelling import end
@@ -23,6 +27,11 @@ _SSE: Final = [
     (b"x-accel-buffering", b"no"),
 ]
 _LONGEST_ID: Final = 200
+_NAME: Final = re.compile(r"([0-9a-f]{12})-((?:[0-9a-f]{2})+)-\d{1,15}")
+_RETRY_MS: Final = 500
+"""When a client whose stream ended comes back: other gateways are there already."""
+OWN: Final = "session"
+"""The name of a session's own stream; the others are named by `stream_id`."""
 
 
 class Outbox:
@@ -116,12 +125,12 @@ async def _left(receive: Receive, outbox: Outbox) -> None:
 
 def primer(stream_id: str) -> bytes:
     """The first event of a stream, by which a client can come back before anything else was said."""
-    return b"id: %b.0\r\ndata: \r\n\r\n" % stream_id.encode()
+    return b"id: %b.0\r\nretry: %d\r\ndata: \r\n\r\n" % (stream_id.encode(), _RETRY_MS)
 
 
 def stream_id(replica: str, request: bytes, number: int) -> str:
     """The name of the answer to `request` (its JSON-RPC id) that `replica` began."""
-    said = (request if len(request) <= _LONGEST_ID else b"null").hex()
+    said = (request if len(request) <= _LONGEST_ID else rpc.NULL).hex()
     return f"{replica}-{said}-{number}"
 
 
@@ -131,8 +140,11 @@ def parts_of(name: str) -> tuple[str, bytes]:
     Raises:
         ValueError: it is no such name.
     """
-    replica, said, _ = name.split("-")
-    return replica, bytes.fromhex(said)
+    if (parts := _NAME.fullmatch(name)) is None:
+        raise ValueError(name)
+    request = bytes.fromhex(parts[2])
+    orjson.loads(request)  # it will stand in an answer
+    return parts[1], request
 
 
 def place_in(last_event: str) -> tuple[str, int]:
@@ -142,6 +154,8 @@ def place_in(last_event: str) -> tuple[str, int]:
         ValueError: no gateway gave it that.
     """
     name, _, place = last_event.rpartition(".")
-    if not name or not place.isdecimal() or any(each in name for each in ".*> "):
+    if name != OWN:
+        parts_of(name)
+    if not place.isdecimal():
         raise ValueError(last_event)
     return name, int(place)

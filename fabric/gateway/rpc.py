@@ -217,6 +217,14 @@ def value_of(raw: Raw | UnsetType) -> Any:
         raise Refusal(INVALID_PARAMS, f"params: {wrong}") from None
 
 
+def member_of(params: Raw | UnsetType, name: str) -> bytes | None:
+    """One member of a params object, as it was written; `None` if it has none."""
+    try:
+        return None if params is UNSET else bytes(_read_members(params)[name])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError):
+        return None
+
+
 def levels_from(lowest: str) -> tuple[str, ...]:
     """The log levels that are no lower than `lowest`."""
     return LOG_LEVELS[LOG_LEVELS.index(lowest) :]

@@ -88,6 +88,8 @@ class Seal:
             if not isinstance(sealed, str) or len(sealed) > _LARGEST:
                 raise Broken
             raw = urlsafe_b64decode(sealed.encode("ascii"))
+            if urlsafe_b64encode(raw).decode() != sealed:  # what is not Base64 was passed over
+                raise Broken
             until, inner, asked, approved = orjson.loads(
                 self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], bound.digest())
             )

@@ -1,35 +1,38 @@
 """Sessions of the handshake revisions: kept by the broker, so that any gateway goes on with any.
 
-Above: `legacy`. Below: one JetStream stream. A gateway holds copies of those it serves, and hears when another changes
-one. A session belongs to the principal that opened it; to all others there is none of this id.
+Above: `legacy`. Below: one JetStream stream. A gateway holds a copy of each that it serves, one for all who look at it,
+and hears when another gateway changes it. A session belongs to the principal that opened it; to all others there is
+none of this id.
 """
 
 from __future__ import annotations
 
-import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
-from fabric_sdk import Fabric, FabricError
+from fabric_sdk import Fabric
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.streams import SESSIONS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.jetstream import WrongSequence
 
-log = logging.getLogger(__name__)
-
 IDLE_SECONDS: Final = 86_400.0
 """After so long without a request a session is forgotten."""
 _MOST_HELD: Final = 20_000
+_ENDED_SECONDS: Final = 900.0
+"""For so long the end of a session is told to whoever missed it."""
 _STATE: Final = "state"
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
 class Session:
     """One client's session."""
 
@@ -50,7 +53,7 @@ class Session:
     """The place of what is stored; 0: nothing is."""
 
 
-_FIELDS: Final = {each.name for each in fields(Session)} - {"id", "sequence"}
+_STORED: Final = frozenset(each.name for each in fields(Session)) - {"id", "sequence"}
 
 
 class Sessions:
@@ -59,11 +62,19 @@ class Sessions:
     def __init__(self, fabric: Fabric, on_end: Callable[[str], None]) -> None:
         self._fabric = fabric
         self._on_end = on_end
-        self._held: OrderedDict[str, Session] = OrderedDict()
+        self._known: WeakValueDictionary[str, Session] = WeakValueDictionary()
+        """All that anybody here looks at, …"""
+        self._recent: OrderedDict[str, Session] = OrderedDict()
+        """… and those that were used last."""
 
     async def run(self) -> None:
         """Begin to hear what other gateways change."""
         await self._fabric.transport.subscribe(subjects.session_told("*", _STATE), self._hear)
+
+    def forget_all(self) -> None:
+        """Hold none any more: what other gateways changed may have been missed."""
+        self._known.clear()
+        self._recent.clear()
 
     async def open(self, principal: str, version: str, capabilities: dict[str, Any]) -> Session:
         """A new session.
@@ -72,32 +83,42 @@ class Sessions:
             QueueFull, TransportUnavailable: it cannot be kept now.
         """
         session = Session(id=uuid4().hex, principal=principal, version=version, capabilities=capabilities)
+        await self._fabric.jetstream.ensure(SESSIONS)
         await self._write(session)
-        self._hold(session)
+        self._hold(self._learn(session))
         return session
 
     async def find(self, session_id: str, principal: str) -> Session | None:
-        """The session of this id, if it is this principal's and has not ended."""
-        session = self._held.get(session_id) or await self._read(session_id)
+        """The session of this id, if it is this principal's and has not ended.
+
+        Raises:
+            FabricError: it cannot be looked up now.
+        """
+        session = self._known.get(session_id) or await self._read(session_id)
         if session is None or session.ended or session.principal != principal:
             return None
-        self._held.move_to_end(session_id)
+        self._hold(session)
         if session.touched < time.time() - IDLE_SECONDS / 4:
             await self.change(session, lambda _: None)
         return session
 
     async def change(self, session: Session, how: Callable[[Session], None]) -> None:
-        """Change a session, whichever gateway changes it at the same time."""
+        """Change a session, whichever gateway changes it at the same time.
+
+        Raises:
+            FabricError: it cannot be changed now; it is as it was.
+        """
         while True:
-            how(session)
+            changed = replace(session)
+            how(changed)
             try:
-                await self._write(session)
+                await self._write(changed)
             except WrongSequence:
-                self._held.pop(session.id, None)
-                if (newer := await self._read(session.id)) is None:
+                if (stored := await self._read(session.id)) is None:
                     return
-                session = newer
+                session = stored
             else:
+                self._learn(changed)
                 return
 
     async def end(self, session: Session) -> None:
@@ -107,60 +128,51 @@ class Sessions:
             session.ended, session.uris = True, []
 
         await self.change(session, over)
-        self._held.pop(session.id, None)
-        self._on_end(session.id)
 
     async def _write(self, session: Session) -> None:
         session.touched = time.time()
-        headers = {Header.EXPECTED: str(session.sequence), Header.TTL: f"{int(IDLE_SECONDS)}s"}
-        headers[Header.ROLLUP] = "sub"
-        stored = {name: value for name, value in asdict(session).items() if name in _FIELDS}
-        await self._fabric.jetstream.ensure(SESSIONS)
+        lasts = _ENDED_SECONDS if session.ended else IDLE_SECONDS
+        headers = {Header.EXPECTED: str(session.sequence), Header.TTL: f"{int(lasts)}s", Header.ROLLUP: "sub"}
+        stored = {name: value for name, value in asdict(session).items() if name in _STORED}
         subject = subjects.session(session.id, _STATE)
         session.sequence = (await self._fabric.jetstream.store(subject, Body(stored), headers)).sequence
 
     async def _read(self, session_id: str) -> Session | None:
-        if not session_id.isalnum() or len(session_id) > 64:  # it becomes part of a subject
+        if _ID.fullmatch(session_id) is None:  # it becomes part of a subject
             return None
-        try:
-            await self._fabric.jetstream.ensure(SESSIONS)
-            found = await self._fabric.jetstream.last(SESSIONS, subjects.session(session_id, _STATE))
-        except FabricError as failure:
-            log.warning("a session cannot be looked up: %s", failure)
-            raise
-        if found is None:
-            return None
-        session = _session_of(session_id, found.body)
-        if session is not None:
-            session.sequence = found.sequence
-            self._hold(session)
+        found = await self._fabric.jetstream.last(SESSIONS, subjects.session(session_id, _STATE))
+        stored = None if found is None else _session_of(session_id, found.body, found.sequence)
+        return None if stored is None else self._learn(stored)
+
+    def _learn(self, stored: Session) -> Session:
+        """What is held here of a session, brought up to what is `stored`."""
+        session = self._known.setdefault(stored.id, stored)
+        if stored.sequence > session.sequence:
+            for name in (*_STORED, "sequence"):
+                setattr(session, name, getattr(stored, name))
+            if session.ended:
+                self._recent.pop(session.id, None)
+                self._on_end(session.id)
         return session
 
     def _hold(self, session: Session) -> None:
-        self._held[session.id] = session
-        while len(self._held) > _MOST_HELD:
-            self._held.popitem(last=False)
+        self._recent[session.id] = session
+        self._recent.move_to_end(session.id)
+        if len(self._recent) > _MOST_HELD:
+            self._recent.popitem(last=False)
 
     def _hear(self, message: Message) -> None:
         """Another gateway, or this one, has changed a session."""
         session_id = message.subject.split(".")[2]
-        if (held := self._held.get(session_id)) is None:
-            return
-        sequence = int(message.header(Header.SEQUENCE) or 0)
-        told = _session_of(session_id, message.body)
-        if told is None or sequence <= held.sequence:
-            return
-        for name in _FIELDS:
-            setattr(held, name, getattr(told, name))
-        held.sequence = sequence
-        if held.ended:
-            del self._held[session_id]
-            self._on_end(session_id)
+        if session_id in self._known:
+            told = _session_of(session_id, message.body, int(message.header(Header.SEQUENCE) or 0))
+            if told is not None:
+                self._learn(told)
 
 
-def _session_of(session_id: str, body: Body) -> Session | None:
+def _session_of(session_id: str, body: Body, sequence: int) -> Session | None:
     try:
-        said = body.members()
-        return Session(id=session_id, **{name: value for name, value in said.items() if name in _FIELDS})
+        said = {name: value for name, value in body.members().items() if name in _STORED}
+        return Session(id=session_id, sequence=sequence, **said)
     except (ValueError, TypeError):
         return None  # not written by a gateway

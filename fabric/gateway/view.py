@@ -223,7 +223,8 @@ class View:
 
     def shown_uris(self, agent: str, uri: str) -> set[str]:
         """An agent's URI under all names that the client may use."""
-        return {mount.uri(uri) for mount in self._by_prefix.values() if mount.described.name == agent}
+        mounts = self._by_prefix.values() if self._may("read", agent, uri) else ()
+        return {mount.uri(uri) for mount in mounts if mount.described.name == agent}
 
     def digests(self) -> dict[str, bytes]:
         """What tells apart two states of each list: of tools, prompts, and resources with their templates."""

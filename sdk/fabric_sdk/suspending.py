@@ -2,7 +2,8 @@
 
 Above: the worker. Below: contracts. A handler that asks gives its hand to others and stays where it is; its call is
 answered with the question. The answer comes with another call, to this very instance, and that one gets what the
-handler says next. It may come more than once, since whoever brought it may die: the last one is answered.
+handler says next. It may come more than once, since whoever brought it may die: the last one is answered, and told
+what the handler asks by now, if it has gone on meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import Asked, Waiting
-from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 
 PATIENCE: Final = 900.0
 """Seconds for which a handler waits for an answer."""
@@ -38,6 +39,8 @@ class Suspended:
     answered: asyncio.Future[dict[str, Any]] | None = None
     """What it waits for now; `None` while it works."""
     key: str = ""
+    question: Body = EMPTY
+    """What its call was answered with last."""
 
 
 class Suspensions:
@@ -60,13 +63,14 @@ class Suspensions:
         Raises:
             Overloaded: too many wait already.
         """
-        if len(self._jobs) >= _MOST:
-            raise errors.Overloaded("too many handlers of this worker wait for answers already")
         suspended: Suspended = job.suspended
+        if len(self._jobs) >= _MOST and suspended.id not in self._jobs:
+            raise errors.Overloaded("too many handlers of this worker wait for answers already")
         suspended.answered, suspended.key = asyncio.get_running_loop().create_future(), key
         self._jobs[suspended.id] = job
         self.none.clear()
-        return Asked({key: request}, Waiting(self._instance, suspended.id, answers).state()).result()
+        suspended.question = Asked({key: request}, Waiting(self._instance, suspended.id, answers).state()).result()
+        return suspended.question
 
     async def answer(self, job: Any) -> Any:
         """What was answered, once it was.
@@ -90,11 +94,10 @@ class Suspensions:
         """Bring a handler its answer; `adopt` is told whose answer goes where from now on.
 
         Returns:
-            The end of a handler that is through, as it was sent before.
+            What was sent before: the end of a handler that is through, or a question to which this is no answer.
 
         Raises:
             QuestionLost: no handler waits for this.
-            InvalidParams: the answer to what was asked is not among these.
         """
         params = message.body.members()
         identifier, answers = str(params.get("id")), params.get("answers")
@@ -106,7 +109,7 @@ class Suspensions:
         waiting = suspended.answered
         if waiting is not None and not waiting.done():
             if not isinstance(answers, dict) or suspended.key not in answers:
-                raise errors.InvalidParams(f"the answer {suspended.key!r} is missing")
+                return Message("", suspended.question)
             waiting.set_result(cast("dict[str, Any]", answers))
         adopt(job, message)
         return None

@@ -1,9 +1,8 @@
 """Runs the same scenarios against the gateway and against the control, and shows where they differ. By hand:
 
-    python -m conformance.compare                      the promised scenarios, on the control alone
-    python -m conformance.compare URL                  ... on URL and on the control, side by side
-    python -m conformance.compare URL --required       the suite's own required sets instead
-    python -m conformance.compare URL --verbose        with the words of every check that is not right
+    python -m conformance.compare                  all scenarios, on the control alone
+    python -m conformance.compare URL              ... on URL and on the control, side by side
+    python -m conformance.compare URL --verbose    with the words of every check that is not right
 
 (from tests/, or with tests/ on PYTHONPATH). Exit code 1 when something is wrong at URL that is right at the control.
 """
@@ -11,15 +10,11 @@
 import argparse
 import sys
 
-from conformance.runner import Scenario, run, run_required
-from conformance.scenarios import PROMISED
+from conformance.runner import Scenario, run
+from conformance.scenarios import LEGS
 from conformance.serve_direct import running
 
 Reports = dict[str, Scenario]
-
-
-def reports(url: str, revision: str, *, required: bool) -> Reports:
-    return run_required(url, revision) if required else run(url, revision, PROMISED[revision])
 
 
 def count(scenario: Scenario | None) -> str:
@@ -48,14 +43,13 @@ def show(revision: str, control: Reports, subject: Reports, *, verbose: bool) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("url", nargs="?", help="the gateway's MCP endpoint; use localhost as the host name")
-    parser.add_argument("--required", action="store_true", help="the suite's required sets, not the promised ones")
     parser.add_argument("--verbose", action="store_true", help="say what is wrong")
     arguments = parser.parse_args()
     worse = False
     with running() as control_url:
-        for revision in PROMISED:
-            control = reports(control_url, revision, required=arguments.required)
-            subject = reports(arguments.url, revision, required=arguments.required) if arguments.url else {}
+        for revision, choice in LEGS.items():
+            control = run(control_url, choice)
+            subject = run(arguments.url, choice) if arguments.url else {}
             worse = show(revision, control, subject, verbose=arguments.verbose) or worse
     sys.exit(1 if worse else 0)
 

@@ -164,6 +164,23 @@ async def test_an_answer_that_is_brought_twice_is_taken_once_and_its_end_told_to
     first.cancel()
 
 
+async def test_an_answer_that_comes_late_is_told_what_is_asked_by_now(stage: Stage) -> None:
+    done: list[Any] = []
+    await stage.serve(asking_agent(done))
+    caller = (await stage.client()).caller
+    first = Asked.of(await caller.call(order()))
+    assert first is not None
+    second = Asked.of(await follow_up(caller, order(), first, {"1": accept(size=42)}))
+    assert second is not None
+    # Whoever brought that answer died before it heard the next question, and another brings it again.
+    again = Asked.of(await follow_up(caller, order(), first, {"1": accept(size=7)}))
+    assert again == second
+    third = Asked.of(await follow_up(caller, order(), second, {"2": accept(color="red")}))
+    assert third is not None
+    assert list(third.requests) == ["3"]
+    assert done == ["reserved hat"]
+
+
 @pytest.mark.parametrize("safe", [True, False])
 async def test_where_the_asking_worker_is_gone_harmless_work_begins_anew(stage: Stage, safe: bool) -> None:
     done: list[Any] = []

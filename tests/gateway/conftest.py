@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
+import httpx
 import pytest
+from support.replicas import Replica, replicas
 from support.running import Running, running_fabric
 from support.waiting import eventually
 
+from gateway.asker import Asker
 from gateway.client import Client, tools
 from gateway.probe import Probe, serving
 
@@ -60,3 +64,43 @@ async def probe(hello_fabric: Running) -> AsyncGenerator[Probe]:
     async with serving(hello_fabric.nats_url, probe):
         await eventually(lambda: "probe_raw" in tools(hello_fabric), what="the probe in the list of tools")
         yield probe
+
+
+@pytest.fixture(scope="session")
+def bare_fabric() -> Generator[Running]:
+    """A fabric without agents, to which tests bring their own."""
+    with running_fabric() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def three(bare_fabric: Running) -> Generator[list[Replica]]:
+    """Three more gateways of it; a test that kills one starts it again."""
+    with replicas(bare_fabric, 3) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def http() -> AsyncGenerator[httpx.AsyncClient]:
+    """Connections without the settings that the environment has for proxies."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    async with httpx.AsyncClient(trust_env=False, timeout=30, limits=limits) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+async def asker(bare_fabric: Running, three: list[Replica]) -> AsyncGenerator[Asker]:
+    """An agent of that fabric that lives in this process, known to all gateways."""
+    asker = Asker()
+    async with serving(bare_fabric.nats_url, asker):
+        for replica in three:
+            async with Client.to(replica.url, bare_fabric.token) as client:
+                await knows(client, "asker_order")
+        yield asker
+
+
+async def knows(client: Client, tool: str, *, there: bool = True) -> None:
+    """Wait until a gateway lists a tool, or lists it no more."""
+    async with asyncio.timeout(15):
+        while (tool in [each["name"] for each in (await client.result("tools/list"))["tools"]]) is not there:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

@@ -161,3 +161,9 @@ def test_a_uri_that_leads_nowhere_is_refused_unless_there_is_a_root(uri: str) ->
     assert (refused.value.code, refused.value.data) == (-32602, {"uri": uri})
     route = view_of(agent("a"), agent("root"), root="root").route_uri(uri)
     assert (route.agent, route.name) == ("root", uri)
+
+
+def test_of_what_may_not_be_read_no_change_is_told() -> None:
+    view = View(mounted([agent("a")]), may=lambda verb, _, name: verb != "read" or name != "note://secret")
+    assert view.shown_uris("a", "note://open") == {"note://a/open"}
+    assert view.shown_uris("a", "note://secret") == set()
