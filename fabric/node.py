@@ -26,9 +26,7 @@ from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
 
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
-_DURABLE: Final = PoolSpec(target="fabric.durable.service:agent", name="durable")
-_ACCESS: Final = PoolSpec(target="fabric.access.service:agent", name="access")
-_APPROVALS: Final = PoolSpec(target="fabric.approvals.service:build", name="approvals")
+_PLATFORM: Final = PoolSpec(target="fabric.platform:build", name="durable")
 _LOOPBACK: Final = "127.0.0.1"
 _LISTED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
@@ -91,13 +89,11 @@ async def _start(
 
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
-    durable = Copies(supervisor, worker_specs(_DURABLE, run=run, env=shared | audited))
-    access = Copies(supervisor, worker_specs(_ACCESS, run=run, env=shared))
     ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
-    approvals = Copies(supervisor, worker_specs(_APPROVALS, run=run, env=shared | ruled))
+    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled))
     gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
-    await asyncio.gather(gateway.scale(plan.gateways), durable.scale(1), access.scale(1), approvals.scale(1))
-    own = (_REGISTRY, _DURABLE, _ACCESS, _APPROVALS)
+    await asyncio.gather(gateway.scale(plan.gateways), platform.scale(1))
+    own = (_REGISTRY, _PLATFORM)
     pools = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
     await asyncio.gather(*(each.scale(plan.processes) for each in copies))

@@ -45,9 +45,14 @@ class Whereabouts:
     @staticmethod
     def of(data: Path | None) -> Whereabouts | None:
         """Those of the fabric that runs on a data folder, if one does: by default `FABRIC_DATA`, else the user's."""
-        folder = data or Path(os.environ.get(f"{PREFIX}DATA") or default_path())
+        folder = data or usual_folder()
         try:
             found = Whereabouts(**json.loads((folder / _FILE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
         return found if owner_of(folder) == (found.pid, True) else None
+
+
+def usual_folder() -> Path:
+    """The data folder where none is named: `FABRIC_DATA`, else the user's."""
+    return Path(os.environ.get(f"{PREFIX}DATA") or default_path())

@@ -13,10 +13,9 @@ from rich.markup import escape
 from fabric import logs
 from fabric.cli.console import err, fail, run
 from fabric.cli.options import DataOption
-from fabric.embedded.folder import default_path
 from fabric.stdio.hosts import HOSTS, Command, HostName
 from fabric.stdio.pipes import require_pipes
-from fabric.whereabouts import Whereabouts
+from fabric.whereabouts import Whereabouts, usual_folder
 from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
 
 _TOKEN: Final = "FABRIC_TOKEN"
@@ -60,7 +59,7 @@ def _print_config(host: HostName, url: str | None, token: str | None, data: Path
     env: dict[str, str] = {}
     if url is None:
         # The folder is said, as a host need not have the environment that names it here.
-        arguments = ["mcp", "--data", str((data or default_path()).expanduser().absolute())]
+        arguments = ["mcp", "--data", str((data or usual_folder()).expanduser().absolute())]
     else:
         arguments = ["mcp", "--url", url]
         env[_TOKEN] = token or _SOME_TOKEN

@@ -24,7 +24,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a wrong type": (("call", "hello", "count", "to=many"), 4, ("invalid arguments for count", "valid integer")),
     "a tool's error": (("call", "hello", "refuse", "reason=not today"), 4, ("not today",)),
     "a crash of a tool": (("call", "hello", "crash"), 4, ("RuntimeError: something unexpected",)),
-    "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("The deadline passed", "--timeout")),
+    "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("the deadline passed", "--timeout")),
     "tools of nobody": (("tools", "nobody"), 2, ("there is no agent 'nobody'", "there are: ")),
 }
 ANSWERED: dict[str, tuple[str, ...]] = {

@@ -124,8 +124,8 @@ def tampered() -> bytes:
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     "expired": (ONE.sign(claims(exp=NOW - 100)), "has expired"),
-    "not yet valid": (ONE.sign(claims(nbf=NOW + 100)), "not valid yet"),
-    "from the future": (ONE.sign(claims(iat=NOW + 100)), "not valid yet"),
+    "not yet valid": (ONE.sign(claims(nbf=NOW + 10_000)), "not valid yet"),
+    "from the future": (ONE.sign(claims(iat=NOW + 10_000)), "not valid yet"),
     "for another audience": (ONE.sign(claims(aud="https://other.example")), "another audience.*fabric.example.com"),
     "for nobody": (ONE.sign(claims(aud=None)), "no claim `aud`"),
     "of another issuer": (ONE.sign(claims(iss="https://evil.example")), "issued by 'https://evil.example'"),

@@ -31,11 +31,15 @@ WRONG = {
     "no such name": (AGENT, "server.py:agent", "server.py:agent: there is no 'agent' in server"),
     "no such part": (AGENT, "server.py:Agent.nothing", "there is no 'nothing' in Agent"),
     "none of the usual names": ("thing = 1\n", "server.py", "server.py has none of agent, server, mcp, app"),
-    "a number": ("agent = 5\n", "server.py:agent", "server.py:agent is a int, which cannot be served"),
-    "a class": (AGENT, "server.py:Agent", "server.py:Agent is a type, which cannot be served"),
+    "a number": ("agent = 5\n", "server.py:agent", "server.py:agent is of type int, which cannot be served"),
+    "a class": (AGENT, "server.py:Agent", "server.py:Agent is of type type, which cannot be served"),
     "a factory that wants": ("def make(colour): ...\n", "server.py:make", "is a function that wants 'colour'"),
     "a factory that fails": ("def make(): 1 / 0\n", "server.py:make", "ZeroDivisionError"),
-    "a factory of nothing": ("def make(): ...\n", "server.py:make", "server.py:make is a NoneType, which cannot be"),
+    "a factory of nothing": (
+        "def make(): ...\n",
+        "server.py:make",
+        "server.py:make is of type NoneType, which cannot be",
+    ),
     "a bad name": (AGENT + "agent = Agent('My Agent')\n", "server.py", "'My Agent' cannot name an agent"),
 }
 

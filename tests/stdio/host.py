@@ -78,8 +78,10 @@ class Host:
         return await self.answer(number)
 
     async def answer(self, number: Any = 1) -> Json:
-        """The next message, which has to be the answer to this request."""
+        """The next message but for words that lists have changed; it has to be the answer to this request."""
         message = await self.read()
+        while str(message.get("method")).endswith("/list_changed"):
+            message = await self.read()
         assert message.get("id", "none") == number, message
         return message
 

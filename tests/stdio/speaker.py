@@ -5,6 +5,7 @@ python speaker.py PORT, with tests/ on PYTHONPATH
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def speaking() -> Generator[str]:
     """The server in a process of its own; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-    with subprocess.Popen([*tied(), sys.executable, str(Path(__file__)), str(port)]) as process:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([*tied(), sys.executable, str(Path(__file__)), str(port)], env=env) as process:
         try:
             wait_until(lambda: _listens(port), what="the port of the server")
             yield f"http://127.0.0.1:{port}/mcp"
