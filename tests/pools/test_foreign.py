@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
-from cli.command import Up
+from cli.command import Up, up
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -30,6 +30,13 @@ async def client_of(node: Up) -> AsyncGenerator[Client]:
         Client(streamable_http_client(node.mcp_url, http_client=http)) as client,
     ):
         yield client
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
+    """A fabric with four processes for each server."""
+    with up("--ephemeral", *SERVERS, "--processes", "4", folder=tmp_path_factory.mktemp("foreign")) as node:
+        yield node
 
 
 async def test_their_tools_are_listed_under_the_names_of_their_servers(node: Up) -> None:
