@@ -326,6 +326,7 @@ class Worker:
             self._spent += self._loop.time() - job.taken
             self._hands.running -= 1
             self._let_go(job)
+            job.context.owner = None  # else the two would keep each other, and leave each call to the garbage collector
             self._next()
 
     async def _reply(self, message: Message, result: Body) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections import Counter
@@ -1531,3 +1532,23 @@ async def test_a_worker_that_cannot_start_leaves_its_lifespan(stage: Stage, name
     with pytest.raises(errors.ConfigurationError, match="cannot say"):
         await Worker(await stage.bus.connect(), Undescribed(name, lifespan=lifespan)).start()
     assert log == ["enter", "leave"]
+
+
+async def test_a_call_leaves_nothing_to_the_garbage_collector(stage: Stage, name: str) -> None:
+    agent = Agent(name)
+
+    @agent.tool
+    async def say(text: str) -> str:
+        return text
+
+    await stage.serve(agent)
+    client, calls = (await stage.client()).agent(name), 200
+    await client.call("say", {"text": "x"})
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(calls):
+            await client.call("say", {"text": "x"})
+        assert gc.collect() < calls, "what a call made keeps itself alive"
+    finally:
+        gc.enable()
