@@ -242,7 +242,7 @@ async def _answer(exchange: Exchange, work: Awaitable[bytes], *, name: str = "re
         await exchange.finish(
             problem.status, problem.body(), lambda body: _event("error", body), problem.headers, MEDIA_TYPE
         )
-    except BaseException:
+    except BaseException:  # a cancellation among them: whatever ends the work, the exchange ends too
         await exchange.close()
         if exchange.left:
             return  # the client hung up, which cancels a call

@@ -74,7 +74,7 @@ class PolicyKeeper:
         for listener in self._listeners:
             try:
                 listener(policy)
-            except Exception:
+            except Exception:  # whoever listens badly must not keep the policy from the others
                 log.exception("a listener of the policy failed")
 
     def _newer(self, path: Path) -> Policy | None:

@@ -30,7 +30,7 @@ def keep_on(work: Callable[[], Awaitable[None]], what: str) -> asyncio.Task[None
         while True:
             try:
                 return await work()
-            except Exception:
+            except Exception:  # whatever it is, it is told, and the work goes on
                 log.exception("%s failed; it begins anew in %g s", what, _ANEW_SECONDS)
             await asyncio.sleep(_ANEW_SECONDS)
 

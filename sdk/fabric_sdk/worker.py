@@ -449,7 +449,7 @@ class Worker:
     async def _describe_again(self) -> None:
         try:
             description = await self._servable.describe()
-        except Exception:
+        except Exception:  # the author's code: what it offered before stays announced
             log.exception("%s cannot say what it offers now", self.description.name)
             return
         if description.digest != self.description.digest and description.name == self.description.name:

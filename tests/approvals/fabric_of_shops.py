@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import uvicorn
 from gateway.client import CAPABILITIES_KEY, Client, Json, meta, request
 from gateway.fakes import FakeRegistry
 from pydantic import BaseModel
+from support.waiting import until
 
 from fabric.approvals.service import build
 from fabric.approvals.store import Approvals
@@ -48,14 +49,6 @@ rules:
   - {name: brief, principals: ["*"], verbs: [call], on: [shop/brief], then: ask, approvers: [manager], expires: 1s}
   - {name: vault, principals: ["*"], verbs: [read], on: ["shop/shop://vault"], then: ask, approvers: [manager]}
 """
-
-
-async def until(look: Callable[[], Awaitable[T]], condition: Callable[[T], object]) -> T:
-    """What is there, once it is as it should be. The one place where these tests poll."""
-    async with asyncio.timeout(10):
-        while not condition(found := await look()):  # noqa: ASYNC110 - what is asked for here tells nobody
-            await asyncio.sleep(0.01)
-    return found
 
 
 class Amount(BaseModel):

@@ -15,9 +15,9 @@ from gateway.client import Json
 from support.durable import KEEPING
 from support.events import take
 from support.nats_server import private_nats
-from support.waiting import Ear, eventually
+from support.waiting import Ear, eventually, until
 
-from approvals.fabric_of_shops import TASKS, Person, Shops, shops, until
+from approvals.fabric_of_shops import TASKS, Person, Shops, shops
 from fabric.approvals.model import Answer, Approval, question
 from fabric.approvals.store import WAITING
 from fabric_sdk import Fabric

@@ -113,6 +113,7 @@ def test_a_port_that_is_none_is_said_to_be_the_option_s() -> None:
 
 
 def test_ctrl_c_while_the_command_itself_is_loaded_ends_it_quietly(tmp_path: Path) -> None:
+    # An import that takes longer than the test: it is the signal that ends it.
     (tmp_path / "typer.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     with started("ps", folder=tmp_path, cwd=tmp_path, env={"PYTHONPATH": path}) as command:

@@ -35,9 +35,12 @@ class Client:
 
     def __init__(self) -> None:
         self.reads = asyncio.Event()
+        self.asked = asyncio.Event()
+        """Set once something is sent to it."""
         self.read: list[str] = []
 
     async def send(self, event: Any) -> None:
+        self.asked.set()
         await self.reads.wait()
         self.read.append(event["text"])
 
@@ -46,7 +49,7 @@ async def test_a_slow_reader_misses_progress_and_no_answer() -> None:
     client = Client()
     outlet = Outlet(client.send)
     answers = [asyncio.create_task(Reply(outlet, b"1")(whole(b'{"answer":%d}' % number))) for number in range(3)]
-    await asyncio.sleep(0)
+    await client.asked.wait()
     note = NOTE % (b"x" * 10_000)
     for _ in range(1000):  # ten times what may wait
         await outlet.note(note)

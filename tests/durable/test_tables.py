@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from support.nats_server import PrivateNats, private_nats
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
@@ -78,12 +78,8 @@ async def test_rows_go_by_themselves_and_the_rest_is_followed_through_a_crash() 
             await table.put("after", 3)
             await known(table, {"short": 1, "long": 2, "after": 3})
 
-            async def gone() -> bool:
-                return await fabric.jetstream.last(ACCESS, subjects.access("key") + "short") is None
-
-            async with asyncio.timeout(10):
-                while not await gone():  # noqa: ASYNC110 - the broker lets it go and tells nobody
-                    await asyncio.sleep(0.05)
+            short = subjects.access("key") + "short"
+            await until(lambda: fabric.jetstream.last(ACCESS, short), lambda found: found is None, what="the short row")
             async with following(fabric, "key") as (late, _):
                 await known(late, {"long": 2, "after": 3})
 

@@ -92,7 +92,7 @@ class User:
             try:
                 return await what()
             except httpx.TransportError:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # as a client does: a replica that is being replaced refuses at once
 
     async def answer(self) -> None:
         """Answer what was asked."""

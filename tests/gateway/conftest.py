@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -11,7 +10,7 @@ import httpx
 import pytest
 from support.replicas import Replica, replicas
 from support.running import Running, running_fabric
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 from gateway.asker import Asker
 from gateway.client import Client, tools
@@ -101,6 +100,8 @@ async def asker(bare_fabric: Running, three: list[Replica]) -> AsyncGenerator[As
 
 async def knows(client: Client, tool: str, *, there: bool = True) -> None:
     """Wait until a gateway lists a tool, or lists it no more."""
-    async with asyncio.timeout(15):
-        while (tool in [each["name"] for each in (await client.result("tools/list"))["tools"]]) is not there:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+
+    async def listed() -> list[str]:
+        return [each["name"] for each in (await client.result("tools/list"))["tools"]]
+
+    await until(listed, lambda names: (tool in names) is there, what=f"the list, as for {tool}")

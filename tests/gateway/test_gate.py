@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.running import Running, running_fabric
-from support.waiting import eventually
+from support.waiting import eventually, until
 
 from fabric_sdk import Fabric
 from gateway.client import Client, Json, events, refusal
@@ -59,9 +60,7 @@ async def client(gated: tuple[Running, Path]) -> AsyncGenerator[Made]:
         async def make(name: str, **how: Any) -> Client:
             made = await fabric.agent("access").call("create_token", {"name": name, **how})
             client = await stack.enter_async_context(Client.to(running.mcp_url, made["token"]))
-            async with asyncio.timeout(10):
-                while (await client.ask("server/discover")).status_code == 401:  # noqa: ASYNC110 - it follows the bus
-                    await asyncio.sleep(0.01)
+            await until(lambda: client.ask("server/discover"), lambda said: said.status_code != 401, what="the key")
             return client
 
         yield make
@@ -154,9 +153,7 @@ async def test_who_may_little_finds_little(client: Made) -> None:
     assert [tool["name"] for tool in found["structuredContent"]["tools"]] == ["hello_echo"]
 
 
-async def test_another_policy_holds_at_once_a_bad_one_never_and_subscribers_hear(
-    client: Made, gated: tuple[Running, Path]
-) -> None:
+async def test_another_policy_holds_at_once_and_subscribers_hear(client: Made, gated: tuple[Running, Path]) -> None:
     _, policy = gated
     caller = await client("watcher", roles=["caller"])
     session = await Session.open(caller, "2025-11-25")
@@ -170,22 +167,15 @@ async def test_another_policy_holds_at_once_a_bad_one_never_and_subscribers_hear
 
     listening = asyncio.create_task(listen())
     try:
-        policy.write_text("rules: nonsense\n")
-        await asyncio.sleep(0)
-        assert await listed(caller) == ["hello_echo", "hello_whoami"]
         policy.write_text(POLICY.replace('"hello/whoami", ', ""))
-        async with asyncio.timeout(10):
-            while await listed(caller) != ["hello_echo"]:  # noqa: ASYNC110 - it follows the files
-                await asyncio.sleep(0.02)
+        await until(partial(listed, caller), lambda names: names == ["hello_echo"], what="the list")
         await eventually(
             lambda: any(each["method"] == "notifications/tools/list_changed" for each in heard), what="a word of it"
         )
     finally:
         listening.cancel()
         policy.write_text(POLICY)
-    async with asyncio.timeout(10):
-        while await listed(caller) != ["hello_echo", "hello_whoami"]:  # noqa: ASYNC110 - it follows the files
-            await asyncio.sleep(0.02)
+    await until(partial(listed, caller), lambda names: names == ["hello_echo", "hello_whoami"], what="the list")
 
 
 async def test_a_revoked_key_opens_nothing_from_that_moment(client: Made, gated: tuple[Running, Path]) -> None:
@@ -195,7 +185,5 @@ async def test_a_revoked_key_opens_nothing_from_that_moment(client: Made, gated:
     session = await Session.open(revoked, "2025-11-25")
     async with Fabric.connect(running.nats_url) as fabric:
         await fabric.agent("access").call("revoke_token", {"id": str(revoked.token).split("_")[1]})
-    async with asyncio.timeout(5):
-        while (await revoked.ask("tools/list")).status_code != 401:  # noqa: ASYNC110 - it follows the bus
-            await asyncio.sleep(0.01)
+    await until(lambda: revoked.ask("tools/list"), lambda said: said.status_code == 401, what="the revoked key")
     assert (await session.post({"jsonrpc": "2.0", "id": 1, "method": "ping"})).status_code == 401

@@ -339,7 +339,7 @@ async def test_a_connection_on_which_nothing_is_asked_is_closed_and_others_are_k
     monkeypatch.setattr(listen, "_IDLE_SECONDS", 0.05)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(float(scope["path"][1:]))
+        await asyncio.sleep(float(scope["path"][1:]))  # work that takes longer than a connection may be idle
         await respond(send, 200, b"{}")
 
     listener = bind("127.0.0.1", 0)

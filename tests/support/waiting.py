@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from fabric_sdk.contracts.envelope import Message
+
+T = TypeVar("T")
 
 
 async def eventually(condition: Callable[[], object], *, seconds: float = 10.0, what: str = "the condition") -> None:
@@ -16,6 +19,20 @@ async def eventually(condition: Callable[[], object], *, seconds: float = 10.0, 
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"{what} did not come true within {seconds} s") from None
+
+
+async def until(
+    look: Callable[[], Awaitable[T]], condition: Callable[[T], object], *, seconds: float = 15.0, what: str = "it"
+) -> T:
+    """What `look` finds, once it is as it should be; for what another process knows, and tells nobody of."""
+    found: T | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition(found := await look()):  # noqa: ASYNC110 - what is looked at tells nobody
+                await asyncio.sleep(0.01)
+            return found
+    except TimeoutError:
+        raise AssertionError(f"{what} did not become as it should within {seconds} s, but stayed {found}") from None
 
 
 class Ear:

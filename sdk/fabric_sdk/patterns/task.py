@@ -144,7 +144,7 @@ class Tasks:
         """
         try:
             return await self._start(start)
-        except BaseException:
+        except BaseException:  # cancelled too: it may not have been started
             start.take_back()
             raise
 
@@ -226,7 +226,7 @@ class Tasks:
             raise errors.InvalidParams("tasks for later cannot be started in one batch with others")
         try:
             return await self._start_all(starts)
-        except BaseException:
+        except BaseException:  # cancelled too: they may not have been started
             for start in reversed(starts):
                 start.take_back()
             raise
