@@ -1,6 +1,6 @@
 """Connecting to the bus for processes that outlive it: they wait for a broker that is not there yet.
 
-Above: worker and gateway processes. Below: the SDK's NATS transport.
+Above: worker and gateway processes. Below: the SDK's transports.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import logging
 from contextlib import suppress
 from typing import Final
 
+from fabric_sdk.connecting import connect
 from fabric_sdk.contracts.errors import TransportUnavailable
-from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.transports.base import Transport
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 2.0
 
 
-async def connect_until(stop: asyncio.Event, url: str, *, name: str) -> NatsTransport | None:
+async def connect_until(stop: asyncio.Event, url: str, *, name: str) -> Transport | None:
     """Connect as soon as the broker is there; `None` if `stop` was set before.
 
     Raises:
@@ -26,7 +27,7 @@ async def connect_until(stop: asyncio.Event, url: str, *, name: str) -> NatsTran
     """
     while not stop.is_set():
         try:
-            return await NatsTransport.connect(url, name=name)
+            return await connect(url, name=name)
         except TransportUnavailable as away:
             log.warning("%s; trying again", away)
             with suppress(TimeoutError):

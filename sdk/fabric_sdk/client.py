@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from typing_extensions import Unpack
 
+from fabric_sdk.connecting import connect
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.event import Event
 from fabric_sdk.contracts.options import check_options
@@ -28,7 +29,6 @@ from fabric_sdk.patterns.schema import Schemas
 from fabric_sdk.patterns.task import Start, Tasks
 from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.base import Transport
-from fabric_sdk.transports.nats import NatsTransport
 
 
 class Wanted(TypedDict, total=False):
@@ -71,7 +71,7 @@ class Fabric:
             raise errors.ConfigurationError(
                 "no fabric to connect to", fix="start one with `fabric up` and set FABRIC_NATS_URL to the URL it prints"
             )
-        transport = await NatsTransport.connect(url)
+        transport = await connect(url)
         try:
             async with Fabric.over(transport) as fabric:
                 yield fabric

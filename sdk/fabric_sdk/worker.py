@@ -43,6 +43,8 @@ _TICK: Final = 0.1
 _NO_ROLES: Final[frozenset[str]] = frozenset()
 _DEFAULT_DEADLINE: Final = 60.0
 _CANCEL_SECONDS: Final = 2.0
+_MOST_EARLY: Final = 256
+"""Cancellations that are remembered: they come another way than the calls, and may overtake them."""
 _NOBODY: Final = Message("")
 """In place of a call that was answered, while its handler waits for the next."""
 
@@ -126,6 +128,8 @@ class Worker:
         self._servable = servable
         self._handler = compose(self._handle, middleware)
         self._hands = _Hands()
+        self._early: dict[str, None] = {}
+        """Reply subjects of calls that were cancelled before they came, if they are for this instance at all."""
         self._suspensions = Suspensions(self.instance)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -242,6 +246,8 @@ class Worker:
         deadline = subjects.due_of(message.reply) or now + _DEFAULT_DEADLINE
         if deadline <= now:
             raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
+        if message.reply in self._early:
+            raise errors.CallCancelled
         key, principal, trace, roles = None, None, None, _NO_ROLES
         if headers := message.headers:
             key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
@@ -463,9 +469,17 @@ class Worker:
             return
         if "task" in said:
             self._taker.cancel(str(said["task"]))
-        cancelled = said.get("cancel")
-        if (job := self._hands.jobs.get(str(cancelled))) is not None:
+        if "cancel" in said:
+            self._cancel(str(said["cancel"]))
+
+    def _cancel(self, reply: str) -> None:
+        """End a call whose caller waits no longer."""
+        if (job := self._hands.jobs.get(reply)) is not None:
             self._end(job, errors.CallCancelled())
+        else:
+            self._early[reply] = None
+            if len(self._early) > _MOST_EARLY:
+                del self._early[next(iter(self._early))]
 
     def _end(self, job: _Job, why: errors.FabricError) -> None:
         """End a call from outside, whether it runs or waits."""

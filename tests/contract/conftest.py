@@ -1,9 +1,12 @@
-"""The two ways for messages to travel, as one fixture: what is promised for all transports is tested on each."""
+"""The ways for messages to travel, as one fixture: what is promised for all transports is tested on each."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 from uuid import uuid4
 
@@ -12,11 +15,14 @@ from support.nats_server import PrivateNats, private_nats
 from support.waiting import Ear
 
 from fabric_sdk.client import Fabric
+from fabric_sdk.connecting import instances
 from fabric_sdk.contracts.envelope import EMPTY, Message
+from fabric_sdk.contracts.subjects import CALLS, head
 from fabric_sdk.pipeline import Middleware
 from fabric_sdk.transports.base import Transport
 from fabric_sdk.transports.memory import MemoryTransport
 from fabric_sdk.transports.nats import NatsTransport
+from fabric_sdk.transports.nearest import NearestTransport
 from fabric_sdk.worker import Limits, Servable, Worker
 
 
@@ -43,7 +49,7 @@ class NatsBus:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._connections: list[NatsTransport] = []
+        self._connections: list[Transport] = []
 
     async def connect(self) -> Transport:
         self._connections.append(await NatsTransport.connect(self._url))
@@ -52,6 +58,29 @@ class NatsBus:
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
+
+
+class _Near(NearestTransport):
+    """Looks for a link before each call, so that no test goes over the broker because it is quick."""
+
+    async def publish(self, message: Message) -> None:
+        name = head(message.subject)
+        if name.startswith(CALLS):
+            await self.meet(name.removeprefix(CALLS))
+        await super().publish(message)
+
+
+class NearBus(NatsBus):
+    """The same, with sockets between those who call each other."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        super().__init__(url)
+        self._folder = folder
+
+    async def connect(self) -> Transport:
+        broker = await NatsTransport.connect(self._url)
+        self._connections.append(_Near(broker, self._folder, partial(instances, broker, seconds=0.02)))
+        return self._connections[-1]
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +97,17 @@ async def nats_bus(shared_nats: PrivateNats) -> AsyncGenerator[NatsBus]:
     await bus.close()
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture
+async def near_bus(shared_nats: PrivateNats) -> AsyncGenerator[NearBus]:
+    with TemporaryDirectory() as folder:  # pytest's own are too deep for a socket
+        bus = NearBus(shared_nats.url, Path(folder))
+        yield bus
+        await bus.close()
+
+
+@pytest.fixture(params=["memory", "nats", "near"])
 def bus(request: pytest.FixtureRequest) -> Bus:
-    return MemoryBus() if request.param == "memory" else request.getfixturevalue("nats_bus")
+    return MemoryBus() if request.param == "memory" else request.getfixturevalue(f"{request.param}_bus")
 
 
 async def settled(publisher: Transport, subscriber: Transport) -> None:

@@ -705,7 +705,8 @@ async def test_a_gap_is_asked_for_once_and_not_for_each_frame_behind_it(stage: S
 async def test_a_stream_leaves_nothing_behind(stage: Stage, name: str) -> None:
     agent, handled = keeping(name)
     worker, client = await stage.serve(agent), await stage.client()
-    transports = [client.transport, worker._transport]  # pyright: ignore[reportPrivateUsage]
+    both = [client.transport, worker._transport]  # pyright: ignore[reportPrivateUsage]
+    transports = [each.__dict__.get("_broker", each) for each in both]
 
     def interests() -> int:
         kept: list[Any] = [

@@ -29,6 +29,13 @@ BEATS: Final = "fab.beat.>"
 """Every heartbeat of every instance."""
 
 
+CALLS: Final = "fab.call."
+DIRECTS: Final = "fab.instance."
+REPLIES: Final = "fab.reply."
+"""What the subjects of calls, of calls to one certain instance, and of answers begin with; an agent, an instance or a
+client comes next."""
+
+
 TASKS: Final = "fab.task.*.*.*"
 """Every task that waits or is being worked on: its agent, its class, its id."""
 
@@ -147,24 +154,30 @@ def checked_token(token: str) -> str:
     return token
 
 
+def head(subject: str) -> str:
+    """The first three tokens of a subject."""
+    third_dot = subject.find(".", subject.find(".", subject.find(".") + 1) + 1)
+    return subject if third_dot <= 0 else subject[:third_dot]
+
+
 def call(agent: str, method: str) -> str:
     """Where a call of an MCP method goes: any instance of `agent` takes it."""
-    return f"fab.call.{agent}.{method.replace('/', '.')}"
+    return f"{CALLS}{agent}.{method.replace('/', '.')}"
 
 
 def calls(agent: str) -> str:
     """All calls to `agent`."""
-    return f"fab.call.{agent}.>"
+    return f"{CALLS}{agent}.>"
 
 
 def direct(instance: str, method: str) -> str:
     """Where a call to one certain instance goes."""
-    return f"fab.instance.{checked_token(instance)}.{method.replace('/', '.')}"
+    return f"{DIRECTS}{checked_token(instance)}.{method.replace('/', '.')}"
 
 
 def directs(instance: str) -> str:
     """All calls to one certain instance."""
-    return f"fab.instance.{instance}.>"
+    return f"{DIRECTS}{instance}.>"
 
 
 def control(agent: str) -> str:
@@ -189,7 +202,7 @@ def reply(client: str, due: float, call_id: int) -> str:
     in a header: it is absolute, so it shrinks hop by hop by itself, and a call without any header is much
     cheaper for both ends (ADR 2).
     """
-    return f"fab.reply.{client}.{int(due * 1000)}.{call_id}"
+    return f"{REPLIES}{client}.{int(due * 1000)}.{call_id}"
 
 
 def due_of(reply_subject: str) -> float | None:
@@ -207,7 +220,7 @@ def number_of(reply_subject: str) -> str:
 
 def replies(client: str) -> str:
     """All answers to one client."""
-    return f"fab.reply.{client}.>"
+    return f"{REPLIES}{client}.>"
 
 
 def alive(reply_subject: str, instance: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from fabric_sdk.contracts.envelope import Message
 from fabric_sdk.contracts.errors import TransportClosed
-from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.subjects import Header, head
 from fabric_sdk.transports.base import ConnectionListener, Receiver
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,6 @@ def matches(pattern: str, subject: str) -> bool:
     return all(want in ("*", have) for want, have in zip(wanted, given, strict=False))
 
 
-def _shelf(subject: str) -> str:
-    """The first three tokens of a subject: interests are shelved by them, so that a publisher looks at few."""
-    third_dot = subject.find(".", subject.find(".", subject.find(".") + 1) + 1)
-    return subject if third_dot <= 0 else subject[:third_dot]
-
-
 class _Interest:
     __slots__ = ("bus", "depth", "prefix", "queue", "receiver", "shelf", "subject")
 
@@ -45,7 +39,7 @@ class _Interest:
         self.bus, self.subject, self.receiver, self.queue = bus, subject, receiver, queue
         tokens = subject.split(".")
         wild = next((at for at, token in enumerate(tokens) if token in ("*", ">")), None)
-        self.shelf = _shelf(subject) if wild is None or wild >= 3 else None
+        self.shelf = head(subject) if wild is None or wild >= 3 else None
         # The usual pattern, one wildcard at the end, needs no splitting: the rest must follow `prefix`, and where
         # the wildcard is `*`, must have this many dots.
         last = wild is not None and wild == len(tokens) - 1
@@ -73,7 +67,8 @@ class MemoryTransport:
     max_message = 1 << 62
 
     def __init__(self) -> None:
-        # Interests by the first tokens of their subject; under `None`, those with a wildcard among these.
+        # Interests by the first tokens of their subject, so that a publisher looks at few; under `None`, those with a
+        # wildcard among these.
         self._shelves: dict[str | None, list[_Interest]] = {}
         self._closed = False
 
@@ -119,7 +114,7 @@ class MemoryTransport:
         subject = message.subject
         heard = False
         groups: dict[str, list[_Interest]] = {}
-        for shelf in (_shelf(subject), None):
+        for shelf in (head(subject), None):
             for interest in self._shelves.get(shelf, ()):
                 if not interest.hears(subject):
                     continue

@@ -35,6 +35,7 @@ from fabric_sdk.contracts.errors import (
     TransportUnavailable,
 )
 from fabric_sdk.transports.base import ConnectionEvent, ConnectionListener, Receiver
+from fabric_sdk.transports.headers import PLAIN, encode_headers, read_headers
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,6 @@ _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
 _CLOSED: Final = "this connection to NATS is closed"
 _WEBSOCKETS: Final = frozenset(("ws", "wss"))
-_PLAIN_HEADERS: Final = b"NATS/1.0\r\n"
-_LINE_BREAKS: Final = str.maketrans("\r\n", "  ")
 _SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
 
 
@@ -92,8 +91,8 @@ class _Client(Client):
         try:
             if not headers:
                 known = None
-            elif headers.startswith(_PLAIN_HEADERS):
-                known = _read_headers(headers)
+            elif headers.startswith(PLAIN):
+                known = read_headers(headers)
             else:  # the server's own words: a status
                 known = await mine._process_headers(headers)
             message = Message(subject.decode(), Body(encoded=data), reply=reply.decode(), headers=known or None)
@@ -260,7 +259,7 @@ class NatsTransport:
         return self._client.max_payload
 
     async def publish(self, message: Message) -> None:
-        body, head = message.body.encoded(), _encoded(message.headers)
+        body, head = message.body.encoded(), encode_headers(message.headers)
         # The server counts headers too, and closes the connection over one byte more.
         if len(head) + len(body) > self.max_message:
             raise MessageTooLarge(
@@ -443,23 +442,6 @@ class NatsTransport:
                 listener(event)
             except Exception:  # nats-py tells us in the midst of reconnecting, and would never finish
                 log.exception("a listener failed to hear that the connection to NATS is %s", event)
-
-
-def _encoded(headers: Mapping[str, str] | None) -> bytes:
-    """Headers as they travel; a line break in a value would begin another header."""
-    if not headers:
-        return b""
-    lines = [f"{name}: {value.translate(_LINE_BREAKS)}\r\n" for name, value in headers.items()]
-    return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
-
-
-def _read_headers(encoded: bytes) -> dict[str, str]:
-    """Headers as they came; of a name that came twice, the first."""
-    headers: dict[str, str] = {}
-    for line in encoded[len(_PLAIN_HEADERS) : -4].decode().split("\r\n"):
-        name, _, value = line.partition(":")
-        headers.setdefault(name, value.strip())
-    return headers
 
 
 def _choose(servers: list[Server], info: dict[str, Any]) -> tuple[Server | None, float]:

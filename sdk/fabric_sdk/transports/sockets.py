@@ -1,0 +1,250 @@
+"""Connections between processes of one host: a unix socket for each instance, in a folder that is this user's alone.
+
+Above: `nearest`. Below: `frames`, the event loop. It knows no agents and no calls: links carry messages, and tell when
+they are gone. Who may open the folder is the operating system's to say; there is no password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal, Protocol, cast
+
+from fabric_sdk.contracts.envelope import EMPTY, Message
+from fabric_sdk.transports.frames import FrameReader, encode_frame
+
+Word = Literal["hello-1", "bye"]
+"""Said by a listener: `hello-1`, it takes messages, as this version of the wire has them; `bye`, it will take no more.
+The other end says `bye` too, behind all that it has sent."""
+
+_CONNECT_SECONDS: Final = 2.0
+_BYE_SECONDS: Final = 2.0
+_HIGH_WATER: Final = 1024 * 1024
+"""Bytes that wait to be written, above which a link counts as full."""
+_LONGEST_PATH: Final = 100
+"""Of a socket: the shortest limit that an operating system has, and some room."""
+
+
+class Owner(Protocol):
+    """Whose links they are."""
+
+    def take(self, link: Link, message: Message) -> None:
+        """Take a message that came."""
+        ...
+
+    def leave(self, link: Link) -> None:
+        """The other end will take no new calls."""
+        ...
+
+    def lose(self, link: Link) -> None:
+        """Nothing comes any more."""
+        ...
+
+
+class Link(asyncio.Protocol):
+    """One connection: messages in both directions, in order, until one end goes."""
+
+    def __init__(self, most: int, owner: Owner) -> None:
+        """No message may have more than `most` bytes of headers and body."""
+        self.instance = ""
+        """The instance that listens at the other end; empty at the listener's own."""
+        self.leaving = False
+        """Whether the other end takes no new calls."""
+        self.open: dict[str, None] = {}
+        """Reply subjects of what was sent and is not answered; in the order of their sending."""
+        self.heard = 0.0
+        """When something came last, by the loop's clock."""
+        self.writable = asyncio.Event()
+        """Set while not too much waits to be written; and once the link is lost."""
+        self.writable.set()
+        self.greeted = asyncio.Event()
+        self.done = asyncio.Event()
+        """Set once the other end sends nothing more that asks for an answer."""
+        self._reader = FrameReader(most)
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+
+    def __repr__(self) -> str:
+        state = "lost" if self._transport is None else "leaving" if self.leaving else "open"
+        return f"<Link to {self.instance or 'a caller'} {state}, {len(self.open)} unanswered>"
+
+    def send(self, frame: bytes) -> None:
+        """Write one frame; what is written to a lost link is lost with it."""
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def say(self, word: Word) -> None:
+        """Tell the other end itself something."""
+        self.send(encode_frame(Message("", EMPTY, reply=word))[0])
+
+    def close(self) -> None:
+        """Write what waits, and go."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # what the event loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self.heard = self._loop.time()
+        if not self.instance:  # it is the listener's end
+            self.say("hello-1")
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self._loop.time()
+        try:
+            messages = self._reader.feed(data)
+        except (ValueError, IndexError):  # it is nobody of ours
+            if self._transport is not None:
+                self._transport.abort()
+            return
+        for message in messages:
+            if message.subject:
+                self._owner.take(self, message)
+            else:
+                self._hear(message.reply)
+
+    def _hear(self, word: str) -> None:
+        if word == "hello-1":
+            self.greeted.set()
+        elif word == "bye":
+            self.leaving = True
+            self.done.set()
+            if self.instance:  # it is the listener that goes
+                self._owner.leave(self)
+                self.say("bye")
+                self.close_if_idle()
+
+    def close_if_idle(self) -> None:
+        """Go, if the other end takes nothing more and owes nothing."""
+        if self.leaving and not self.open:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.leaving = True
+        for event in (self.writable, self.greeted, self.done):
+            event.set()
+        self._owner.lose(self)
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+
+class Listener:
+    """Takes connections for one instance."""
+
+    def __init__(self, folder: Path, instance: str, link: Callable[[], Link]) -> None:
+        """`link` makes one for each connection."""
+        self._path = _socket_of(folder, instance)
+        self._link = link
+        self._links: list[Link] = []
+        self._server: asyncio.AbstractServer | None = None
+
+    async def open(self) -> None:
+        """Take connections from now on.
+
+        Raises:
+            OSError: it cannot.
+        """
+        _sweep(self._path.parent)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._connected, str(self._path))
+
+    async def close(self) -> None:
+        """Take no more, once all that was sent until now has come. The links stay, for what is still to be answered."""
+        if self._server is not None:
+            self._server.close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+        for link in self._links:
+            link.say("bye")
+        with suppress(TimeoutError):  # who does not answer is stopped or gone
+            async with asyncio.timeout(_BYE_SECONDS):
+                for link in list(self._links):
+                    await link.done.wait()
+
+    def forget(self, link: Link) -> None:
+        """`link` is lost."""
+        if link in self._links:
+            self._links.remove(link)
+
+    def _connected(self) -> Link:
+        link = self._link()
+        self._links.append(link)
+        return link
+
+
+async def connect(folder: Path, instance: str, link: Link) -> bool:
+    """Connect `link` to an instance of this host; tells whether that is possible."""
+    link.instance = instance
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await loop.create_unix_connection(lambda: link, str(_socket_of(folder, instance)))
+            await link.greeted.wait()
+    except (OSError, TimeoutError):
+        link.close()
+        return False
+    return not link.leaving
+
+
+def instances(folder: Path) -> set[str]:
+    """The instances that have a socket here; some may be dead."""
+    return {path.stem for path in folder.glob("*.sock")}
+
+
+def age(folder: Path) -> int:
+    """A number that is another one after sockets came or went."""
+    return folder.stat().st_mtime_ns
+
+
+def private_folder(wanted: str | None) -> Path | None:
+    """The folder for sockets, made if need be; `None` where there can be none: messages then go over the broker.
+
+    Args:
+        wanted: a path, `off` for none, or `None` for the usual place.
+    """
+    if wanted == "off" or not hasattr(socket, "AF_UNIX"):
+        return None
+    folder = Path(wanted) if wanted else _usual_place()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    # In a folder for all, somebody else may have been here first.
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return folder if private and len(str(folder)) <= _LONGEST_PATH - len("/.sock") - 16 else None
+
+
+def _usual_place() -> Path:
+    if (runtime := os.environ.get("XDG_RUNTIME_DIR")) and Path(runtime).is_dir():
+        return Path(runtime) / "agent-fabric"
+    return Path(tempfile.gettempdir()) / f"agent-fabric-{os.geteuid()}"
+
+
+def _socket_of(folder: Path, instance: str) -> Path:
+    return folder / f"{instance}.sock"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the sockets of those that died without a word."""
+    for path in folder.glob("*.sock"):
+        with socket.socket(socket.AF_UNIX) as attempt, suppress(OSError):
+            attempt.setblocking(False)
+            try:
+                attempt.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
