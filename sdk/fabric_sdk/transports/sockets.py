@@ -66,6 +66,7 @@ class Link(asyncio.Protocol):
         self.greeted = asyncio.Event()
         self.done = asyncio.Event()
         """Set once the other end sends nothing more that asks for an answer."""
+        self._held: list[bytes] = []
         self._reader = FrameReader(most)
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -76,9 +77,18 @@ class Link(asyncio.Protocol):
         return f"<Link to {self.instance or 'a caller'} {state}, {len(self.open)} unanswered>"
 
     def send(self, frame: bytes) -> None:
-        """Write one frame; what is written to a lost link is lost with it."""
-        if self._transport is not None:
-            self._transport.write(frame)
+        """Write one frame, together with all others of this turn of the event loop: a system call is dear.
+
+        What is written to a lost link is lost with it.
+        """
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(frame)
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and self._transport is not None:
+            self._transport.write(b"".join(held))
 
     def say(self, word: Word) -> None:
         """Tell the other end itself something."""
@@ -86,6 +96,7 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what waits, and go."""
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 
