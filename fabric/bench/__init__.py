@@ -6,6 +6,6 @@ of two numbers taken in the same minute says more than either: the machine's moo
     comparison  turns, medians, ratio       ground   the servers and processes that a benchmark runs on
     drive       calls from this process     load     wrk, and the request that it sends
     memory      call.memory                 floors   the bare libraries' side, in processes of its own
-    nats_calls  call.nats.*                 echo     the agent that is called
+    calls       call.nats.*, call.host.*    echo     the agent that is called
     gateway     gateway.*                   suite    all benchmarks by name, and where results are written
 """

@@ -1,6 +1,6 @@
 """Calls from this process, one after the other or many at once, counted or timed.
 
-Above: `memory`, `nats_calls`. Below: `comparison`. A call returns whether its answer was right; one that was not, or
+Above: `memory`, `calls`. Below: `comparison`. A call returns whether its answer was right; one that was not, or
 that raised, spoils the turn.
 """
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from fabric.bench import durable, everything, gateway, memory, nats_calls
+from fabric.bench import calls, durable, everything, gateway, memory
 from fabric.bench.comparison import Benchmark, Result
 from fabric.bench.load import require_wrk
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -20,8 +20,10 @@ BENCHMARKS: Final = {
     benchmark.name: benchmark
     for benchmark in (
         memory.MEMORY,
-        nats_calls.THROUGHPUT,
-        nats_calls.LATENCY,
+        calls.THROUGHPUT,
+        calls.LATENCY,
+        calls.HOST_THROUGHPUT,
+        calls.HOST_LATENCY,
         gateway.TOOLS_CALL,
         gateway.VS_SDK,
         everything.FULL,

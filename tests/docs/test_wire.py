@@ -98,6 +98,10 @@ BUILT = {
 }
 """… and all that the catalogue of subjects builds from the same, by the name of what builds it."""
 NO_SUBJECTS = {
+    "CALLS",
+    "DIRECTS",
+    "REPLIES",
+    "head",
     "POOL",
     "Header",
     "checked_agent_name",
@@ -111,7 +115,7 @@ NO_SUBJECTS = {
     "registered_topic",
     "RECORD_TOLD",
 }
-"""What names no subject, or is a pattern in the server's own words."""
+"""What names no subject, or a part of one, or is a pattern in the server's own words."""
 
 NOT_ON_THE_WIRE = {
     errors.FabricError: "the root of the others",

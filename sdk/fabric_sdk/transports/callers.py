@@ -14,7 +14,7 @@ from fabric_sdk.contracts.envelope import Message
 from fabric_sdk.contracts.subjects import Header, head
 from fabric_sdk.transports.frames import encode_frame
 from fabric_sdk.transports.nearby import HandOver
-from fabric_sdk.transports.sockets import Link, Listener
+from fabric_sdk.transports.sockets import Link, Listener, close_all
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Callers:
 
     async def listen(self, instance: str) -> None:
         """Take calls to `instance` from now on; where that cannot be, they go over the broker."""
-        listener = Listener(self._folder, instance, lambda: Link(self._most(), self))
+        listener = Listener(self._folder, instance, self._link)
         try:
             await listener.open()
         except OSError as unfit:
@@ -52,8 +52,12 @@ class Callers:
     async def close(self) -> None:
         """Let go of all links."""
         await asyncio.gather(*(self.stop(instance) for instance in list(self._listeners)))
-        for link in list(self._links):
-            link.close()
+        await close_all(self._links)
+
+    def _link(self) -> Link:
+        link = Link(self._most(), self)
+        self._links.add(link)
+        return link
 
     # what links tell
 
@@ -62,7 +66,6 @@ class Callers:
             back = head(message.reply)
             if self.back.get(back) is not link:
                 self.back[back] = link
-                self._links.add(link)
         if not self._hand_over(message) and message.reply:
             link.send(encode_frame(Message(message.reply, headers={Header.STATUS: "503"}))[0])
 

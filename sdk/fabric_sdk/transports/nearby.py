@@ -16,7 +16,7 @@ from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.subjects import CALLS, DIRECTS, Header
-from fabric_sdk.transports.sockets import Link, age, connect, instances
+from fabric_sdk.transports.sockets import Link, age, close_all, connect, instances
 
 Find = Callable[[str], Awaitable[set[str]]]
 """Asks the broker for the instances of an agent that are there now, on any host."""
@@ -79,6 +79,9 @@ class Nearby:
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, _Pool] = {}
         self._links: dict[str, Link] = {}
+        """Those over which calls may go, by instance."""
+        self._open: set[Link] = set()
+        """All, with those over which the last answers come."""
         self._age = 0
         self._wake = asyncio.Event()
         self._looking = keep_on(self._look_on, "looking for instances on this host")
@@ -106,8 +109,7 @@ class Nearby:
     async def close(self) -> None:
         """Let go of all links."""
         await end([self._looking])
-        for link in list(self._links.values()):
-            link.close()
+        await close_all(self._open)
 
     # what links tell
 
@@ -132,6 +134,7 @@ class Nearby:
     def lose(self, link: Link) -> None:
         """Whoever waits for an answer over it is told at once that its worker is lost."""
         self.leave(link)
+        self._open.discard(link)
         wire = errors.to_wire(errors.WorkerLost("the worker ended before it answered"))
         headers = {Header.ERROR_CODE: str(wire["code"])}
         unanswered, link.open = link.open, {}
@@ -175,5 +178,6 @@ class Nearby:
         link = Link(self._most(), self)
         if not await connect(self._folder, instance, link):
             return None
+        self._open.add(link)
         self._links[instance] = link
         return link

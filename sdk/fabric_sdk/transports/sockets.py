@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
@@ -25,6 +25,7 @@ The other end says `bye` too, behind all that it has sent."""
 
 _CONNECT_SECONDS: Final = 2.0
 _BYE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.0
 _HIGH_WATER: Final = 1024 * 1024
 """Bytes that wait to be written, above which a link counts as full."""
 _LONGEST_PATH: Final = 100
@@ -66,6 +67,8 @@ class Link(asyncio.Protocol):
         self.greeted = asyncio.Event()
         self.done = asyncio.Event()
         """Set once the other end sends nothing more that asks for an answer."""
+        self.gone = asyncio.Event()
+        """Set once there is no connection any more."""
         self._held: list[bytes] = []
         self._reader = FrameReader(most)
         self._owner = owner
@@ -142,7 +145,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self.leaving = True
-        for event in (self.writable, self.greeted, self.done):
+        for event in (self.writable, self.greeted, self.done, self.gone):
             event.set()
         self._owner.lose(self)
 
@@ -197,18 +200,30 @@ class Listener:
         return link
 
 
+async def close_all(links: Iterable[Link]) -> None:
+    """Close `links`; returns when they are, or soon after."""
+    closing = list(links)
+    for link in closing:
+        link.close()
+    with suppress(TimeoutError):  # who does not read what waits is left behind
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            for link in closing:
+                await link.gone.wait()
+
+
 async def connect(folder: Path, instance: str, link: Link) -> bool:
     """Connect `link` to an instance of this host; tells whether that is possible."""
     link.instance = instance
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await loop.create_unix_connection(lambda: link, str(_socket_of(folder, instance)))
-            await link.greeted.wait()
-    except (OSError, TimeoutError):
-        link.close()
-        return False
-    return not link.leaving
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await asyncio.get_running_loop().create_unix_connection(lambda: link, str(_socket_of(folder, instance)))
+                await link.greeted.wait()
+    finally:
+        greeted = link.greeted.is_set() and not link.leaving
+        if not greeted:
+            link.close()
+    return greeted
 
 
 def instances(folder: Path) -> set[str]:
