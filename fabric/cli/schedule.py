@@ -16,12 +16,12 @@ from fabric.cli.console import brief_json, err, out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption, OfAgentOption, PriorityOption
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import UnknownName
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import checked_address
 from fabric_sdk.patterns.schedule import Schedule
 
 app = typer.Typer(name="schedule", help="Tools that are started again and again.", no_args_is_help=True)
 
-AgentArgument = Annotated[str, typer.Argument(help="The agent.")]
+AgentArgument = Annotated[str, typer.Argument(help="The agent; or @capability.")]
 
 
 @app.command("set")
@@ -53,7 +53,7 @@ def list_(agent: OfAgentOption = None, json_output: JsonOption = False, data: Da
     """List schedules, and tasks that wait for their time."""
 
     async def work() -> list[Schedule]:
-        whose = checked_agent_name(agent) if agent else "*"
+        whose = checked_address(agent) if agent else "*"
         async with durable(data) as fabric:
             return await fabric.schedules.list(whose)
 

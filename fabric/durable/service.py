@@ -24,7 +24,7 @@ from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import UnknownName
 from fabric_sdk.contracts.event import checked_pattern
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import checked_address
 from fabric_sdk.contracts.task import Priority, State
 from fabric_sdk.patterns.dead import DeadLetter, Which
 from fabric_sdk.patterns.schedule import Schedule
@@ -190,7 +190,7 @@ async def set_schedule(
 @agent.tool(annotations=_DESTROYS)
 async def remove_schedule(ctx: Context, agent: str, name: str) -> None:
     """Let a schedule never fire again."""
-    if not await ctx.fabric.schedules.remove(checked_agent_name(agent), name):
+    if not await ctx.fabric.schedules.remove(checked_address(agent), name):
         raise UnknownName(f"agent {agent!r} has no schedule {name!r}")
 
 
@@ -240,7 +240,7 @@ async def register_schema(
 
 
 def _whose(agent: str | None) -> str:
-    return "*" if agent is None else checked_agent_name(agent)
+    return "*" if agent is None else checked_address(agent)
 
 
 def _which(agent: str | None, tool: str | None, error: str | None, before: float | None) -> Which:
