@@ -21,7 +21,7 @@ from fabric.cli.times import brief
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts.description import Beat, Json
 from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
-from fabric_sdk.contracts.subjects import checked_capability, having
+from fabric_sdk.contracts.subjects import checked_capability
 
 _ENOUGH: Final = 8
 """Characters of an instance that tell it from others; `--json` has all."""
@@ -63,14 +63,17 @@ async def _ps(capability: str | None, labels: dict[str, str], *, json_output: bo
         print_json(found)
         return
     rows: list[tuple[object, ...]] = []
+    known: dict[tuple[str, str, str], None] = {}
     for agent in found["agents"]:
         beats = sorted((Beat.model_validate(raw) for raw in agent["instances"]), key=lambda beat: beat.started)
         rows += [_row(beat) for beat in beats]
         if not beats:
-            rows.append((agent["name"], "", "", "gone", "", "", "", "", "", ""))
-    columns = ("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "SERVED", "FAILED", "PROCESS", "UP", "TRAITS")
-    width = len(columns) - (not any(row[-1] for row in rows))  # most agents have none
-    table(columns[:width], [row[:width] for row in rows])
+            rows.append((agent["name"], "", "", "gone", "", "", "", "", ""))
+        known |= {(beat.agent, " ".join(beat.capabilities), _labels(beat)): None for beat in beats}
+    table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "SERVED", "FAILED", "PROCESS", "UP"), rows)
+    if traits := [each for each in known if any(each[1:])]:
+        out.print()
+        table(("AGENT", "CAPABILITIES", "LABELS"), traits)
     if only and not rows:
         err.print("[dim]None of those that are there.[/]")
     for warning in disagreements(found["agents"]):
@@ -96,9 +99,11 @@ def _row(beat: Beat) -> tuple[object, ...]:
     busy = f"{beat.running}/{beat.capacity}" + (f" +{beat.waiting}" if beat.waiting else "")
     up = brief(time.time() - beat.started)
     where = f"{beat.host.partition('.')[0]}:{beat.pid}"
-    traits = " ".join([*map(having, beat.capabilities), *(f"{name}={value}" for name, value in beat.labels.items())])
-    known = (beat.agent, beat.version, beat.instance[:_ENOUGH], beat.state, busy, beat.served, beat.failed, where, up)
-    return (*known, traits)
+    return (beat.agent, beat.version, beat.instance[:_ENOUGH], beat.state, busy, beat.served, beat.failed, where, up)
+
+
+def _labels(beat: Beat) -> str:
+    return " ".join(f"{name}={value}" for name, value in beat.labels.items())
 
 
 async def _tools(agent: str | None, *, everything: bool, json_output: bool, data: Path | None) -> None:

@@ -134,10 +134,10 @@ def list_(
         print_json([summary(record) for record in found])
         return
     rows = [
-        (record.id, record.agent, record.tool, record.state, record.attempt, since(record.queued))
+        (record.id, record.agent, record.tool, record.state, record.tries, since(record.queued), record.key or "")
         for record in sorted(found, key=lambda record: record.queued)
     ]
-    table(("ID", "AGENT", "TOOL", "STATE", "TRIES", "STARTED"), rows)
+    table(("ID", "AGENT", "TOOL", "STATE", "TRIES", "STARTED", "KEY"), rows)
     if not rows:
         err.print("[dim]No tasks: start one with `fabric task start AGENT TOOL`.[/]")
 
@@ -181,6 +181,7 @@ def _show(record: Record) -> None:
             ("expires", full(record.expires)),
             ("tries", record.tries),
             ("worker", record.instance),
+            ("key", record.key),
             ("principal", record.principal),
             ("progress", brief_json(record.progress)),
             ("result", brief_json(record.result)),

@@ -44,8 +44,8 @@ class PoolSpec:
     """For how many seconds a handler may block a process's event loop before the process is replaced."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigurationError for a name, a capability or a label that cannot be, and a file that is not there: at
-        once, and not when brokers were started for it."""
+        """Raises ConfigurationError for a name, capability or label that cannot be, and a file that is not there: soon,
+        and not when brokers were started for it."""
         if self.name is not None:
             checked_agent_name(self.name)
         checked_traits(self.capabilities, dict(self.labels))

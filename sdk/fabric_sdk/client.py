@@ -168,7 +168,7 @@ class Fabric:
             FabricError: as `AgentClient.start`.
         """
         fresh = await self.tasks.start_all(starts)
-        return [Task(self.tasks, start.agent, start.id, joined=not fresh) for start in starts]
+        return [Task(self.tasks, start.agent, start.id, joined=not fresh and start.key is not None) for start in starts]
 
     def agent(self, name: str) -> AgentClient:
         """The agent called `name`, wherever its instances are; `@translate` is `capability("translate")`.

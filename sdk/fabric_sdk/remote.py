@@ -167,7 +167,7 @@ class AgentClient:
         check_options("AgentClient.start", how, How)
         start = self.plan(tool, arguments, **how)
         fresh = await self._tasks.start(start)
-        return Task(self._tasks, self.name, start.id, joined=not fresh)
+        return Task(self._tasks, self.name, start.id, joined=not fresh and start.key is not None)
 
     def plan(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Start:
         """What `start` would start; for `Fabric.start_all`.

@@ -98,11 +98,15 @@ BUILT = {
 }
 """… and all that the catalogue of subjects builds from the same, by the name of what builds it."""
 NO_SUBJECTS = {
+    "ANYBODY",
     "POOL",
     "Header",
+    "checked_address",
     "checked_agent_name",
+    "checked_capability",
     "checked_token",
     "due_of",
+    "having",
     "number",
     "number_of",
     "task_of",
@@ -110,6 +114,7 @@ NO_SUBJECTS = {
     "is_repeated",
     "registered_topic",
     "RECORD_TOLD",
+    "who",
 }
 """What names no subject, or is a pattern in the server's own words."""
 
