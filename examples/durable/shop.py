@@ -2,7 +2,7 @@
 
 from fabric_sdk import Agent, Context, Event, Policy, Reject, Retry, Stream
 
-agent = Agent("shop", version="1.0.0", description="Sells things, and never twice.")
+agent = Agent("shop", capabilities={"sales"}, version="1.0.0", description="Sells things, and never twice.")
 
 charged: list[str] = []
 """Stands for a payment service; it lives as long as this process."""

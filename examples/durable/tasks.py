@@ -26,6 +26,11 @@ async def main() -> None:
         batch = await fabric.start_all([shop.plan("order", {"item": item, "count": 1}) for item in ("cup", "pot")])
         print("batch:", len([await each.result(timeout=30) for each in batch]))
 
+        # Whoever can, whatever it is called: the broker finds one, now or as soon as there is one.
+        anyone = fabric.capability("sales")
+        sale = await anyone.start("order", {"item": "jam", "count": 1}, key="sale-1")
+        print("sold:", (await sale.result(timeout=30))[:7], "by", len(await anyone.broadcast("who")))
+
         # A checkpoint, and an attempt that asks for another one.
         print("counted to:", await (await shop.start("count_to", {"n": 5})).result(timeout=30))
         print("impatient:", await (await shop.start("impatient")).result(timeout=30))

@@ -20,7 +20,9 @@ from fabric_sdk.contracts.errors import DeadlineExceeded, InvalidParams
 
 
 def call(
-    agent: Annotated[str, typer.Argument(help="The agent; or agent.tool; or agent_tool, as MCP clients see it.")],
+    agent: Annotated[
+        str, typer.Argument(help="The agent; or @capability; or agent.tool; or agent_tool, as MCP clients see it.")
+    ],
     words: Annotated[
         list[str] | None,
         typer.Argument(

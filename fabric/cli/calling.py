@@ -29,9 +29,9 @@ from fabric_sdk.contracts.errors import (
     UnknownAgent,
     UnknownName,
 )
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import ANYBODY, checked_address, who
 
-_BOTH: Final = re.compile(r"([a-z0-9-]+)[._](.+)")
+_BOTH: Final = re.compile(r"(@?[a-z0-9-]+)[._](.+)")
 _DEPTH: Final = 8
 """Of references within a schema: one may lead back to itself."""
 LOOK_SECONDS: Final = 5.0
@@ -73,20 +73,26 @@ def show_attempts(failed: Sequence[Json]) -> None:
 
 
 def wanted(agent: str, words: list[str]) -> Wanted:
-    """No agent's name has a dot or an underscore, so the first one ends it."""
+    """No agent's name has a dot or an underscore, so the first one ends it; nor has a capability."""
     if both := _BOTH.fullmatch(agent):
         return Wanted(both[1], both[2], words)
     if not words:
-        raise ConfigurationError("no tool is named", fix=f"`fabric tools {agent}` lists those there are")
+        where = "fabric ps --capability" if agent.startswith(ANYBODY) else "fabric tools"
+        raise ConfigurationError("no tool is named", fix=f"`{where} {agent.lstrip(ANYBODY)}` lists those there are")
     return Wanted(agent, words[0], words[1:])
 
 
 async def described(fabric: Fabric, agent: str, timeout: float) -> Description | None:
-    """What the agent offers, as far as the registry knows.
+    """What the agent offers, as far as the registry knows; of those with a capability, what the first one does.
 
     Raises:
         UnknownAgent: it is not there.
     """
+    if agent.startswith(ANYBODY):
+        able = await catalogue(fabric, {"capability": agent.removeprefix(ANYBODY)}, timeout=timeout)
+        if not able["agents"]:
+            raise UnknownAgent(f"there are no {who(agent)}", fix="`fabric ps` shows what those can who are there")
+        agent = able["agents"][0]["name"]
     names = [entry["name"] for entry in (await catalogue(fabric, timeout=timeout))["agents"]]
     if agent not in names and agent != "registry":
         raise UnknownAgent(f"there is no agent {agent!r}", fix=there_are(agent, names))
@@ -105,14 +111,14 @@ async def for_a_task(fabric: Fabric, asked: Wanted) -> Json:
     """
     tools: dict[str, Json] = {}
     try:
-        offer = await described(fabric, checked_agent_name(asked.agent), LOOK_SECONDS)
+        offer = await described(fabric, checked_address(asked.agent), LOOK_SECONDS)
         tools = {tool["name"]: tool for tool in offer.tools} if offer else {}
     except UnknownAgent as missing:
         warn(f"{missing.message} now ({missing.fix}); the work waits until there is")
     except (AgentUnavailable, DeadlineExceeded):
         warn("no registry answers, so whether there is such a tool is not known; the work waits until there is")
     if tools and asked.tool not in tools:
-        raise UnknownName(f"agent {asked.agent!r} has no tool {asked.tool!r}", fix=there_are(asked.tool, tools))
+        raise UnknownName(f"{who(asked.agent)} has no tool {asked.tool!r}", fix=there_are(asked.tool, tools))
     schema = tools.get(asked.tool, {}).get("inputSchema", {})
     given = arguments(asked.given, schema)
     if wrong := misfits(given, schema):

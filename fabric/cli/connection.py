@@ -6,7 +6,7 @@ Above: commands. Below: `whereabouts`, probes.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -101,14 +101,16 @@ async def answer(data: Path | None, agent: str, tool: str, arguments: dict[str, 
             raise
 
 
-async def catalogue(fabric: Fabric, *, timeout: float = _CATALOGUE_SECONDS) -> dict[str, Any]:
-    """Who is there, as the registry tells it.
+async def catalogue(
+    fabric: Fabric, only: Mapping[str, Any] | None = None, *, timeout: float = _CATALOGUE_SECONDS
+) -> dict[str, Any]:
+    """Who is there, as the registry tells it; `only` some, by its tool's arguments.
 
     Raises:
         AgentUnavailable: there is NATS, but no fabric on it.
     """
     try:
-        return await fabric.agent("registry").call("catalogue", timeout=timeout)
+        return await fabric.agent("registry").call("catalogue", only, timeout=timeout)
     except AgentUnavailable:
         raise AgentUnavailable(
             "NATS is there, but no registry answers", fix="start the fabric with `fabric up`"

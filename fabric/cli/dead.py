@@ -23,7 +23,7 @@ from fabric.durable.letters import Handled
 from fabric.durable.pages import Page, page
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError, InvalidParams, UnknownTask
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import checked_address
 from fabric_sdk.patterns.dead import DeadLetter, Which
 
 app = typer.Typer(name="dead", help="Tasks that failed for good: look, try again, forget.", no_args_is_help=True)
@@ -139,7 +139,7 @@ def purge(
 
 def _which(agent: str | None, tool: str | None, error: str | None, before: str | None) -> Which:
     try:
-        whose = checked_agent_name(agent) if agent else "*"
+        whose = checked_address(agent) if agent else "*"
         return Which(agent=whose, tool=tool, error=error, before=past(before).timestamp() if before else None)
     except ConfigurationError as mistake:
         fail(mistake)

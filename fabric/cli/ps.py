@@ -15,20 +15,34 @@ import typer
 from rich.markup import escape
 
 from fabric.cli.connection import catalogue, connected, there_are
-from fabric.cli.console import err, out, print_json, run, seen, table
-from fabric.cli.options import DataOption, JsonOption
+from fabric.cli.console import err, fail, out, print_json, run, seen, table
+from fabric.cli.options import DataOption, JsonOption, label_pairs
 from fabric.cli.times import brief
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts.description import Beat, Json
-from fabric_sdk.contracts.errors import UnknownAgent
+from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
+from fabric_sdk.contracts.subjects import checked_capability
 
 _ENOUGH: Final = 8
 """Characters of an instance that tell it from others; `--json` has all."""
 
 
-def ps(json_output: JsonOption = False, data: DataOption = None) -> None:
+def ps(
+    capability: Annotated[str | None, typer.Option(help="Only those with this capability.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Only those with it; repeatable.")
+    ] = None,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
     """List agents and their instances."""
-    run(_ps(json_output=json_output, data=data))
+    try:
+        if capability is not None:
+            checked_capability(capability)
+        labels = label_pairs(label or [])
+    except ConfigurationError as mistake:
+        fail(mistake)
+    run(_ps(capability, labels, json_output=json_output, data=data))
 
 
 def tools(
@@ -41,19 +55,27 @@ def tools(
     run(_tools(agent, everything=everything or agent is not None, json_output=json_output, data=data))
 
 
-async def _ps(*, json_output: bool, data: Path | None) -> None:
+async def _ps(capability: str | None, labels: dict[str, str], *, json_output: bool, data: Path | None) -> None:
+    only: Json = ({"capability": capability} if capability else {}) | ({"labels": labels} if labels else {})
     async with connected(data) as fabric:
-        found = await catalogue(fabric)
+        found = await catalogue(fabric, only)
     if json_output:
         print_json(found)
         return
     rows: list[tuple[object, ...]] = []
+    known: dict[tuple[str, str, str], None] = {}
     for agent in found["agents"]:
         beats = sorted((Beat.model_validate(raw) for raw in agent["instances"]), key=lambda beat: beat.started)
         rows += [_row(beat) for beat in beats]
         if not beats:
             rows.append((agent["name"], "", "", "gone", "", "", "", "", ""))
+        known |= {(beat.agent, " ".join(beat.capabilities), _labels(beat)): None for beat in beats}
     table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "SERVED", "FAILED", "PROCESS", "UP"), rows)
+    if traits := [each for each in known if any(each[1:])]:
+        out.print()
+        table(("AGENT", "CAPABILITIES", "LABELS"), traits)
+    if only and not rows:
+        err.print("[dim]None of those that are there.[/]")
     for warning in disagreements(found["agents"]):
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
 
@@ -78,6 +100,10 @@ def _row(beat: Beat) -> tuple[object, ...]:
     up = brief(time.time() - beat.started)
     where = f"{beat.host.partition('.')[0]}:{beat.pid}"
     return (beat.agent, beat.version, beat.instance[:_ENOUGH], beat.state, busy, beat.served, beat.failed, where, up)
+
+
+def _labels(beat: Beat) -> str:
+    return " ".join(f"{name}={value}" for name, value in beat.labels.items())
 
 
 async def _tools(agent: str | None, *, everything: bool, json_output: bool, data: Path | None) -> None:

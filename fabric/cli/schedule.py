@@ -5,8 +5,8 @@ Above: `main`. Below: the SDK's schedules, on the fabric that `connection` finds
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated
+import time
+from typing import Annotated, Any
 
 import typer
 
@@ -14,14 +14,16 @@ from fabric.cli.calling import Wanted, for_a_task
 from fabric.cli.connection import durable, there_are
 from fabric.cli.console import brief_json, err, out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption, OfAgentOption, PriorityOption
+from fabric.cli.times import since
+from fabric.durable.firing import with_next
+from fabric.durable.pages import Page, page
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import UnknownName
-from fabric_sdk.contracts.subjects import checked_agent_name
-from fabric_sdk.patterns.schedule import Schedule
+from fabric_sdk.contracts.subjects import checked_address
 
 app = typer.Typer(name="schedule", help="Tools that are started again and again.", no_args_is_help=True)
 
-AgentArgument = Annotated[str, typer.Argument(help="The agent.")]
+AgentArgument = Annotated[str, typer.Argument(help="The agent; or @capability.")]
 
 
 @app.command("set")
@@ -49,25 +51,35 @@ def set_(
 
 
 @app.command("list")
-def list_(agent: OfAgentOption = None, json_output: JsonOption = False, data: DataOption = None) -> None:
-    """List schedules, and tasks that wait for their time."""
+def list_(
+    agent: OfAgentOption = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 100,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """List schedules, then tasks that wait for their time, each with when it is next."""
 
-    async def work() -> list[Schedule]:
-        whose = checked_agent_name(agent) if agent else "*"
+    async def work() -> Page[dict[str, Any]]:
+        whose, now = checked_address(agent) if agent else "*", time.time()
         async with durable(data) as fabric:
-            return await fabric.schedules.list(whose)
+            found = fabric.schedules.find(whose)
+            return await page((with_next(schedule, now) async for schedule in found), limit)
 
-    found = run(work())
+    begun = run(work())
     if json_output:
-        print_json([asdict(schedule) for schedule in found])
-        return
-    rows = [
-        (each.agent, each.name, each.when, each.zone or "", each.tool, brief_json(each.arguments) or "")
-        for each in found
-    ]
-    table(("AGENT", "NAME", "WHEN", "ZONE", "TOOL", "ARGUMENTS"), rows)
-    if not rows:
-        err.print("[dim]No schedules: set one with `fabric schedule set AGENT NAME WHEN TOOL`.[/]")
+        print_json(begun.found)
+    else:
+        rows = [_row(schedule) for schedule in begun.found]
+        table(("AGENT", "NAME", "WHEN", "ZONE", "NEXT", "TOOL", "ARGUMENTS"), rows)
+        if not rows:
+            err.print("[dim]No schedules: set one with `fabric schedule set AGENT NAME WHEN TOOL`.[/]")
+    if begun.more:
+        err.print(f"[dim]There are more than these {limit}: --limit shows more.[/]")
+
+
+def _row(said: dict[str, Any]) -> tuple[object, ...]:
+    due, given = since(said["next"]) if said["next"] else "", brief_json(said["arguments"]) or ""
+    return (said["agent"], said["name"], said["when"], said["zone"] or "", due, said["tool"], given)
 
 
 @app.command()

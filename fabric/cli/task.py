@@ -18,7 +18,7 @@ from fabric.cli.times import full, moment, seconds, since
 from fabric.durable.tasks import everything, listed, located, summary
 from fabric_sdk import Record, Task
 from fabric_sdk.contracts.errors import TaskDead
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import checked_address
 from fabric_sdk.contracts.task import Priority, State
 from fabric_sdk.remote import How
 
@@ -32,7 +32,7 @@ PatienceOption = Annotated[
 
 @app.command()
 def start(
-    agent: Annotated[str, typer.Argument(help="The agent; or agent.tool.")],
+    agent: Annotated[str, typer.Argument(help="The agent; or @capability; or agent.tool.")],
     words: Annotated[
         list[str] | None, typer.Argument(metavar="TOOL ARGUMENTS", help="Its tool; then name=value pairs, or JSON.")
     ] = None,
@@ -125,7 +125,7 @@ def list_(
     """List tasks: what waits, what runs, and how the others ended. Those started last come last."""
 
     async def work() -> list[Record]:
-        whose = checked_agent_name(agent) if agent else "*"
+        whose = checked_address(agent) if agent else "*"
         async with durable(data) as fabric:
             return await listed(fabric, agent=whose, state=state, limit=limit)
 
@@ -134,10 +134,10 @@ def list_(
         print_json([summary(record) for record in found])
         return
     rows = [
-        (record.id, record.agent, record.tool, record.state, record.attempt, since(record.queued))
+        (record.id, record.agent, record.tool, record.state, record.tries, since(record.queued), record.key or "")
         for record in sorted(found, key=lambda record: record.queued)
     ]
-    table(("ID", "AGENT", "TOOL", "STATE", "TRIES", "STARTED"), rows)
+    table(("ID", "AGENT", "TOOL", "STATE", "TRIES", "STARTED", "KEY"), rows)
     if not rows:
         err.print("[dim]No tasks: start one with `fabric task start AGENT TOOL`.[/]")
 
@@ -181,6 +181,7 @@ def _show(record: Record) -> None:
             ("expires", full(record.expires)),
             ("tries", record.tries),
             ("worker", record.instance),
+            ("key", record.key),
             ("principal", record.principal),
             ("progress", brief_json(record.progress)),
             ("result", brief_json(record.result)),

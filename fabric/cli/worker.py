@@ -16,7 +16,7 @@ from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVari
 
 from fabric.cli.connection import nats_url, refuse_others
 from fabric.cli.console import err, fail, run
-from fabric.cli.options import DataOption
+from fabric.cli.options import DataOption, label_pairs
 from fabric.cli.processes import Shown
 from fabric.cli.stopping import Stop
 from fabric.pool.ready import ReadyFile
@@ -32,13 +32,25 @@ def worker(
     processes: Annotated[int, typer.Option("--processes", "-n", help="Worker processes.", min=1)] = 1,
     concurrency: Annotated[int, typer.Option(help="Calls, and tasks, that each process handles at once.", min=1)] = 64,
     name: Annotated[str | None, typer.Option(help="The agent's name, in place of the server's own.")] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="What the server can do: it takes what comes for @CAPABILITY. Repeatable.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="By what it is found. Repeatable.")
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Replace the workers when the code changes.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Exists while all workers take calls.")] = None,
     data: DataOption = None,
 ) -> None:
     """Serve an agent, or an MCP server object, from a pool of processes. SIGTERM drains it."""
     try:
-        pool = PoolSpec(target=target, name=name, concurrency=concurrency)
+        pool = PoolSpec(
+            target=target,
+            name=name,
+            capabilities=tuple(capability or ()),
+            labels=tuple(label_pairs(label or []).items()),
+            concurrency=concurrency,
+        )
     except ConfigurationError as mistake:
         fail(mistake)
     run(_worker(pool, processes, reload=reload, ready_file=ready_file, url=_url(data)))

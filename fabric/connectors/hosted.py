@@ -60,12 +60,13 @@ _CHANGED: Final[Mapping[str, Literal["tools", "resources", "prompts"]]] = {
 class HostedServer:
     """One foreign server, as something a worker can serve."""
 
-    def __init__(self, server: Any, *, name: str | None = None) -> None:
+    def __init__(self, server: Any, *, name: str | None = None, traits: Json | None = None) -> None:
         self._server = _low_level(server)
         tools = getattr(server, "_tool_manager", None)
         self._tools = tools if isinstance(server, MCPServer) else None
         self._bus: SubscriptionBus | None = getattr(cast("Any", server), "_subscriptions", None)
         self._name = checked_agent_name(name or _agent_name(self._server.name))
+        self._traits = traits or {}
         self._state: Any = None
 
     async def describe(self) -> Description:
@@ -83,6 +84,7 @@ class HostedServer:
             resource_templates=await self._list("resources/templates/list", "resourceTemplates"),
             prompts=await self._list("prompts/list", "prompts"),
             completions=serves("completion/complete") is not None,
+            **self._traits,
         )
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from fabric.durable import letters, past, tasks
 from fabric.durable.audit import watch
+from fabric.durable.firing import with_next
 from fabric.durable.letters import Handled, chosen
 from fabric.durable.pages import Page, page
 from fabric.settings import NATS_SYSTEM_URL
@@ -24,10 +26,9 @@ from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import UnknownName
 from fabric_sdk.contracts.event import checked_pattern
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import checked_address
 from fabric_sdk.contracts.task import Priority, State
 from fabric_sdk.patterns.dead import DeadLetter, Which
-from fabric_sdk.patterns.schedule import Schedule
 from fabric_sdk.patterns.schema import Compatibility, Schema
 from fabric_sdk.remote import How
 
@@ -164,9 +165,13 @@ async def purge_dead(
 
 
 @agent.tool(annotations=_READS)
-async def list_schedules(ctx: Context, agent: str | None = None, limit: Limit = 100) -> Page[Schedule]:
-    """Schedules of one agent or all, then tasks that wait for their time; tells whether there are `more`."""
-    return await page(ctx.fabric.schedules.find(_whose(agent)), limit)
+async def list_schedules(ctx: Context, agent: str | None = None, limit: Limit = 100) -> Page[dict[str, Any]]:
+    """Schedules of one agent or all, then tasks that wait for their time, each with the Unix time when it is `next`.
+
+    Tells whether there are `more`.
+    """
+    found = ctx.fabric.schedules.find(_whose(agent))
+    return await page((with_next(schedule, time.time()) async for schedule in found), limit)
 
 
 @agent.tool(annotations=_DESTROYS)
@@ -190,7 +195,7 @@ async def set_schedule(
 @agent.tool(annotations=_DESTROYS)
 async def remove_schedule(ctx: Context, agent: str, name: str) -> None:
     """Let a schedule never fire again."""
-    if not await ctx.fabric.schedules.remove(checked_agent_name(agent), name):
+    if not await ctx.fabric.schedules.remove(checked_address(agent), name):
         raise UnknownName(f"agent {agent!r} has no schedule {name!r}")
 
 
@@ -240,7 +245,7 @@ async def register_schema(
 
 
 def _whose(agent: str | None) -> str:
-    return "*" if agent is None else checked_agent_name(agent)
+    return "*" if agent is None else checked_address(agent)
 
 
 def _which(agent: str | None, tool: str | None, error: str | None, before: float | None) -> Which:

@@ -23,7 +23,7 @@ from fabric_sdk.jetstream import JetStream, Reader
 
 _SILENCE: Final = 3.0
 """Seconds after which no more records are waited for: the last ones may have ended their time meanwhile."""
-_BRIEFLY: Final = ("id", "agent", "tool", "state", "priority", "queued", "changed", "expires", "principal")
+_BRIEFLY: Final = ("id", "agent", "tool", "state", "priority", "queued", "changed", "expires", "key", "principal")
 
 
 async def located(fabric: Fabric, task_id: str) -> Task:
@@ -50,6 +50,7 @@ async def located(fabric: Fabric, task_id: str) -> Task:
 async def listed(fabric: Fabric, *, agent: str = "*", state: State | None = None, limit: int = 100) -> list[Record]:
     """The tasks of an agent, or of all, in one state or any, the newest last: the `limit` that changed last.
 
+    Without what a task was given, keeps, or came to: thousands of results are never held at once.
     Of more than `limit` that still wait for their first worker, it finds some.
     """
     waiting = await _waiting(fabric.jetstream, agent)
@@ -126,6 +127,7 @@ def _record_of(message: Message) -> Record | None:
     except UnreadableRecord:
         return None
     record.state = "expired" if record.overdue(time.time()) else record.state
+    record.result, record.parked, record.saved, record.steps = None, None, [], {}  # large, and of no use in a list
     return record
 
 

@@ -13,7 +13,9 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +30,10 @@ from fabric.pool.threads import Threads, leave
 from fabric.settings import BAD_USAGE, load_settings
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.address import shown
-from fabric_sdk.contracts.description import Description
+from fabric_sdk.contracts.description import Description, checked_traits
 from fabric_sdk.contracts.errors import ConfigurationError, FabricError, TransportUnavailable
 from fabric_sdk.transports.base import ConnectionEvent
-from fabric_sdk.worker import Limits, Worker
+from fabric_sdk.worker import Limits, Servable, Worker
 
 log = logging.getLogger("fabric.worker")
 
@@ -46,9 +48,9 @@ _HUNG_SHARE: Final = 0.25
 _LOOK_SECONDS: Final = 1.0
 
 
-async def serve(target: str, *, nats_url: str, limits: Limits, name: str | None, ready: ReadyFile | None) -> int:
-    """Serve `target` until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code."""
-    servable = load(target, name=name)  # before signals are heard: an import that hangs is ended by them at once
+async def serve(load_target: Callable[[], Servable], *, nats_url: str, limits: Limits, ready: ReadyFile | None) -> int:
+    """Serve a target until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code."""
+    servable = load_target()  # before signals are heard: an import that hangs is ended by them at once
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -127,6 +129,8 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("--concurrency", type=int, default=Limits().concurrency)
     parser.add_argument("--name")
+    parser.add_argument("--capability", action="append", default=[])
+    parser.add_argument("--label", action="append", default=[])
     parser.add_argument("--ready-file", type=Path)
     options = parser.parse_args()
     ready = ReadyFile(options.ready_file) if options.ready_file else None
@@ -135,12 +139,12 @@ def main() -> None:
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
+        traits = checked_traits(options.capability, dict(pair.split("=", 1) for pair in options.label))
         code = uvloop.run(
             serve(
-                options.target,
+                partial(load, options.target, name=options.name, traits=traits),
                 nats_url=settings.nats_url or "",
                 limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
-                name=options.name,
                 ready=ready,
             )
         )

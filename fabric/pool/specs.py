@@ -15,6 +15,7 @@ from pathlib import Path
 from fabric.pool.ready import ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError, Ready
 from fabric.settings import BAD_USAGE, NATS_SYSTEM_URL
+from fabric_sdk.contracts.description import checked_traits
 from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
@@ -33,16 +34,21 @@ class PoolSpec:
     """`module:object` or `file.py:object`."""
     name: str | None = None
     """The agent's name in place of the server's own."""
+    capabilities: tuple[str, ...] = ()
+    """What a server of another library can do, as the fabric should know; an `Agent` says so itself."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """The same of its labels."""
     concurrency: int = 64
     """Calls each process handles at once."""
     silence: float = 30.0
     """For how many seconds a handler may block a process's event loop before the process is replaced."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigurationError for a name that no agent can have, and a file that is not there: at once, and not
-        when brokers were started for it."""
+        """Raises ConfigurationError for a name, capability or label that cannot be, and a file that is not there: soon,
+        and not when brokers were started for it."""
         if self.name is not None:
             checked_agent_name(self.name)
+        checked_traits(self.capabilities, dict(self.labels))
         where = self.target.partition(":")[0]
         if where.endswith(".py") and not Path(where).is_file():
             raise ConfigurationError(f"there is no file {where}", fix="check the path")
@@ -82,6 +88,8 @@ def worker_specs(
         argv += ["--ready-file", str(ready)]
         if pool.name is not None:
             argv += ["--name", pool.name]
+        argv += [f"--capability={each}" for each in pool.capabilities]
+        argv += [f"--label={name}={value}" for name, value in pool.labels]
         return ProcessSpec(
             name=name,
             argv=tuple(argv),

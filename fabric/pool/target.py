@@ -16,19 +16,21 @@ from types import ModuleType
 from typing import Any, Final
 
 from fabric_sdk import Agent
+from fabric_sdk.contracts.description import Json
 from fabric_sdk.contracts.errors import ConfigurationError, FabricError
 from fabric_sdk.worker import Servable
 
 _USUAL_NAMES: Final = ("agent", "server", "mcp", "app")
 
 
-def load(target: str, *, name: str | None = None) -> Servable:
+def load(target: str, *, name: str | None = None, traits: Json | None = None) -> Servable:
     """What `target` names, ready to be served.
 
     Args:
         target: `module:object` or `file.py:object`; without `:object`, one of the usual names is taken. A function
             is called and its result served.
         name: the agent's name in place of its own; only for servers of other libraries.
+        traits: capabilities and labels (`description.checked_traits`); for those alone, too.
 
     Raises:
         ConfigurationError: it cannot be imported, is not there, or is nothing that can be served.
@@ -41,11 +43,13 @@ def load(target: str, *, name: str | None = None) -> Servable:
     if isinstance(found, Agent):
         if name is not None and name != found.name:
             raise ConfigurationError(f"{target} is an Agent called {found.name!r}", fix="rename it in its own code")
+        if any((traits or {}).values()):
+            raise ConfigurationError(f"{target} is an Agent", fix="say what it can do, and its labels, in its own code")
         return found
     if _comes_from(found, "mcp", "fastmcp"):
         from fabric.connectors.hosted import HostedServer  # imports the MCP SDK, which plain agents do without
 
-        return HostedServer(found, name=name)
+        return HostedServer(found, name=name, traits=traits)
     raise ConfigurationError(
         f"{target} is of type {type(found).__name__}, which cannot be served",
         fix="name a fabric_sdk.Agent, or a server object of the mcp SDK or of fastmcp",

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -63,6 +63,17 @@ class Catalogue(BaseModel):
     revision: int
     """Grows with each change; 0 when it was gathered from the bus because Redis is away or empty."""
     agents: list[AgentEntry]
+
+    def only(self, capability: str | None, labels: Mapping[str, str]) -> Catalogue:
+        """Those instances that have this capability and all of these labels, and their agents."""
+
+        def fits(beat: Beat) -> bool:
+            return (capability is None or capability in beat.capabilities) and labels.items() <= beat.labels.items()
+
+        if capability is None and not labels:
+            return self
+        found = [each.model_copy(update={"instances": list(filter(fits, each.instances))}) for each in self.agents]
+        return Catalogue(revision=self.revision, agents=[each for each in found if each.instances])
 
 
 class Registry:
@@ -304,9 +315,9 @@ def build(redis_url: str | None = None) -> Agent:
     )
 
     @agent.tool(annotations={"readOnlyHint": True})
-    async def catalogue() -> Catalogue:
-        """All agents with their live instances, load, and the digest of what they offer."""
-        return await held[0].catalogue()
+    async def catalogue(capability: str | None = None, labels: dict[str, str] | None = None) -> Catalogue:
+        """All agents, or those with a capability and labels: their live instances, load, digest of what they offer."""
+        return (await held[0].catalogue()).only(capability, labels or {})
 
     @agent.tool(annotations={"readOnlyHint": True})
     async def description(agent: str, digest: str = "") -> Description:

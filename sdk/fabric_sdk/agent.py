@@ -5,7 +5,7 @@ Above: the worker, which serves it. Below: `authoring`. An agent holds no state 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, overload
 
@@ -21,7 +21,7 @@ from fabric_sdk.authoring.tool import Tool, ToolOptions
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors
-from fabric_sdk.contracts.description import Description
+from fabric_sdk.contracts.description import Description, checked_traits
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.options import check_options
 from fabric_sdk.contracts.subjects import checked_agent_name
@@ -47,6 +47,9 @@ class Agent:
         version: shown to operators; semantic versions sort best.
         description: one sentence for people and models.
         instructions: how a model should use this agent.
+        capabilities: what it can do, in words that other agents share: `fabric.capability("translate")` reaches
+            whoever has this one. All who have it should offer the same tools for it.
+        labels: by what else it is found: `{"team": "search"}`.
         lifespan: entered with a `Fabric` when a worker starts, left when it stops.
         kind: `platform` for parts of the fabric itself.
     """
@@ -58,6 +61,8 @@ class Agent:
         version: str = "0.0.0",
         description: str | None = None,
         instructions: str | None = None,
+        capabilities: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
         lifespan: Lifespan = _no_lifespan,
         kind: Literal["agent", "platform"] = "agent",
     ) -> None:
@@ -65,6 +70,7 @@ class Agent:
         self.version = version
         self.lifespan = lifespan
         self._about = {"description": description, "instructions": instructions, "kind": kind}
+        self._about |= checked_traits(capabilities, labels or {})
         self._stamp = {"io.modelcontextprotocol/serverInfo": {"name": name, "version": version}}
         self._tools: dict[str, Tool] = {}
         self._resources: dict[str, Resource] = {}

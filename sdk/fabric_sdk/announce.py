@@ -1,8 +1,9 @@
 """How an instance makes itself known, on the bus alone: heartbeats for the registry, and NATS micro service verbs.
 
 Above: the worker. Below: a transport. `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS` answer as ADR-32 says, for all, for
-this agent and for this instance, so `nats micro` sees every agent. nats-py's own `nats.micro` ties a service to one
-client object, which a supervised connection replaces (ADR 2); hence these few lines over the seam.
+this agent, for each of its capabilities and for this instance, so `nats micro` sees every agent. nats-py's own
+`nats.micro` ties a service to one client object, which a supervised connection replaces (ADR 2); hence these few lines
+over the seam.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ class Announcer:
     async def open(self) -> None:
         """Answer to `$SRV` and begin to beat."""
         name = self._description.name
+        named = (name, *map(subjects.having, self._description.capabilities))
         for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
-            for scope in ((), (name,), (name, self._instance)):
+            for scope in ((), *((each,) for each in named), *((each, self._instance) for each in named)):
                 subject = subjects.service(verb, *scope)
                 self._subscriptions.append(await self._transport.subscribe(subject, self._answering(answer)))
         self._stop_listening = self._transport.listen(self._connection_changed)
@@ -101,6 +103,8 @@ class Announcer:
             pid=os.getpid(),
             started=self._started,
             state=self._state,
+            capabilities=self._description.capabilities,
+            labels=self._description.labels,
             capacity=load.capacity,
             running=load.running,
             waiting=load.waiting,
@@ -143,13 +147,16 @@ class Announcer:
             return  # whoever asked asks again
 
     def _identity(self, kind: str) -> dict[str, Any]:
-        version = self._description.version
+        version, capabilities = self._description.version, ",".join(self._description.capabilities)
+        metadata = {"fabric.digest": self._description.digest, "fabric.kind": self._description.kind}
+        if capabilities:
+            metadata["fabric.capabilities"] = capabilities
         return {
             "type": f"io.nats.micro.v1.{kind}_response",
             "name": self._description.name,
             "id": self._instance,
             "version": version if _SEMVER.fullmatch(version) else "0.0.0",  # ADR-32 demands SemVer
-            "metadata": {"fabric.digest": self._description.digest, "fabric.kind": self._description.kind},
+            "metadata": metadata,
         }
 
     def _ping(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fabric_sdk.connecting import connect
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.event import Event
 from fabric_sdk.contracts.options import check_options
-from fabric_sdk.contracts.subjects import checked_agent_name
+from fabric_sdk.contracts.subjects import checked_address, having
 from fabric_sdk.handle import Task
 from fabric_sdk.jetstream import JetStream
 from fabric_sdk.patterns.call import Caller
@@ -168,12 +168,23 @@ class Fabric:
             FabricError: as `AgentClient.start`.
         """
         fresh = await self.tasks.start_all(starts)
-        return [Task(self.tasks, start.agent, start.id, joined=not fresh) for start in starts]
+        return [Task(self.tasks, start.agent, start.id, joined=not fresh and start.key is not None) for start in starts]
 
     def agent(self, name: str) -> AgentClient:
-        """The agent called `name`, wherever its instances are.
+        """The agent called `name`, wherever its instances are; `@translate` is `capability("translate")`.
 
         Raises:
             ConfigurationError: nothing can have this name.
         """
-        return AgentClient(self.caller, self.tasks, self.schedules, checked_agent_name(name))
+        return AgentClient(self.caller, self.tasks, self.schedules, checked_address(name))
+
+    def capability(self, name: str) -> AgentClient:
+        """Whoever has this capability, as if all of them were instances of one agent.
+
+        One of them takes each call and opens each stream, the broker chooses which; tasks and schedules wait in a
+        queue of the capability's own; a broadcast reaches all. Nobody is looked up, and nobody has to be there yet.
+
+        Raises:
+            ConfigurationError: there can be no such capability.
+        """
+        return self.agent(having(name))

@@ -61,8 +61,13 @@ class InHand:
         """Why it was ended from outside, if it was."""
 
     @property
+    def agent(self) -> str:
+        """Whose it is: the agent's, or a capability's that others may have too."""
+        return subjects.task_of(self.delivery.message.subject)[0]
+
+    @property
     def id(self) -> str:
-        return self.delivery.message.subject.rpartition(".")[2]
+        return subjects.task_of(self.delivery.message.subject)[1]
 
     def end(self, why: errors.FabricError) -> None:
         """End the handler from outside."""
@@ -137,7 +142,7 @@ class Doer:
         delivery = each.delivery
         headers = delivery.message.headers or {}
         record = record_of(headers, delivery.message.body)
-        record.id, record.agent, record.priority = each.id, self._agent, each.priority
+        record.id, record.agent, record.priority = each.id, each.agent, each.priority
         record.queued = delivery.stored
         policy = self._policy(record.tool)
         given = _given(delivery)
@@ -149,7 +154,7 @@ class Doer:
         for _ in range(_LOOKS):
             unreadable = None
             if not fresh:
-                kept = await self._jetstream.last(RECORDS, subjects.record(self._agent, each.id))
+                kept = await self._jetstream.last(RECORDS, subjects.record(each.agent, each.id))
                 found, written = None, kept.sequence if kept else 0
                 try:
                     found = Record.of(kept.subject, kept.body) if kept else None
@@ -163,7 +168,7 @@ class Doer:
                 return None
             if verdict == "drop":
                 settled, claim = (TASKS, delivery.sequence), headers.get(Header.CLAIM)
-                await drop_leftover(self._jetstream, self._agent, each.id, claim, settled=settled)
+                await drop_leftover(self._jetstream, each.agent, each.id, claim, settled=settled)
                 await delivery.ack()
                 return None
             attempt = Attempt(self._jetstream, delivery, found or record, policy)
@@ -228,7 +233,7 @@ class Doer:
             instance=self._instance,
             key=message.header(Header.KEY) or attempt.id,
             fabric=self._fabric,
-            reply=subjects.told(self._agent, attempt.id),
+            reply=subjects.told(each.agent, attempt.id),
             emit=attempt.emit,
             ask=_park,
             task=attempt,
@@ -344,7 +349,7 @@ class Doer:
     async def give_back(self, each: InHand) -> None:
         """Leave a task that was never begun here to others."""
         with suppress(errors.FabricError):
-            subject = subjects.record(self._agent, each.id)
+            subject = subjects.record(each.agent, each.id)
             kept = await self._jetstream.last(RECORDS, subject)
             message = each.delivery.message
             record = Record.of(kept.subject, kept.body) if kept else record_of(message.headers, message.body)
@@ -353,7 +358,7 @@ class Doer:
                 return
             if verdict == "run":
                 _begin_anew(record, each.delivery.sequence)
-                record.id, record.agent, record.priority = each.id, self._agent, each.priority
+                record.id, record.agent, record.priority = each.id, each.agent, each.priority
                 attempt = Attempt(self._jetstream, each.delivery, record, Policy())
                 attempt.written = kept.sequence if kept else 0
                 self._note_lost(attempt, each.delivery.attempt - record.returned)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypedDict
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, stated
 from fabric_sdk.contracts.options import check_options
 from fabric_sdk.contracts.scope import current_asker, scope_for
+from fabric_sdk.contracts.subjects import ANYBODY
 from fabric_sdk.contracts.task import DEFAULT_KEEP, LONGEST_KEPT, Priority
 from fabric_sdk.handle import OnProgress, Task, progress_to
 from fabric_sdk.patterns.asking import follow_up
@@ -62,7 +64,7 @@ class How(TypedDict, total=False):
 
 
 class AgentClient:
-    """One agent, seen from a caller."""
+    """One agent, or whoever has a capability, seen from a caller."""
 
     def __init__(self, caller: Caller, tasks: Tasks, schedules: Schedules, name: str) -> None:
         self._caller = caller
@@ -100,10 +102,6 @@ class AgentClient:
             FabricError: the call did not reach a tool or its answer did not come; see `patterns.call`.
         """
 
-        async def safe() -> bool:
-            described = (await self.describe()).tool(tool)
-            return is_safe(described.get("annotations") if described else None)
-
         outer = current_asker.get()
         params: dict[str, Any] = {"name": tool, "arguments": arguments or {}}
         if can := _ASKS_ALL if on_ask else outer.capabilities if outer else None:
@@ -113,7 +111,7 @@ class AgentClient:
             "tools/call",
             Body(params),
             scope_for(timeout),
-            safe=safe if key is None else True,
+            safe=partial(self._is_safe, tool) if key is None else True,
             key=None if key is None else _checked_key(key),
             on_frame=progress_to(on_progress) if on_progress else None,
         )
@@ -125,6 +123,29 @@ class AgentClient:
             answers = {key: await answer(each["method"], each["params"]) for key, each in asked.requests.items()}
             result = await follow_up(self._caller, replace(call, scope=scope_for(timeout)), asked, answers)
         return value_of(result)
+
+    async def _is_safe(self, tool: str) -> bool:
+        """Whether a tool may be called again; where any of several agents may have been called, whether all say so."""
+        offers = await self._everybody() if self.name.startswith(ANYBODY) else [await self.describe()]
+        described = [offer.tool(tool) or {} for offer in offers]
+        return all(is_safe(each.get("annotations")) for each in described)
+
+    async def _everybody(self) -> list[Description]:
+        """What each instance says of its agent.
+
+        Raises:
+            FabricError: there is none, or one did not say.
+        """
+        body, scope = Body({}), scope_for(DEFAULT_TIMEOUT)
+
+        def call_to(instance: str) -> Call:
+            return Call(self.name, "fabric/describe", body, scope, safe=True, instance=instance)
+
+        said = await broadcast(self._caller, self.name, call_to)
+        for each in said:
+            if each.error is not None:
+                raise each.error
+        return [Description.model_validate(each.body.value()) for each in said if each.body is not None]
 
     async def start(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Task:
         """Start a tool as a task: returns once the fabric has it on the disk.
@@ -146,7 +167,7 @@ class AgentClient:
         check_options("AgentClient.start", how, How)
         start = self.plan(tool, arguments, **how)
         fresh = await self._tasks.start(start)
-        return Task(self._tasks, self.name, start.id, joined=not fresh)
+        return Task(self._tasks, self.name, start.id, joined=not fresh and start.key is not None)
 
     def plan(self, tool: str, arguments: Mapping[str, Any] | None = None, **how: Unpack[How]) -> Start:
         """What `start` would start; for `Fabric.start_all`.

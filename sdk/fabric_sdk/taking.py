@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Final
 
 from fabric_sdk import tuning
@@ -48,7 +48,7 @@ _CANCEL_SECONDS: Final = 2.0
 
 
 class TaskTaker:
-    """Takes an agent's tasks off their queue, for one worker."""
+    """Takes an agent's tasks off their queues, and those of its capabilities, for one worker."""
 
     def __init__(
         self,
@@ -62,14 +62,16 @@ class TaskTaker:
     ) -> None:
         self._jetstream = fabric.jetstream
         self._agent = description.name
+        self._addresses = (self._agent, *map(subjects.having, description.capabilities))
         self._doer = Doer(fabric, description, instance, handler, policies or {})
         self._concurrency = concurrency
         self._ack_wait = tuning.ack_wait()
         self._turns = Turns(tuning.weights())
         self._waiting: dict[Priority, deque[InHand]] = {priority: deque() for priority in PRIORITIES}
         self._running: set[InHand] = set()
-        self._pulls: dict[Priority, Pull] = {}
-        self._due: Pull | None = None
+        self._pulls: dict[tuple[str, Priority], Pull] = {}
+        """By the address that tasks were started at: the agent's name, or a capability of its."""
+        self._due: dict[str, Pull] = {}
         self._stir = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -113,8 +115,7 @@ class TaskTaker:
         """Ask for nothing more, and give back what waits."""
         self._taking = False
         await end(self._living)
-        pulls = [*self._pulls.values(), *([self._due] if self._due else [])]
-        await asyncio.gather(*(pull.close() for pull in pulls))
+        await asyncio.gather(*(pull.close() for pull in self._all_pulls()))
         giving = [asyncio.create_task(self._doer.give_back(each)) for lane in self._waiting.values() for each in lane]
         for lane in self._waiting.values():
             lane.clear()
@@ -143,19 +144,22 @@ class TaskTaker:
         if any(each.id == task_id for each in self._in_hand()):
             self._spawn(self._end_cancelled(task_id))
 
+    def _all_pulls(self) -> list[Pull]:
+        return [*self._pulls.values(), *self._due.values()]
+
     def _in_hand(self) -> list[InHand]:
         return [*self._running, *chain.from_iterable(self._waiting.values())]
 
     async def _end_cancelled(self, task_id: str) -> None:
         """End what its record says was cancelled; of a task that goes on, anybody might say so."""
-        try:
-            kept = await self._jetstream.last(RECORDS, subjects.record(self._agent, task_id))
-            cancelled = kept is not None and Record.of(kept.subject, kept.body).state == "cancelled"
-        except errors.FabricError:
-            return  # whoever has it in hand learns it at the next write
-        if not cancelled:
-            return
         for each in [each for each in self._in_hand() if each.id == task_id]:
+            try:
+                kept = await self._jetstream.last(RECORDS, subjects.record(each.agent, task_id))
+                cancelled = kept is not None and Record.of(kept.subject, kept.body).state == "cancelled"
+            except errors.FabricError:
+                return  # whoever has it in hand learns it at the next write
+            if not cancelled or each not in self._in_hand():
+                continue
             if each in self._running:
                 each.end(errors.TaskCancelled())
             else:
@@ -181,15 +185,17 @@ class TaskTaker:
 
     async def _open(self) -> None:
         await self._jetstream.ensure(RECORDS)
-        for priority in PRIORITIES:
-            if priority not in self._pulls:
-                lane = task_lane(self._agent, priority, self._ack_wait)
+        for address, priority in product(self._addresses, PRIORITIES):
+            if (address, priority) not in self._pulls:
+                lane = task_lane(address, priority, self._ack_wait)
                 pull = Pull(self._jetstream, lane, partial(self._receive, priority))
                 await pull.open()
-                self._pulls[priority] = pull
-        due = Pull(self._jetstream, due_lane(self._agent, self._ack_wait), self._receive_due)
-        await due.open()
-        self._due = due
+                self._pulls[address, priority] = pull
+        for address in self._addresses:
+            if address not in self._due:
+                due = Pull(self._jetstream, due_lane(address, self._ack_wait), partial(self._receive_due, address))
+                await due.open()
+                self._due[address] = due
         self._taking = True
         self._stir.set()
 
@@ -199,13 +205,14 @@ class TaskTaker:
             await self._stir.wait()
             self._stir.clear()
             free = self._concurrency - len(self._running)
-            for priority, pull in self._pulls.items():
+            for (_, priority), pull in self._pulls.items():
                 room = free or self._ahead
                 wanted = room - len(self._waiting[priority]) - pull.outstanding
                 if wanted > 0 and (wanted >= room // 2 or not pull.outstanding):
                     await pull.ask(wanted, last=free == 0)
-            if self._due is not None and not self._due.outstanding:
-                await self._due.ask(self._concurrency)
+            for due in self._due.values():
+                if not due.outstanding:
+                    await due.ask(self._concurrency)
 
     def _connection_changed(self, event: ConnectionEvent) -> None:
         if event == "connected":
@@ -217,8 +224,8 @@ class TaskTaker:
         self._begin()
         self._stir.set()
 
-    def _receive_due(self, delivery: Delivery) -> None:
-        self._spawn(start_due(self._jetstream, self._agent, delivery))
+    def _receive_due(self, address: str, delivery: Delivery) -> None:
+        self._spawn(start_due(self._jetstream, address, delivery))
         self._stir.set()
 
     def _begin(self) -> None:
@@ -232,7 +239,7 @@ class TaskTaker:
             each.task = asyncio.create_task(self._run(each))
 
     async def _run(self, each: InHand) -> None:
-        watershed, lost = self._watershed, self._pulls[each.priority].lost
+        watershed, lost = self._watershed, self._pulls[each.agent, each.priority].lost
         try:
             await self._doer.do(each, known=watershed is not None and not lost and each.delivery.sequence > watershed)
         finally:
@@ -278,7 +285,7 @@ class TaskTaker:
             if self._watershed is None or any(pull.lost for pull in self._pulls.values()):
                 with suppress(errors.FabricError):
                     self._watershed = await self._jetstream.end_of(TASKS)
-            await asyncio.gather(*(pull.look() for pull in (*self._pulls.values(), self._due) if pull))
+            await asyncio.gather(*(pull.look() for pull in self._all_pulls()))
             self._stir.set()
 
     def _end_overdue(self, each: InHand, now: float) -> None:

@@ -158,6 +158,7 @@ class Worker:
         await self._exit.enter_async_context(self._servable.lifespan(self._fabric))
         self.description = await self._servable.describe()
         name = subjects.checked_agent_name(self.description.name)
+        self._addresses = (name, *map(subjects.having, self.description.capabilities))
         self._fabric.events.source = f"/agents/{name}"
         handler, most = self._handler, self.limits.tasks
         self._reactions: list[Reaction] = list(getattr(self._servable, "reactions", {}).values())
@@ -167,10 +168,10 @@ class Worker:
         )
         self._streams = StreamHost(self._fabric, self.description, self._handler, self.limits.streams)
         # Nothing comes before all is there to take it; and what fails half-way leaves nobody who would.
-        self._control = await self._hear(subjects.control(name), self._receive_control)
+        self._controls = [await self._hear(subjects.control(each), self._receive_control) for each in self._addresses]
         await self._hear(subjects.changed(name), self._receive_changed)
         self._subscriptions = [
-            await self._hear(subjects.calls(name), self._receive, queue=subjects.POOL),
+            *[await self._hear(subjects.calls(each), self._receive, queue=subjects.POOL) for each in self._addresses],
             await self._hear(subjects.directs(self.instance), self._receive),
         ]
         await self._transport.flush()
@@ -201,7 +202,7 @@ class Worker:
                 await asyncio.wait_for(self._finished(), _CANCEL_SECONDS)
         await self._taker.close()
         await self._announcer.close()
-        await self._control.close()
+        await asyncio.gather(*(control.close() for control in self._controls))
         if self._ticker is not None:
             self._ticker.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -458,7 +459,8 @@ class Worker:
         except Exception:  # the author's code: what it offered before stays announced
             log.exception("%s cannot say what it offers now", self.description.name)
             return
-        if description.digest != self.description.digest and description.name == self.description.name:
+        same = description.name == self.description.name, description.capabilities == self.description.capabilities
+        if description.digest != self.description.digest and all(same):  # what it hears was settled when it began
             self.description = description
             self._announcer.redescribe(description)
 

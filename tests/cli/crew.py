@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fabric_sdk import Agent, Context, Policy, ToolError
 
-agent = Agent("crew", version="1.0.0")
+agent = Agent("crew", version="1.0.0", capabilities={"sums"}, labels={"team": "tests"})
 
 
 @agent.tool

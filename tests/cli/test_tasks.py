@@ -1,12 +1,13 @@
-"""`fabric task`, `fabric dead` and `fabric schedule`, as people and scripts use them.
+"""`fabric task`, `fabric dead` and `fabric schedule`, as people and scripts use them; and who has a capability.
 
-Proves: MB-5 (list, look, send again, purge), MB-8, PT-3 (poll, wait, cancel)
+Proves: MB-1, MB-5 (list, look, send again, purge), MB-8, CM-1 (by capability and label), PT-3 (poll, wait, cancel)
 """
 
 from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,12 @@ REFUSED: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "no tool": ("task start crew", 2, ("no tool is named", "fabric tools crew")),
     "no such argument": ("task start crew add a=1 c=2", 2, ("invalid arguments for add", "'c'", "fabric tools crew")),
     "a wrong type": ("task start crew add a=many", 2, ("a: ", "integer")),
+    "an unknown tool of a capability": ("task start @sums ad a=1", 2, ("agents that can 'sums'", "did you mean add?")),
+    "no capability": ("ps --capability a.b", 2, ("'a.b' cannot name a capability", "lint-python")),
+    "no label": ("ps --label team", 2, ("'team' is no label", "team=search")),
+    "a call to nobody who can": ("call @flying add a=1", 2, ("there are no agents that can 'flying'",)),
+    "a capability of an agent": (f"worker {CREW} --capability x", 2, ("is an Agent", "in its own code")),
+    "no label of a worker": (f"worker {CREW} --label x", 2, ("'x' is no label",)),
     "no argument of a schedule": ("schedule set crew s @daily add b=1", 2, ("invalid arguments for add", '"a"')),
     "no agent's name": ("task start Crew! add", 2, ("cannot name an agent",)),
     "no duration": ("task start crew add --delay soon", 2, ("'soon' is no duration", "90s")),
@@ -112,6 +119,28 @@ def test_a_task_is_started_shown_and_waited_for(crew: Up) -> None:
 def test_a_key_names_one_task(crew: Up) -> None:
     one, two = (good(crew, "task", "start", "crew", "add", "a=7", "--key", "k", "--json").json for _ in range(2))
     assert (one["id"], one["joined"], two["joined"]) == (two["id"], False, True)
+    assert good(crew, "task", "wait", one["id"]).out == "7\n"
+    without = start(crew, "crew", "add", "a=1")
+    assert good(crew, "task", "wait", without).out == "1\n"
+    keys = {each["id"]: each["key"] for each in good(crew, "task", "list", "--json").json}
+    assert (keys[one["id"]], keys[without]) == ("k", None)
+    (row,) = [line for line in good(crew, "task", "list").out.splitlines() if line.startswith(one["id"])]
+    assert row.rstrip().endswith(" k")
+    assert "key       k\n" in good(crew, "task", "show", one["id"]).out
+
+
+def test_whoever_has_a_capability_is_found_called_and_given_tasks(crew: Up) -> None:
+    for only in (("--capability", "sums"), ("--label", "team=tests", "--capability", "sums")):
+        (found,) = good(crew, "ps", "--json", *only).json["agents"]
+        assert found["name"] == "crew"
+    assert good(crew, "ps", "--json", "--capability", "sums", "--label", "team=other").json["agents"] == []
+    assert re.search(r"^crew +sums +team=tests *$", good(crew, "ps").out, re.MULTILINE)
+    assert good(crew, "call", "@sums", "add", "a=1", "b=2").out == "3\n"
+    assert good(crew, "call", "@sums.add", "a=3").out == "3\n"
+    task = start(crew, "@sums", "add", "a=2", "b=2", "--key", "k")
+    assert good(crew, "task", "wait", task).out == "4\n"
+    (listed,) = good(crew, "task", "list", "--agent", "@sums", "--json").json
+    assert (listed["id"], listed["agent"], listed["key"]) == (task, "@sums", "k")
 
 
 def test_what_waits_is_listed_and_can_be_cancelled(crew: Up) -> None:
@@ -201,6 +230,8 @@ def test_a_schedule_is_set_listed_fires_and_is_removed(crew: Up) -> None:
     listed = {each["name"]: each for each in good(crew, "schedule", "list", "--json", "--agent", "crew").json}
     assert (listed["often"]["when"], listed["often"]["arguments"]) == ("every 1s", {"a": 40, "b": 2})
     assert (listed["nightly"]["when"], listed["nightly"]["zone"]) == ("30 2 * * *", "Europe/Rome")
+    assert 0 < listed["nightly"]["next"] - time.time() < 86_400 + 3600
+    assert re.search(r"nightly .*Rome +in \d+[hm] +add", good(crew, "schedule", "list").out)
     before = len(states(crew, "--state", "completed"))
     wait_until(lambda: len(states(crew, "--state", "completed")) > before, what="a firing")
     wrong = run(crew, "schedule", "set", "crew", "bad", "61 * * * *", "add", "a=1")

@@ -1,4 +1,4 @@
-"""Calls between a client and workers, on every transport. Proves: PT-1, CM-1, CM-2, RT-1."""
+"""Calls between a client and workers, on every transport. Proves: PT-1, CM-1, CM-2, MB-1, RT-1."""
 
 from __future__ import annotations
 

@@ -102,11 +102,15 @@ NO_SUBJECTS = {
     "DIRECTS",
     "REPLIES",
     "head",
+    "ANYBODY",
     "POOL",
     "Header",
+    "checked_address",
     "checked_agent_name",
+    "checked_capability",
     "checked_token",
     "due_of",
+    "having",
     "number",
     "number_of",
     "task_of",
@@ -114,6 +118,7 @@ NO_SUBJECTS = {
     "is_repeated",
     "registered_topic",
     "RECORD_TOLD",
+    "who",
 }
 """What names no subject, or a part of one, or is a pattern in the server's own words."""
 

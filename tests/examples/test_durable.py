@@ -1,6 +1,6 @@
 """The examples of durable work do what they say, on a whole fabric.
 
-Proves: MB-2, MB-5, MB-7, MB-8, EV-1, EV-2, EV-3, EV-4, EV-5, PT-2, PT-3, PT-4, RT-8 (each as a user writes it).
+Proves: MB-1, MB-2, MB-5, MB-7, MB-8, EV-1, EV-2, EV-3, EV-4, EV-5, PT-2, PT-3, PT-4, RT-8 (each as a user writes it).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ SAID = {
     "tasks": """\
 joined: True True True
 batch: 2
+sold: receipt by 1
 counted to: 5
 impatient: done
 state: queued then receipt

@@ -11,6 +11,7 @@ from cli.command import BARE, fabric
 
 from fabric.pool.target import load
 from fabric_sdk import Agent
+from fabric_sdk.contracts.description import checked_traits
 from fabric_sdk.contracts.errors import ConfigurationError
 
 AGENT = "from fabric_sdk import Agent\n"
@@ -100,3 +101,10 @@ def test_the_command_says_it_once_for_all_processes_and_ends_with_code_2(
     assert done.code == 2
     assert "Traceback" not in done.err
     assert BARE.keys().isdisjoint(NOBODY)
+
+
+async def test_what_a_server_of_another_library_can_do_is_said_for_it(here: Path) -> None:
+    (here / "server.py").write_text("from mcp.server import MCPServer\nserver = MCPServer('theirs')\n")
+    served = load("server.py", traits=checked_traits(["draw"], {"team": "art"}))
+    described = await served.describe()
+    assert (described.name, described.capabilities, described.labels) == ("theirs", ["draw"], {"team": "art"})

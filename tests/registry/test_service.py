@@ -67,6 +67,11 @@ class Asker:
     async def catalogue(self) -> Catalogue:
         return Catalogue.model_validate(await self._registry.call("catalogue", timeout=15))
 
+    async def only(self, capability: str | None, labels: dict[str, str] | None) -> list[str]:
+        """The names of those with a capability and labels."""
+        found = await self._registry.call("catalogue", {"capability": capability, "labels": labels}, timeout=15)
+        return [entry.name for entry in Catalogue.model_validate(found).agents]
+
     async def agents(self) -> dict[str, list[str]]:
         """The instances of each agent but the registry's own."""
         return {
@@ -148,6 +153,28 @@ async def test_an_agent_is_there_with_its_offer_and_gone_when_it_says_so(bus: Me
     assert await ask.tools("a") == ["x", "y"], "what it offers stays for a while"
     with pytest.raises(FabricError, match="there is no agent 'nobody'"):
         await ask.tools("nobody")
+
+
+async def test_agents_are_found_by_what_they_can_and_by_labels(bus: MemoryTransport, ask: Asker) -> None:
+    north, south = {"region": "north", "team": "a"}, {"region": "south", "team": "a"}
+    agents = [
+        Agent("one", capabilities={"draw", "write"}, labels=north),
+        Agent("two", capabilities={"draw"}, labels=south),
+        Agent("three"),
+    ]
+    async with AsyncExitStack() as workers:
+        serving_all = [await workers.enter_async_context(serving(bus, agent)) for agent in agents]
+        await ask.see(**{each.description.name: [each.instance] for each in serving_all})
+        for capability, labels, found in (
+            ("draw", None, ["one", "two"]),
+            ("write", None, ["one"]),
+            ("draw", {"region": "south"}, ["two"]),
+            (None, {"team": "a"}, ["one", "two"]),
+            (None, {"team": "a", "region": "north"}, ["one"]),
+            ("write", south, []),
+            ("fly", None, []),
+        ):
+            assert await ask.only(capability, labels) == found
 
 
 async def test_a_registry_that_begins_late_knows_who_was_there_before(

@@ -6,7 +6,8 @@ Above: agents, registry, gateway. Below: pydantic. Two instances of an agent wit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -14,11 +15,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import to_jsonable_python
 
 from fabric_sdk.contracts.errors import ConfigurationError
-from fabric_sdk.contracts.subjects import checked_agent_name, checked_token
+from fabric_sdk.contracts.subjects import checked_agent_name, checked_capability, checked_token
 
 Json = dict[str, Any]
 
 _MOST_SHOWN: Final = 64
+_LABEL: Final = "[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
+_MOST_TRAITS: Final = 16
+"""Capabilities of one agent, and labels: every heartbeat carries them."""
 
 
 def _with(member: str) -> AfterValidator:
@@ -48,6 +52,9 @@ def _wrapped(check: Callable[[str], str]) -> AfterValidator:
 AgentName = Annotated[str, _wrapped(checked_agent_name)]
 Instance = Annotated[str, _wrapped(checked_token)]
 """Both stand in subjects, so nothing else is ever taken from the wire."""
+Capabilities = Annotated[list[Annotated[str, _wrapped(checked_capability)]], Field(max_length=_MOST_TRAITS)]
+Label = Annotated[str, Field(pattern=f"^{_LABEL}$")]
+Labels = Annotated[dict[Label, Label], Field(max_length=_MOST_TRAITS)]
 Digest = Annotated[str, _wrapped(checked_token)]
 """Names a description, together with the agent's name: each agent has only its own to give away."""
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -78,6 +85,10 @@ class Description(BaseModel):
     resources: list[Annotated[Json, _with("uri")]] = Field(default_factory=list[Json])
     resource_templates: list[Annotated[Json, _with("uriTemplate")]] = Field(default_factory=list[Json])
     prompts: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
+    capabilities: Capabilities = Field(default_factory=list[str])
+    """What it can do, in words that other agents share: whoever has one takes what is addressed to it."""
+    labels: Labels = Field(default_factory=dict[str, str])
+    """By what else it is found."""
     streams: list[Annotated[Json, _with("name")]] = Field(default_factory=list[Json])
     """What `Fabric.agent(…).open` can open: each with a name."""
     completions: bool = False
@@ -119,3 +130,24 @@ class Beat(BaseModel):
     served: Count = 0
     failed: Count = 0
     state: Literal["ready", "draining", "gone"] = "ready"
+    capabilities: Capabilities = Field(default_factory=list[str])
+    labels: Labels = Field(default_factory=dict[str, str])
+    """Both as in the description: found without it."""
+
+
+def checked_traits(capabilities: Collection[str], labels: Mapping[str, str]) -> Json:
+    """What an author says of an agent beside its offers, as a description has it.
+
+    Raises:
+        ConfigurationError: it cannot be said so.
+    """
+    if isinstance(capabilities, str):
+        raise ConfigurationError(f"capabilities are several, not {capabilities!r}", fix=f'write {{"{capabilities}"}}')
+    if max(len(capabilities), len(labels)) > _MOST_TRAITS:
+        raise ConfigurationError(f"an agent has at most {_MOST_TRAITS} capabilities, and as many labels")
+    for text in (*labels, *labels.values()):
+        if re.fullmatch(_LABEL, text) is None:
+            raise ConfigurationError(
+                f"{text!r} cannot stand in a label", fix="use letters, digits, dots, hyphens, underscores and slashes"
+            )
+    return {"capabilities": sorted(map(checked_capability, set(capabilities))), "labels": dict(sorted(labels.items()))}

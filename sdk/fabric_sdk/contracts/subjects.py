@@ -19,8 +19,11 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 _MOST_DIGITS: Final = 15  # of a deadline: thousands of years, which a float holds exactly
 
+ANYBODY: Final = "@"
+"""Before a capability, where else an agent's name stands: whoever has it is meant. No agent can be called so."""
+
 POOL: Final = "pool"
-"""The queue group that every instance of an agent joins: one of them takes each call."""
+"""The queue group that every instance of an agent, and whoever has a capability, joins: one of them takes each call."""
 
 CATALOGUE_CHANGED: Final = "fab.catalogue.changed"
 """Published by the registry when an agent, an instance or a description came or went. Body: `{"at": Unix seconds}`."""
@@ -141,6 +144,43 @@ def checked_agent_name(name: str) -> str:
     return name
 
 
+def checked_capability(capability: str) -> str:
+    """`capability`, if it can name what agents can do.
+
+    Raises:
+        ConfigurationError: it is not named as agents are.
+    """
+    if _AGENT_NAME.fullmatch(capability) is None:
+        raise ConfigurationError(
+            f"{capability!r} cannot name a capability",
+            fix="use 1 to 63 lower-case letters, digits and hyphens, a letter first and no hyphen last: lint-python",
+        )
+    return capability
+
+
+def having(capability: str) -> str:
+    """The address of whoever has this capability: it stands where an agent's name does.
+
+    Raises:
+        ConfigurationError: there can be no such capability.
+    """
+    return f"{ANYBODY}{checked_capability(capability)}"
+
+
+def checked_address(address: str) -> str:
+    """`address`, if it is an agent's name, or `@` and a capability.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    return having(address[1:]) if address.startswith(ANYBODY) else checked_agent_name(address)
+
+
+def who(address: str) -> str:
+    """An agent, or whoever has a capability, in words."""
+    return f"agents that can {address[1:]!r}" if address.startswith(ANYBODY) else f"agent {address!r}"
+
+
 def checked_token(token: str) -> str:
     """`token`, if it can stand between two dots of a subject.
 
@@ -161,7 +201,7 @@ def head(subject: str) -> str:
 
 
 def call(agent: str, method: str) -> str:
-    """Where a call of an MCP method goes: any instance of `agent` takes it."""
+    """Where a call of an MCP method goes: any instance of `agent`, or of whoever has the capability, takes it."""
     return f"{CALLS}{agent}.{method.replace('/', '.')}"
 
 

@@ -168,6 +168,8 @@ class Record:
     given: _Count = 0
     """How often it was begun; it only grows, though a consumer that is made anew counts anew."""
     instance: str = ""
+    key: str | None = None
+    """What it was started with, so that whoever does so again joins it."""
     principal: str | None = None
     """Who started it, as verified at the edge."""
     keep: Annotated[float, Field(ge=1, le=LONGEST_KEPT)] = DEFAULT_KEEP

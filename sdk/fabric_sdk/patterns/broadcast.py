@@ -1,4 +1,4 @@
-"""Broadcast: one call to every instance of an agent, and all their answers.
+"""Broadcast: one call to every instance of an agent, or of all that have a capability, and all their answers.
 
 Guarantee: **one answer or one error from each instance that was there** when it was asked who is; of one that has left
 since, at once. Above: `client`. Below: discovery by `$SRV.PING`, and ordinary calls, each to its instance.
@@ -39,7 +39,7 @@ async def broadcast(caller: Caller, agent: str, call_to: Callable[[str], Call]) 
     said = [cast("dict[str, Any]", each) for each in found if isinstance(each, dict)]
     instances = sorted({str(each["id"]) for each in said if "id" in each})
     if not instances:
-        raise errors.AgentUnavailable(f"agent {agent!r} has no instance")
+        raise errors.AgentUnavailable(f"{subjects.who(agent)} has no instance")
     return list(await asyncio.gather(*(_ask(caller, call_to(instance), instance) for instance in instances)))
 
 

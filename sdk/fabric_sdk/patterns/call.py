@@ -342,6 +342,6 @@ def _unavailable(call: Call) -> errors.AgentUnavailable:
     if call.instance is not None:
         return errors.AgentUnavailable(f"instance {call.instance!r} is not taking calls")
     return errors.AgentUnavailable(
-        f"no instance of agent {call.agent!r} is taking calls",
+        f"no instance of {subjects.who(call.agent)} is taking calls",
         fix="start one with `fabric worker`, or check the name with `fabric ps`",
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -51,6 +51,8 @@ class Schedule:
     priority: Priority = "normal"
     tool: str = ""
     arguments: dict[str, Any] | None = None
+    stored: float = field(default=0.0, compare=False)
+    """When it was set: Unix time in seconds."""
 
 
 class Schedules:
@@ -152,6 +154,7 @@ def _schedule_of(message: StoredMessage) -> Schedule:
         priority=priority_of(message.headers.get(Header.CLASS)),
         tool=str(params.get("name", "")),
         arguments=params.get("arguments"),
+        stored=message.stored,
     )
 
 

@@ -533,4 +533,6 @@ def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
     keep = number(headers.get(Header.KEEP)) or DEFAULT_KEEP
     keep = keep if 1 <= keep <= LONGEST_KEPT else DEFAULT_KEEP
     expires = number(headers.get(Header.EXPIRES))
-    return Record(id="", agent="", tool=tool, principal=headers.get(Header.PRINCIPAL), keep=keep, expires=expires)
+    key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
+    key = None if key == headers.get(Header.MESSAGE_ID) else key  # what has become due has its own id for a key
+    return Record(id="", agent="", tool=tool, key=key, principal=principal, keep=keep, expires=expires)
