@@ -112,7 +112,8 @@ def test_a_change_while_the_first_workers_start_and_one_that_python_would_not_no
         "pathlib.Path('begun').touch()\n"
         "while not pathlib.Path('changed').exists(): time.sleep(0.01)\n" + SERVER % 1
     )
-    with started("worker", "--reload", server, folder=tmp_path, env=node.env, cwd=tmp_path) as command:
+    env = {**node.env, "PYTHONDONTWRITEBYTECODE": ""}
+    with started("worker", "--reload", server, folder=tmp_path, env=env, cwd=tmp_path) as command:
         command.until((tmp_path / "begun").exists, what="the beginning of the import")
         server.write_text(SERVER % 2)
         (tmp_path / "changed").touch()
