@@ -14,6 +14,9 @@ OUTSIDE := PATH="$(PATH)"
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export UV_NO_PROGRESS := 1
+# Images of containers often forbid Python to keep what it compiled. Here that would be done again by each of the many
+# hundred processes that the tests start: half the time of their start.
+export PYTHONDONTWRITEBYTECODE :=
 export UV_HTTP_RETRIES ?= 6
 
 # Stamps: a target re-runs only when a file it was made from is newer.

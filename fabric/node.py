@@ -1,8 +1,8 @@
 """One whole fabric on one machine: what `fabric up` runs. The composition root; no other file builds all of it.
 
 Above: the command line. Below: embedded servers, supervision, gateway, registry. Every part is a process of its own
-under one supervisor: brokers first, then the registry, the gateway beside the agents `durable`, `access` and
-`approvals`, and the user's pools; stopped in reverse.
+under one supervisor: brokers first, then the registry, then at once the gateway, the agents `durable`, `access` and
+`approvals`, and the user's pools; stopped in reverse, the pools before the gateway.
 """
 
 from __future__ import annotations
@@ -90,13 +90,15 @@ async def _start(
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
     ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
-    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled))
     gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
-    await asyncio.gather(gateway.scale(plan.gateways), platform.scale(1))
+    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled))
     own = (_REGISTRY, _PLATFORM)
     pools = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
-    await asyncio.gather(*(each.scale(plan.processes) for each in copies))
+    # All at once, as imports are most of it; pools come last here, so that they are stopped first.
+    await asyncio.gather(
+        gateway.scale(plan.gateways), platform.scale(1), *(each.scale(plan.processes) for each in copies)
+    )
     await _listed(len(plan.pools), host, port)
 
     return Whereabouts(

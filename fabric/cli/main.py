@@ -1,6 +1,7 @@
-"""The `fabric` command: one file for each subcommand, put together here.
+"""The `fabric` command: one file for each subcommand, imported when it is asked for.
 
-Above: the `fabric` script. Below: the commands.
+Above: the `fabric` script. Below: the commands. All of them and their libraries together take longer to import than
+most of them to run.
 """
 
 from __future__ import annotations
@@ -8,62 +9,80 @@ from __future__ import annotations
 import sys
 
 try:
-    import typer
+    from importlib import import_module
+    from typing import Any, Final
 
-    from fabric.cli import (
-        approvals,
-        bench,
-        call,
-        conversation,
-        dead,
-        doctor,
-        environment,
-        events,
-        gateway,
-        mcp,
-        mounts,
-        offers,
-        policy,
-        ps,
-        schedule,
-        task,
-        token,
-        up,
-        worker,
-    )
+    import typer
+    from typer.core import TyperGroup
+    from typer.main import get_group
 except KeyboardInterrupt:  # whoever changes their mind this early wants no traceback
     sys.exit(130)
 
+_COMMANDS: Final = {
+    "up": "up:up",
+    "worker": "worker:worker",
+    "gateway": "gateway:gateway",
+    "mcp": "mcp:mcp",
+    "call": "call:call",
+    "read": "offers:read",
+    "prompt": "offers:prompt",
+    "ps": "ps:ps",
+    "tools": "ps:tools",
+    "task": "task:app",
+    "dead": "dead:app",
+    "schedule": "schedule:app",
+    "events": "events:app",
+    "conversation": "conversation:app",
+    "token": "token:app",
+    "policy": "policy:app",
+    "approvals": "approvals:app",
+    "mount": "mounts:mount",
+    "unmount": "mounts:unmount",
+    "mounts": "mounts:mounts",
+    "env": "environment:env",
+    "doctor": "doctor:doctor",
+    "bench": "bench:bench",
+}
+"""Each subcommand's file in this folder, and what it is there: a function, or an app with commands of its own."""
+
+
+class _Lazily(TyperGroup):
+    """Imports what is asked for; all of it for the list, and for who mistyped a name."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> Any:
+        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _loaded(name)
+        return self.commands.get(cmd_name)
+
+
+def _loaded(name: str) -> Any:
+    file, _, attribute = _COMMANDS[name].partition(":")
+    found = getattr(import_module(f"fabric.cli.{file}"), attribute)
+    around = typer.Typer()
+    if isinstance(found, typer.Typer):
+        around.add_typer(found)
+    else:
+        around.command(name)(found)
+    return get_group(around).commands[name]
+
+
+def _shared() -> None:
+    """There are no options before the subcommand."""
+
+
 app = typer.Typer(
     name="fabric",
+    cls=_Lazily,
+    callback=_shared,
     help="A messaging fabric for AI agents: MCP servers as pools of workers that survive any crash.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(up.up)
-app.command()(worker.worker)
-app.command()(gateway.gateway)
-app.command()(mcp.mcp)
-app.command()(call.call)
-app.command()(offers.read)
-app.command()(offers.prompt)
-app.command()(ps.ps)
-app.command()(ps.tools)
-app.add_typer(task.app)
-app.add_typer(dead.app)
-app.add_typer(schedule.app)
-app.add_typer(events.app)
-app.add_typer(conversation.app)
-app.add_typer(token.app)
-app.add_typer(policy.app)
-app.add_typer(approvals.app)
-app.command()(mounts.mount)
-app.command()(mounts.unmount)
-app.command()(mounts.mounts)
-app.command()(environment.env)
-app.command()(doctor.doctor)
-app.command()(bench.bench)
 
 
 def main() -> None:

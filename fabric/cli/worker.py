@@ -5,8 +5,12 @@ Above: `main`. Below: `fabric.pool`, whose processes it supervises and, with `--
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Annotated
 
@@ -71,25 +75,43 @@ async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: P
     with run_folder() as run:
         async with Supervisor(with_mistakes(Shown(), run)) as supervisor:
             workers = Copies(supervisor, worker_specs(pool, run=run, env=env))
-            with mistakes_told(run):
-                await workers.scale(processes)
-            with ReadyFile.of(ready_file):
-                reloading = partial(_reload, workers, pool, run)
-                watching = keep_on(reloading, "watching the code") if reload else None
-                await stop.wait()
-                if watching is not None:
-                    watching.cancel()
+            # Before any code is loaded: of a change that came in between, nobody would ever hear.
+            async with _reloading(workers, pool, run) if reload else nullcontext():
+                with mistakes_told(run):
+                    await workers.scale(processes)
+                with ReadyFile.of(ready_file):
+                    await stop.wait()
+
+
+@asynccontextmanager
+async def _reloading(workers: Copies, pool: PoolSpec, run: Path) -> AsyncGenerator[None]:
+    """While the block runs, replace the workers when a Python file changes."""
+    watching = keep_on(partial(_reload, workers, pool, run), "watching the code")
+    await asyncio.sleep(0)  # its first step is that the kernel is told what to watch
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 async def _reload(workers: Copies, pool: PoolSpec, run: Path) -> None:
-    """Replace the workers one by one when a Python file changes; a broken change changes nothing."""
+    """Replace the workers one by one at each change; a broken one changes nothing."""
     async for changes in awatch(*_watched(pool), watch_filter=PythonFilter()):
-        err.print(f"[cyan]changed[/]  {escape(', '.join(sorted({Path(path).name for _, path in changes})))}")
+        changed = {Path(path) for _, path in changes}
+        err.print(f"[cyan]changed[/]  {escape(', '.join(sorted({path.name for path in changed})))}")
+        _forget_bytecode(changed)
         try:
             with mistakes_told(run):
                 await workers.roll()
         except (ConfigurationError, ProcessStartError) as broken:
             err.print(f"[red]kept[/]     the workers as they were: {escape(str(broken))}", soft_wrap=True)
+
+
+def _forget_bytecode(changed: Iterable[Path]) -> None:
+    """Python takes a file for unchanged that has the same size and the same second as when it was compiled."""
+    for path in changed:
+        with suppress(OSError):  # in a folder that nobody may write to, nothing was kept either
+            Path(cache_from_source(path)).unlink(missing_ok=True)
 
 
 def _watched(pool: PoolSpec) -> set[Path]:

@@ -34,7 +34,7 @@ _LONGEST_WAIT: Final = 30.0
 _FIRST_SECONDS: Final = 3.0
 """The same for the first list of all, before which clients wait: a part of it would deny them tools that are there."""
 _ROOT_SECONDS: Final = 10.0
-"""How long the root may be away before somebody has to be told; pools start after the gateway."""
+"""How long the root may be away before somebody has to be told; pools start beside the gateway, or after it."""
 
 
 class CatalogueKeeper:

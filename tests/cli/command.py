@@ -80,8 +80,11 @@ class Started:
         return self.output.read_text()
 
     def until(self, condition: Callable[[], object], *, seconds: float = 40.0, what: str = "the condition") -> None:
-        """Wait for a condition; fail at once, with what was said, if the command ends before."""
-        wait_until(lambda: self.process.poll() is not None or condition(), seconds=seconds, what=what)
+        """Wait for a condition; fail with what was said, and at once if the command ends before."""
+        try:
+            wait_until(lambda: self.process.poll() is not None or condition(), seconds=seconds, what=what)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; it has said:\n{self.said}") from None
         assert self.process.poll() is None or condition(), f"it ended with {self.process.returncode}:\n{self.said}"
 
     def until_said(self, words: str, *, times: int = 1, seconds: float = 40.0) -> None:

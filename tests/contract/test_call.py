@@ -868,6 +868,19 @@ async def test_a_call_that_is_refused_to_the_end_says_why(stage: Stage, name: st
     await first
 
 
+async def test_a_wait_that_lasts_past_the_deadline_hides_no_reason(
+    stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(*_: float) -> float:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # the machine has no time for us
+        return 0.01
+
+    client = (await stage.client()).agent(name)
+    monkeypatch.setattr("random.uniform", wait)
+    with pytest.raises(errors.AgentUnavailable, match=name):
+        await client.call("work", timeout=0.2)
+
+
 # Instances that come and go
 
 

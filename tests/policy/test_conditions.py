@@ -154,9 +154,9 @@ def test_arguments_are_bounded_only_where_they_are_looked_at() -> None:
     ],
 )
 def test_the_worst_that_a_caller_can_do_is_soon_over(source: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()  # what it took, and not how long others kept it waiting
     met(source, {"l": list(range(MOST_VALUES_IN_LOOPS - 2)), "t": "a" * (MOST_CHARACTERS_IN_LOOPS - 2)})
-    assert time.perf_counter() - began < 2, "0.2 s where it was measured; with a factor for a busy machine"
+    assert time.thread_time() - began < 2, "0.2 s where it was measured; with a factor for a slow machine"
 
 
 _JSON = st.recursive(

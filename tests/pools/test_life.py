@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cli.command import Up, fabric, part, signal_part, started, worker
+from cli.command import Started, Up, fabric, part, signal_part, started, worker
 from support.running import wait_until
 
 from fabric_sdk import Fabric, FabricError
@@ -48,20 +48,21 @@ def server(tmp_path: Path) -> Path:
 class Asked:
     """What a few callers, asking all the time, were answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Started) -> None:
+        self._command = command
         self.answers: list[int] = []
         self.failures: list[FabricError] = []
         self.done = threading.Event()
 
     def await_only(self, version: int, *, last: int = 50) -> None:
         """Wait until the last answers are all of this version."""
-        wait_until(lambda: self.answers[-last:] == [version] * last, seconds=40, what=f"version {version}")
+        self._command.until(lambda: self.answers[-last:] == [version] * last, what=f"version {version}")
 
 
 @contextmanager
-def asked(node: Up, callers: int = 10) -> Generator[Asked]:
+def asked(node: Up, command: Started, callers: int = 10) -> Generator[Asked]:
     """Ask for the version all the time, in a thread of its own."""
-    log = Asked()
+    log = Asked(command)
 
     async def ask() -> None:
         async with Fabric.connect(node.nats_url) as connected:
@@ -89,7 +90,7 @@ def test_new_code_replaces_the_workers_without_a_failed_call_and_broken_code_doe
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     with worker(server, "-n", "2", "--reload", folder=elsewhere, env=node.env, cwd=elsewhere) as command:
-        with asked(node) as log:
+        with asked(node, command) as log:
             log.await_only(1)
             server.write_text(SERVER % 2)
             log.await_only(2)
@@ -101,6 +102,27 @@ def test_new_code_replaces_the_workers_without_a_failed_call_and_broken_code_doe
         assert not log.failures
         assert command.stop() == 0
     assert "Traceback" not in command.said
+
+
+def test_a_change_while_the_first_workers_start_and_one_that_python_would_not_notice_are_noticed(
+    node: Up, server: Path, tmp_path: Path
+) -> None:
+    server.write_text(
+        "import pathlib, time\n"
+        "pathlib.Path('begun').touch()\n"
+        "while not pathlib.Path('changed').exists(): time.sleep(0.01)\n" + SERVER % 1
+    )
+    env = {**node.env, "PYTHONDONTWRITEBYTECODE": ""}
+    with started("worker", "--reload", server, folder=tmp_path, env=env, cwd=tmp_path) as command:
+        command.until((tmp_path / "begun").exists, what="the beginning of the import")
+        server.write_text(SERVER % 2)
+        (tmp_path / "changed").touch()
+        with asked(node, command) as log:
+            log.await_only(2)
+            second = server.stat().st_mtime_ns
+            server.write_text(SERVER % 3)
+            os.utime(server, ns=(second, second))  # of the same second, and the same size
+            log.await_only(3)
 
 
 def test_a_worker_that_crashes_comes_back_later_each_time_until_its_code_is_mended(

@@ -134,11 +134,13 @@ async def test_a_program_gets_the_usual_signal_handling_and_no_descriptor_but_it
 ) -> None:
     log = tmp_path / "log"
     reads, writes = os.pipe()
+    hangups = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup`, if it runs this, means all that comes after it
     script = "grep SigIgn /proc/self/status; ls /proc/self/fd | tr '\\n' ' '; echo; sleep 1000 & wait"
     spec = ProcessSpec(name="one", argv=("sh", "-c", script), log=log, descriptors=(reads,))
     async with Supervisor(tether=tether) as supervisor:
         await supervisor.start(spec)
         await eventually(lambda: log.read_text().count("\n") == 2)
+    signal.signal(signal.SIGHUP, hangups)
     os.close(reads)
     os.close(writes)
     ignored, descriptors = log.read_text().splitlines()

@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.waiting import eventually
+from support.waiting import eventually, until
 from tasks.conftest import Serve
 
 from fabric_sdk import Agent, Context, Policy
@@ -136,8 +136,9 @@ async def test_of_a_dead_task_until_it_is_done_after_all(
         raise asyncio.CancelledError  # its message comes again, though it is dead
 
     async def look(self: Doer, each: Any, known: bool) -> Any:
+        claimed = await claim(self, each, known)
         looked.append(each.id)
-        return await claim(self, each, known)
+        return claimed
 
     monkeypatch.setattr(Doer, "_bury", lose)
     monkeypatch.setattr(Doer, "_claim", look)
@@ -147,6 +148,8 @@ async def test_of_a_dead_task_until_it_is_done_after_all(
     with pytest.raises(errors.TaskDead):
         await task.result(timeout=10)
     await eventually(lambda: len(looked) == 2, what="its message, once more")
+    queued = subjects.task(task.agent, "*", task.id)
+    await until(lambda: fabric.jetstream.last(TASKS, queued), lambda left: left is None, what="the end of its message")
     monkeypatch.setattr(Doer, "_bury", bury)
     works = True
     assert await is_kept(fabric, subject)

@@ -164,7 +164,18 @@ class Caller:
             stop=give_up,
             reraise=True,
         )
-        return await retrying(self._attempt, call)
+
+        async def again() -> Body:
+            nonlocal failure
+            if time.time() >= call.scope.deadline:  # the wait took longer than it should: tell what was wrong before it
+                raise failure
+            try:
+                return await self._attempt(call)
+            except errors.FabricError as latest:
+                failure = latest
+                raise
+
+        return await retrying(again)
 
     async def _may_repeat(self, failure: BaseException, call: Call) -> bool:
         """The rule of `routing.retry`; whether the call is safe is asked for only when the answer depends on it."""
