@@ -26,11 +26,15 @@ try:
         policy,
         ps,
         schedule,
+        services,
         task,
         token,
         up,
         worker,
     )
+    from fabric.cli.console import fail
+    from fabric.secret_files import read_secret_files
+    from fabric_sdk import FabricError
 except KeyboardInterrupt:  # whoever changes their mind this early wants no traceback
     sys.exit(130)
 
@@ -41,9 +45,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def begin() -> None:
+    """Before any command."""
+    try:
+        read_secret_files()
+    except FabricError as mistake:
+        fail(mistake)
+
+
 app.command()(up.up)
 app.command()(worker.worker)
 app.command()(gateway.gateway)
+app.command()(services.registry)
+app.command()(services.platform)
 app.command()(mcp.mcp)
 app.command()(call.call)
 app.command()(offers.read)

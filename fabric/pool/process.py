@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
@@ -122,23 +123,25 @@ def _nobody_at(url: str) -> TransportUnavailable:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fabric.pool.process")
     parser.add_argument("target")
     parser.add_argument("--concurrency", type=int, default=Limits().concurrency)
     parser.add_argument("--name")
     parser.add_argument("--ready-file", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     ready = ReadyFile(options.ready_file) if options.ready_file else None
     if ready is not None:
         ready.forget_refusal()
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
+        if settings.nats_url is None:
+            raise ConfigurationError("a worker needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         code = uvloop.run(
             serve(
                 options.target,
-                nats_url=settings.nats_url or "",
+                nats_url=settings.nats_url,
                 limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
                 name=options.name,
                 ready=ready,
@@ -146,8 +149,8 @@ def main() -> None:
         )
     except ConfigurationError as mistake:
         if ready is not None:
-            ready.refuse(mistake)  # the supervisor says it, once for all of the pool
-        else:
+            ready.refuse(mistake)
+        if arguments is not None or ready is None:  # else its supervisor says it, once for all of the pool
             sys.stderr.write(f"error: {mistake}\n")
         code = BAD_USAGE
     except FabricError as failure:
