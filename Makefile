@@ -22,7 +22,9 @@ export UV_HTTP_RETRIES ?= 6
 # Stamps: a target re-runs only when a file it was made from is newer.
 UV := $(VENV)/.stamp-uv
 DEPS := $(VENV)/.stamp-deps
+DEBIAN := $(VENV)/debian
 NODE_DEPS := $(CLIENTS)/node_modules/.stamp
+DEPLOY_DEPS := tests/deploy/node_modules/.stamp
 INSPECTOR := $(CLIENTS)/inspector/node_modules/.stamp # its own, as it weighs more than all the rest
 
 .PHONY: help
@@ -44,7 +46,7 @@ up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> takes yours
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
-test: $(DEPS) node-deps ## Run the whole suite
+test: $(DEPS) node-deps debian ## Run the whole suite
 	$(VENV)/bin/pytest -q $(SIDE_BY_SIDE)
 
 .PHONY: conformance
@@ -92,12 +94,13 @@ COMPILE := $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-ver
 .PHONY: lock
 lock: $(UV) ## Renew every pinned version in requirements/
 	$(COMPILE) --group bootstrap -o requirements/uv.txt
+	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
 
 .PHONY: clean
 clean: ## Delete everything that make made
-	rm -rf $(VENV) $(CLIENTS)/node_modules $(CLIENTS)/*/node_modules .pytest_cache .ruff_cache .hypothesis dist sdk/dist
+	rm -rf $(VENV) tests/*/node_modules $(CLIENTS)/*/node_modules .pytest_cache .ruff_cache .hypothesis dist sdk/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's only job is uv; uv is pinned by hash like all the rest.
@@ -123,8 +126,30 @@ $(DEPS): $(UV) requirements/dev.txt pyproject.toml sdk/pyproject.toml
 	ln -sf "$$node/lib/node_modules/npm/bin/npx-cli.js" $(VENV)/bin/npx
 	@touch $@
 
+# Programs that the tests drive and no wheel brings, with what this machine lacks of what they need: Debian's packages,
+# unpacked into the venv. Nothing is installed and nobody has to be root. Tests that need one say so where it is not.
+PROGRAMS := haproxy docker-compose prometheus
+
+.PHONY: debian
+debian: $(DEBIAN)/.stamp ## Unpack the programs that only Debian has, without installing them
+
+APT = apt-get -qq -o Dir::State::Lists=$(CURDIR)/$(DEBIAN)/lists -o Dir::Cache=$(CURDIR)/$(DEBIAN)/cache \
+	-o APT::Sandbox::User=root -o Acquire::Retries=6
+
+$(DEBIAN)/.stamp: | $(UV)
+	@mkdir -p $(DEBIAN)/packages $(DEBIAN)/lists/partial $(DEBIAN)/cache/archives/partial
+	@if command -v apt-get dpkg >/dev/null; then \
+		$(APT) update; cd $(DEBIAN)/packages; \
+		for program in $(PROGRAMS); do \
+			$(APT) download $$($(APT) -s install --no-install-recommends $$program | awk '/^Inst/ { print $$2 }') $$program; \
+		done; \
+		for package in *.deb; do dpkg -x "$$package" ..; done; \
+		rm -rf ../packages ../lists ../cache; \
+	fi
+	@touch $@
+
 .PHONY: node-deps
-node-deps: $(NODE_DEPS) ## Install the npm packages that the tests drive
+node-deps: $(NODE_DEPS) $(DEPLOY_DEPS) ## Install the npm packages that the tests drive
 
 %/node_modules/.stamp: %/package.json %/package-lock.json | $(DEPS)
 	@npm ci --prefix $* --no-audit --no-fund --no-update-notifier --loglevel=error --fetch-retries=6

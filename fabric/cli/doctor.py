@@ -25,12 +25,13 @@ from fabric.cli.ps import disagreements
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
+from fabric.secret_files import VARIABLES as FILES
 from fabric.settings import NATS_SYSTEM_URL, PREFIX, Settings, load_settings
 from fabric_sdk import FabricError, tuning
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
 
-_INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES}
+_INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES, *FILES}
 """Variables that are no settings of the platform's."""
 _ELSEWHERE: Final = "not known from here: no fabric on this data folder uses that NATS server"
 

@@ -20,6 +20,7 @@ from fabric.embedded.wire import UnexpectedReply, http_status
 from fabric.settings import NATS_SYSTEM_URL
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError
+from fabric_sdk.jetstream import replicas as copies
 from fabric_sdk.transports.nats import NatsTransport
 
 _MONITOR_PORT: Final = 8222
@@ -72,7 +73,7 @@ async def replicas() -> str:
 
 
 async def streams(data: Path | None) -> str:
-    """How full the streams are."""
+    """How full the streams are, and whether each is on as many servers as it has to be."""
     if not (await probe_nats(nats_url(data))).jetstream:
         raise Doubt("not known, as there is no JetStream")
     async with connected(data) as fabric:
@@ -82,6 +83,12 @@ async def streams(data: Path | None) -> str:
             "; ".join(map(_told, full)),
             fix="a full stream refuses what is new: add workers, purge dead letters, or raise its limit "
             f"(`nats stream edit {full[0].name}`)",
+        )
+    few = [each for each in found if each.name != "account" and each.replicas < (copies.stated() or 1)]
+    if few:
+        raise Doubt(
+            "; ".join(f"{each.name} is kept on {each.replicas}, not on {copies.stated()} servers" for each in few),
+            fix=f"`nats stream edit {few[0].name} --replicas {copies.stated()}`, once all servers are there",
         )
     return "; ".join(map(_told, found)) or "none yet: each is made when it is first needed"
 

@@ -22,6 +22,8 @@ _COMMANDS: Final = {
     "up": "up:up",
     "worker": "worker:worker",
     "gateway": "gateway:gateway",
+    "registry": "services:registry",
+    "platform": "services:platform",
     "mcp": "mcp:mcp",
     "call": "call:call",
     "read": "offers:read",
@@ -70,14 +72,22 @@ def _loaded(name: str) -> Any:
     return get_group(around).commands[name]
 
 
-def _shared() -> None:
-    """There are no options before the subcommand."""
+def _begin() -> None:
+    """Before any command."""
+    from fabric.cli.console import fail
+    from fabric.secret_files import read_secret_files
+    from fabric_sdk import FabricError
+
+    try:
+        read_secret_files()
+    except FabricError as mistake:
+        fail(mistake)
 
 
 app = typer.Typer(
     name="fabric",
     cls=_Lazily,
-    callback=_shared,
+    callback=_begin,
     help="A messaging fabric for AI agents: MCP servers as pools of workers that survive any crash.",
     no_args_is_help=True,
     add_completion=False,

@@ -39,6 +39,8 @@ class Fill:
     most_messages: int = 0
     most_size: int = 0
     """Zero: no bound."""
+    replicas: int = 1
+    """On how many servers it is kept."""
 
     @property
     def share(self) -> float:
@@ -79,4 +81,5 @@ def _fill(name: str, about: Mapping[str, Any]) -> Fill:
         size=state["bytes"],
         most_messages=config.get("max_msgs", 0),
         most_size=config.get("max_bytes", 0),
+        replicas=config["num_replicas"],
     )

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -124,7 +124,7 @@ def _nobody_at(url: str) -> TransportUnavailable:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m fabric.pool.process")
     parser.add_argument("target")
     parser.add_argument("--concurrency", type=int, default=Limits().concurrency)
@@ -132,26 +132,28 @@ def main() -> None:
     parser.add_argument("--capability", action="append", default=[])
     parser.add_argument("--label", action="append", default=[])
     parser.add_argument("--ready-file", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     ready = ReadyFile(options.ready_file) if options.ready_file else None
     if ready is not None:
         ready.forget_refusal()
     try:
         settings = load_settings()
         logs.configure(settings.log_level)
+        if settings.nats_url is None:
+            raise ConfigurationError("a worker needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         traits = checked_traits(options.capability, dict(pair.split("=", 1) for pair in options.label))
         code = uvloop.run(
             serve(
                 partial(load, options.target, name=options.name, traits=traits),
-                nats_url=settings.nats_url or "",
+                nats_url=settings.nats_url,
                 limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
                 ready=ready,
             )
         )
     except ConfigurationError as mistake:
         if ready is not None:
-            ready.refuse(mistake)  # the supervisor says it, once for all of the pool
-        else:
+            ready.refuse(mistake)
+        if arguments is not None or ready is None:  # else its supervisor says it, once for all of the pool
             sys.stderr.write(f"error: {mistake}\n")
         code = BAD_USAGE
     except FabricError as failure:

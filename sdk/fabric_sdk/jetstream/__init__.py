@@ -1,6 +1,15 @@
 """The durable half of the broker, spoken over the seam: stored publishes, reads, and a pull loop of our own."""
 
-from fabric_sdk.jetstream.api import JetStream, Missing, Refused, Stored, StoredMessage, SubjectTaken, WrongSequence
+from fabric_sdk.jetstream.api import (
+    JetStream,
+    Missing,
+    Refused,
+    Stored,
+    StoredMessage,
+    SubjectTaken,
+    TooFewServers,
+    WrongSequence,
+)
 from fabric_sdk.jetstream.claims import ClaimLost, Claims
 from fabric_sdk.jetstream.pull import Delivery, Pull
 from fabric_sdk.jetstream.reading import Reader
@@ -20,5 +29,6 @@ __all__ = [
     "StoredMessage",
     "SubjectTaken",
     "Table",
+    "TooFewServers",
     "WrongSequence",
 ]

@@ -25,6 +25,7 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.streams import Consumer, Stream, stream_of
 from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.jetstream import replicas
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
 
 T = TypeVar("T")
@@ -56,6 +57,10 @@ class WrongSequence(errors.FabricError):
 
 class SubjectTaken(errors.FabricError):
     """There is a message on this subject already."""
+
+
+class TooFewServers(errors.TransportUnavailable):
+    """The cluster has not, or not yet, as many servers as a stream is to be kept on."""
 
 
 class Missing(errors.FabricError):
@@ -156,13 +161,17 @@ class JetStream:
     # what exists
 
     async def ensure(self, stream: Stream) -> None:
-        """Create `stream` unless it exists: with three replicas where the cluster has them."""
+        """Create `stream` unless it exists: with as many replicas as are stated, else as the cluster has, up to three.
+
+        Raises:
+            TooFewServers: the cluster has fewer servers than are stated; they may still come.
+        """
         if stream.name in self._made:
             return
         try:
             await self.request(f"STREAM.INFO.{stream.name}")
         except Missing:
-            await self._create(stream)
+            await _patiently(partial(self._create, stream, replicas.stated()), PATIENCE)
         self._made.add(stream.name)
 
     async def _ensure_again(self, stream: Stream) -> None:
@@ -170,9 +179,10 @@ class JetStream:
         self._made.discard(stream.name)
         await self.ensure(stream)
 
-    async def _create(self, stream: Stream) -> None:
-        """Make a stream, with as many replicas and as much room as this server has, up to what it should have."""
-        config = stream.config(_REPLICAS)
+    async def _create(self, stream: Stream, copies: int | None) -> None:
+        """Make a stream with so many replicas, if that is stated, and as much room as there is up to what it should
+        have."""
+        config = stream.config(copies or replicas.USUAL)
         while True:
             try:
                 await self.request(f"STREAM.CREATE.{stream.name}", config)
@@ -186,6 +196,11 @@ class JetStream:
                     return
                 if config["num_replicas"] == 1 or refused.err_code not in _NO_REPLICAS:
                     raise
+                if copies is not None:
+                    raise TooFewServers(
+                        f"{stream.name} is to be kept on {copies} servers, and NATS has not as many now",
+                        fix=f"start them; {replicas.VARIABLE} says how many there have to be",
+                    ) from refused
                 config["num_replicas"] = 1
 
     async def ensure_consumer(self, consumer: Consumer, *, again: bool = False) -> float:
@@ -379,7 +394,6 @@ _NO_JETSTREAM: Final = {
 }
 _NOT_DELETED: Final = 10057
 """There was no such message to delete."""
-_REPLICAS: Final = 3
 _LEAST_BYTES: Final = 8 * 1024 * 1024
 _NAME_IN_USE: Final = 10058
 _NO_REPLICAS: Final = frozenset((10005, 10074))
