@@ -38,6 +38,8 @@ class Errand:
         self.outbox = Outbox("")
         self.streams = False
         """Whether the client hears of it by a stream, to which it may come back."""
+        self.agent = ""
+        """Who answers it."""
         self.named = False
         """Whether it says what it wants."""
         self.quiet = False

@@ -37,6 +37,7 @@ from fabric_sdk.contracts.asking import Asked
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 from fabric_sdk.jetstream import WrongSequence
+from fabric_sdk.patterns.asking import give_up
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Errands:
     """All errands of one gateway."""
 
     def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views, gate: Gate, approving: Approving) -> None:
+        self._transport = fabric.transport
         self._ledger = Ledger(fabric)
         self._peers = Peers(fabric, self._is_here, self._cancel_here)
         self._forwarder = forwarder
@@ -111,6 +113,12 @@ class Errands:
         for key, errand in list(self._running.items()):
             if key[0] == session_id:
                 errand.cancel()
+
+    async def abandon(self, session: Session) -> None:
+        """Have no handler wait for the answers of a session that has ended: those of gateways that are gone, too."""
+        with suppress(FabricError):  # what cannot be told now ends by itself, when it has waited for long enough
+            async for asking in self._ledger.open(session.id):
+                await give_up(self._transport, asking.agent, asking.state)
 
     async def cancel(self, session: Session, request: bytes) -> None:
         """End an errand, at whichever gateway it is."""
@@ -180,6 +188,7 @@ class Errands:
                 return await view.search(rpc.value_of(params.arguments))
             route, encoded = self._forwarder.route(view, method, None if stated is rpc.UNSET else named), errand.params
         check_may_be_call(route)
+        errand.agent = route.agent
         capabilities = {} if errand.quiet else session.capabilities
         known = {_CAPABILITIES: capabilities, _LOG_LEVEL: session.level}
         encoded = rpc.with_meta(encoded, known)
@@ -223,6 +232,7 @@ class Errands:
             request=errand.request.decode(),
             method=errand.method,
             params=errand.params.decode(),
+            agent=errand.agent,
             round=errand.round,
             requests=asked.requests,
             state=asked.state,
@@ -242,6 +252,11 @@ class Errands:
                         return now.answers
         except TimeoutError:
             raise errors.QuestionLost("the client did not answer in time") from None
+        except asyncio.CancelledError:
+            if errand.unwanted:
+                with suppress(FabricError):
+                    await give_up(self._transport, errand.agent, asked.state)
+            raise
         finally:
             errand.waits = False
 
