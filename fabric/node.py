@@ -1,8 +1,8 @@
 """One whole fabric on one machine: what `fabric up` runs. The composition root; no other file builds all of it.
 
 Above: the command line. Below: embedded servers, supervision, gateway, registry. Every part is a process of its own
-under one supervisor: brokers first, then the registry, the gateway beside the agents `durable`, `access` and
-`approvals`, and the user's pools; stopped in reverse.
+under one supervisor: brokers first, then the registry, the gateway beside the platform's agents, and
+the user's pools; stopped in reverse.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ async def _start(
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
     ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
-    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled))
+    noted = {"FABRIC_AUDIT": settings.audit}
+    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled | noted))
     gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
     await asyncio.gather(gateway.scale(plan.gateways), platform.scale(1))
     own = (_REGISTRY, _PLATFORM)
@@ -145,6 +146,7 @@ _GATEWAY_SETTINGS: Final = {
     "jwt_roles_claim",
     "policy",
     "limits",
+    "audit",
     "root",
     "call_timeout",
     "max_body",

@@ -12,6 +12,7 @@ try:
 
     from fabric.cli import (
         approvals,
+        audit,
         bench,
         call,
         conversation,
@@ -58,6 +59,7 @@ app.add_typer(conversation.app)
 app.add_typer(token.app)
 app.add_typer(policy.app)
 app.add_typer(approvals.app)
+app.add_typer(audit.app)
 app.command()(mounts.mount)
 app.command()(mounts.unmount)
 app.command()(mounts.mounts)
