@@ -35,6 +35,20 @@ rules:
     when: arguments.text == "LOUD"
     then: ask
     approvers: [admin]
+  - name: sums-are-approved
+    roles: [clerk]
+    verbs: [call]
+    on: [jobs/add]
+    when: arguments.b == 1000
+    then: ask
+    approvers: [admin]
+  - name: big-words-are-approved
+    roles: [clerk]
+    verbs: [prompt]
+    on: [hello/greet]
+    when: arguments.name == "Boss"
+    then: ask
+    approvers: [admin]
   - {name: scoped, scopes: [books], verbs: [call], on: [hello/refuse], then: allow}
 """
 LIMITS = """\
@@ -54,6 +68,7 @@ def doors_fabric(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]
         "FABRIC_LIMITS": str(folder / "limits.yaml"),
         "FABRIC_CALL_TIMEOUT": str(CALL_TIMEOUT),
         "FABRIC_MAX_BODY": str(MAX_BODY),
+        "FABRIC_AUDIT": "calls",
         "FABRIC_ALLOWED_ORIGINS": "https://app.example",
     }
     agents = [TESTS / "agents" / "hello.py", TESTS / "gateway" / "jobs.py", TESTS / "doors" / "asker.py"]
