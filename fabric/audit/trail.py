@@ -59,25 +59,25 @@ class Trail:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def note(self, entry: Entry) -> None:
-        """Have `entry` kept."""
+    def note(self, entry: Entry) -> bool:
+        """Have `entry` kept; tells whether there is room for it."""
         if self.level == "off":
-            return
+            return False
         if len(self._waiting) >= MOST:
             self._lost += 1
-            return
+            return False
         self._waiting.append(entry)
         if len(self._waiting) == 1:
             self._stir.set()
+        return True
 
     def note_often(self, entry: Entry) -> None:
         """The same for what anybody can cause as often as they like: those alike are one, with their number."""
         alike = (entry.outcome, entry.principal, entry.address, entry.door, entry.agent, entry.tool, entry.rule)
         if (first := self._alike.get(alike)) is not None:
             first.count += 1
-        elif self.level != "off":
+        elif self.note(entry):
             self._alike[alike] = entry
-            self.note(entry)
 
     async def run(self) -> None:
         """Write what is noted, until cancelled, however often the broker goes away."""

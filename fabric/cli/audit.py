@@ -49,9 +49,9 @@ def list_(
     data: DataOption = None,
 ) -> None:
     """List what was noted, the newest at the end."""
-    wanted = _wanted(since, until, principal, agent, outcome)
 
     async def work() -> list[Noted]:
+        wanted = _wanted(since, until, principal, agent, outcome)
         async with durable(data) as fabric:
             return await newest(fabric.jetstream, wanted, limit)
 
@@ -59,7 +59,7 @@ def list_(
     if json_output:
         print_json([noted.shown() for noted in entries])
         return
-    table(("WHEN", "OUTCOME", "WHO", "DOOR", "WHAT", "RULE", "MS"), [_row(noted.entry) for noted in entries])
+    table(("WHEN", "OUTCOME", "WHO", "DOOR", "WHAT", "RULE"), [_row(noted.entry) for noted in entries])
     if not entries:
         err.print("[dim]Nothing of this kind was noted; FABRIC_AUDIT says what is.[/]")
 
@@ -74,8 +74,11 @@ def tail(
     data: DataOption = None,
 ) -> None:
     """Print entries as they come until Ctrl-C, each on a line."""
-    wanted = _wanted(since, None, principal, agent, outcome)
-    _stream(data, lambda jetstream: followed(jetstream, wanted), json_output=json_output, before="Ctrl-C ends")
+
+    def entries(jetstream: JetStream) -> AsyncGenerator[Noted]:
+        return followed(jetstream, _wanted(since, None, principal, agent, outcome))
+
+    _stream(data, entries, json_output=json_output, before="Ctrl-C ends")
 
 
 @app.command()
@@ -88,8 +91,11 @@ def export(
     data: DataOption = None,
 ) -> None:
     """Print entries as JSON, one on a line, the oldest first."""
-    wanted = _wanted(since, until, principal, agent, outcome)
-    _stream(data, lambda jetstream: found(jetstream, wanted), json_output=True)
+
+    def entries(jetstream: JetStream) -> AsyncGenerator[Noted]:
+        return found(jetstream, _wanted(since, until, principal, agent, outcome))
+
+    _stream(data, entries, json_output=True)
 
 
 @app.command()
@@ -157,10 +163,10 @@ def _stream(
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
-    when = datetime.fromtimestamp(entry.at).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    when = datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M:%S")
     outcome = entry.outcome if entry.count == 1 else f"{entry.outcome} x{entry.count}"
     what = f"{entry.agent}/{entry.tool}" if entry.agent else entry.tool or entry.method
     code = f" ({entry.code})" if entry.code else ""
     about = f" {json.dumps(entry.about, ensure_ascii=False)}" if entry.about else ""
     who = entry.principal or entry.address or entry.door
-    return when, outcome + code, who, entry.door, what + about, entry.rule, entry.ms or ""
+    return when, outcome + code, who, entry.door, what + about, entry.rule

@@ -112,14 +112,10 @@ def test_what_was_changed_shows(kept: list[Kept], data: st.DataObject) -> None:
 
 @given(HISTORIES, st.data())
 def test_another_order_shows(kept: list[Kept], data: st.DataObject) -> None:
-    one, other = sorted(data.draw(st.tuples(*[st.integers(0, len(kept) - 1)] * 2).filter(lambda at: at[0] != at[1])))
-    between = {each.subject for each in kept[one : other + 1]}
-    assume(
-        kept[one].subject == kept[other].subject
-        or kept[one].subject in {each.subject for each in kept[one + 1 : other + 1]}
-        or kept[other].subject in {each.subject for each in kept[one:other]}
-    )
-    assert between
+    one = data.draw(st.integers(0, len(kept) - 2))
+    other = data.draw(st.integers(one + 1, len(kept) - 1))
+    passed = [each.subject for each in kept[one : other + 1]]  # only what passes one of its own writer is out of order
+    assume(passed.count(passed[0]) > 1 or passed.count(passed[-1]) > 1)
     order = list(kept)
     order[one], order[other] = order[other], order[one]
     assert verified([Kept(at, each.subject, each.body) for at, each in enumerate(order, 1)]).findings
