@@ -17,6 +17,7 @@ from fabric.audit.trail import Trail
 from fabric.gateway import rpc
 from fabric.gateway.auditing import Auditor, Barred
 from fabric.gateway.rpc import Params
+from fabric.gateway.topics import about_topics, topic_acts
 from fabric.gateway.view import Route, Verb
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import challenge
@@ -95,18 +96,35 @@ class Gate:
             Refusal: the policy does not allow it, or a limit is used up.
             AskFirst: a person has to allow it.
         """
-        rule = ""
+        decisions: list[Decision] = []
         if (not route.open or self.audit.calls) and (verb := _VERBS.get(method)) is not None:
-            decision = self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments))
+            decisions.append(self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments)))
+        if route.of_platform and method == "tools/call" and about_topics(route):
+            decisions += self._on_topics(identity, route, params)
+        rule = self._hold_to(decisions, identity, method, route) if decisions else ""
+        permit = self.take(identity, named, route)
+        return _FREE if permit is None and not rule else Leave(permit, rule)
+
+    def _hold_to(self, decisions: list[Decision], identity: Identity, method: str, route: Route) -> str:
+        """See that nothing is denied, and then that nothing has to be asked for; gives the first rule that allows."""
+        for decision in decisions:
             if decision.effect == "deny":
                 raise self._forbidden(decision, route)
+        for decision in decisions:
             if decision.effect == "ask":
                 assert decision.rule is not None
                 if not self._granted(identity, method, route, decision.rule):
                     raise AskFirst(decision.rule)
-            rule = decision.rule.name if decision.rule is not None else ""
-        permit = self.take(identity, named, route)
-        return _FREE if permit is None and not rule else Leave(permit, rule)
+        return decisions[0].rule.name if decisions[0].rule is not None else ""
+
+    def _on_topics(self, identity: Identity, route: Route, params: Params) -> list[Decision]:
+        """What the policy says of the topics that a call is about."""
+        policy = self.policy.policy
+        standing = policy.standing(identity)
+        return [
+            standing.decide(act.verb, "", act.topic, lambda act=act: policy.facts(identity, act.data))
+            for act in topic_acts(route, rpc.value_of(params.arguments))
+        ]
 
     def decide(self, identity: Identity, verb: Verb, route: Route, arguments: Callable[[], Any]) -> Decision:
         """What the policy says of this very call."""

@@ -19,7 +19,7 @@ CALL_TIMEOUT = 3.0
 MAX_BODY = 64 * 1024
 
 POLICY = """\
-roles: {admin: [], clerk: []}
+roles: {admin: [], clerk: [], reporter: []}
 rules:
   - {name: admins, roles: [admin], on: ["*/*", ">"], then: allow}
   - name: clerks
@@ -49,6 +49,9 @@ rules:
     when: arguments.name == "Boss"
     then: ask
     approvers: [admin]
+  - {name: reporters, roles: [reporter], verbs: [call], on: [durable/publish_event, durable/replay_events], then: allow}
+  - {name: reporters-news, roles: [reporter], verbs: [publish, subscribe], on: ["news.>"], then: allow}
+  - {name: no-bad-news, roles: [reporter], verbs: [publish], on: ["news.*"], when: arguments.bad, then: deny}
   - {name: scoped, scopes: [books], verbs: [call], on: [hello/refuse], then: allow}
 """
 LIMITS = """\
