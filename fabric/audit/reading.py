@@ -143,6 +143,7 @@ async def verified(jetstream: JetStream) -> Verdict:
     """Look at all that there is, and tell what is not as it was written."""
     await jetstream.ensure(AUDIT)
     about = await jetstream.request(f"STREAM.INFO.{AUDIT.name}")
+    last: int = about["state"]["last_seq"]  # before reading begins, which goes at least as far: more comes meanwhile
     verifier = Verifier(_forgets(about["config"], about["state"]))
     async with aclosing(_there_now(jetstream, {"deliver_policy": "all"})) as deliveries:
         async for delivery in deliveries:
@@ -150,7 +151,7 @@ async def verified(jetstream: JetStream) -> Verdict:
                 about = await jetstream.request(f"STREAM.INFO.{AUDIT.name}")  # some may just have gone for their age
                 verifier.begin(about["state"]["first_seq"], datetime.fromisoformat(about["created"]).timestamp())
             verifier.take(delivery.sequence, delivery.message.subject, delivery.message.body.encoded())
-    verifier.end(about["state"]["last_seq"])
+    verifier.end(last)
     return Verdict(
         whole=not verifier.findings,
         batches=verifier.batches,

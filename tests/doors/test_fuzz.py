@@ -100,7 +100,7 @@ def socket_of(running: Running) -> ClientConnection:
 
 
 MESSAGES = st.lists(
-    st.builds(lambda method, params, number: request(method, params, number=number), METHODS, PARAMS, st.integers())
+    st.builds(request, METHODS, PARAMS, number=st.integers())
     | st.fixed_dictionaries(
         {"jsonrpc": st.just("2.0")},
         optional={"id": LEAF, "method": METHODS | LEAF, "params": PARAMS | LEAF, "result": JSON, "error": JSON},
@@ -141,8 +141,8 @@ def test_a_socket_answers_anything_and_goes_on(doors_fabric: Running, messages: 
 def test_made_up_sessions_and_events_are_refused(
     http: httpx.Client, method: str, session: str, last: str | None
 ) -> None:
-    lines = {"mcp-session-id": session.encode("latin-1"), "accept": b"text/event-stream"}
-    told = http.request(method, "/mcp", headers=lines | ({} if last is None else {"last-event-id": last.encode()}))
+    lines = {b"mcp-session-id": session.encode("latin-1"), b"accept": b"text/event-stream"}
+    told = http.request(method, "/mcp", headers=lines | ({} if last is None else {b"last-event-id": last.encode()}))
     assert told.status_code == 404
 
 
