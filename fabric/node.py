@@ -1,8 +1,8 @@
 """One whole fabric on one machine: what `fabric up` runs. The composition root; no other file builds all of it.
 
 Above: the command line. Below: embedded servers, supervision, gateway, registry. Every part is a process of its own
-under one supervisor: brokers first, then the registry, then at once the gateway, the agents `durable`, `access` and
-`approvals`, and the user's pools; stopped in reverse, the pools before the gateway.
+under one supervisor: brokers first, then the registry, then at once the gateway, the platform's agents and the user's
+pools; stopped in reverse, the pools before the gateway.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ async def _start(
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
     ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
     gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
-    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled))
+    noted = {"FABRIC_AUDIT": settings.audit}
+    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled | noted))
     own = (_REGISTRY, _PLATFORM)
     pools = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
     copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
@@ -147,6 +148,7 @@ _GATEWAY_SETTINGS: Final = {
     "jwt_roles_claim",
     "policy",
     "limits",
+    "audit",
     "root",
     "call_timeout",
     "max_body",

@@ -1,7 +1,8 @@
 """The platform's own agents but for the registry, side by side in one process: each for itself would cost another.
 
-Above: `fabric up`. Below: the agents `durable`, `access` and `approvals`. They hold nothing, so any number of such
-processes share their work; each agent is found, called and listed as if it were alone.
+Above: `fabric up`. Below: the agents `durable`, `access`, `approvals` and `audit`. They hold nothing, so any number of
+such processes share their work; each agent is found, called and listed as if it were alone. What they are told to do is
+noted in the audit log.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from copy import copy
 
 from fabric.access.service import agent as access
 from fabric.approvals.service import build as build_approvals
+from fabric.audit.acts import noting
+from fabric.audit.service import agent as audit
+from fabric.audit.trail import Trail
 from fabric.durable.service import agent as durable
+from fabric.settings import load_settings
 from fabric_sdk import Agent, Fabric
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.worker import Worker
 
 
@@ -23,18 +29,25 @@ def build() -> Agent:
     Raises:
         ConfigurationError: the policy cannot be read.
     """
-    others = (access, build_approvals())
+    others = (access, build_approvals(), audit)
+    level = load_settings().audit
+    together = copy(durable)
 
     @asynccontextmanager
     async def lifespan(fabric: Fabric) -> AsyncGenerator[None]:
+        trail = Trail(fabric.jetstream, "platform", level)
+        writing = keep_on(trail.run, "writing the audit log")
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(trail.close)
+            stack.push_async_callback(end, [writing])
             await stack.enter_async_context(durable.lifespan(fabric))
             for agent in others:
-                worker = Worker(fabric.transport, agent)
+                worker = Worker(fabric.transport, agent, middleware=[noting(trail, await agent.describe())])
                 await worker.start()
                 stack.push_async_callback(worker.drain)
+            noted = noting(trail, await durable.describe())(durable.handle)
+            together.handle = noted  # pyright: ignore[reportAttributeAccessIssue] - its worker is made by the pool
             yield
 
-    together = copy(durable)
     together.lifespan = lifespan
     return together

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     limits: Path | None = Field(
         None, description="the file of what each client, tool and agent may use; without one, none hold"
     )
+    audit: Annotated[Literal["off", "security", "calls"], BeforeValidator(_lower)] = Field(
+        "security", description="one of off, security, calls: what is noted of who did what; see audit.md"
+    )
     client_timeout: float = Field(
         30.0,
         gt=0,

@@ -38,6 +38,7 @@ _COMMANDS: Final = {
     "token": "token:app",
     "policy": "policy:app",
     "approvals": "approvals:app",
+    "audit": "audit:app",
     "mount": "mounts:mount",
     "unmount": "mounts:unmount",
     "mounts": "mounts:mounts",

@@ -89,7 +89,8 @@ class Gateway:
         self._errands = Errands(fabric, forwarder, views, self._gate, approving)
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
-        self._rest = Rest(forwarder, tasks, views, self._gate, OpenApi((settings.public_url or "").rstrip("/") or "/"))
+        documents = OpenApi((settings.public_url or "").rstrip("/") or "/")
+        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents)
         self._sockets = Door(self._message, self._legacy)
         self._admission = Admission(settings)
         self._authenticator = Authenticator(fabric.jetstream, settings)
@@ -119,6 +120,7 @@ class Gateway:
             stop_listening()
             await self._errands.end()
             await end(keeping)
+            await self._gate.close()
 
     def _connection_changed(self, event: ConnectionEvent) -> None:
         """What was said while the bus was away, nobody here heard: clients come back, and are told of everything."""
@@ -212,10 +214,15 @@ class Gateway:
             await _refuse(answer, 400, unfit)
         elif await self._admitted(scope, headers, answer, _refuse) is not None:
             token = cast("bytes", self._admission.decide(headers))
-            await self._sockets(partial(self._identify, token), receive, send)
+            await self._sockets(partial(self._identify, token, scope), receive, send)
 
-    async def _identify(self, token: bytes) -> Identity:
-        return self._authenticator.known(token) or await self._authenticator.identify(token)
+    async def _identify(self, token: bytes, scope: Scope) -> Identity:
+        """Who sends the messages of a socket: a token may have ended since it was opened."""
+        try:
+            return self._authenticator.known(token) or await self._authenticator.identify(token)
+        except Unauthenticated:
+            self._gate.audit.turned_away("unauthenticated", _network(scope), _door(scope))
+            raise
 
     async def _message(
         self, message: bytes, headers: Headers | None, identity: Identity, receive: Receive, send: Send
@@ -240,6 +247,7 @@ class Gateway:
         """Who sent a token that is not known yet; else the request is refused, and counted against its address."""
         address, now = _network(scope), time.monotonic()
         if (locked := self._gate.limiter.locked(address, now)) is not None:
+            self._gate.audit.turned_away("locked", address, _door(scope), locked.rule)
             refusal = limited(locked)
             await refuse(send, refusal.status, refusal.message, refusal.headers)
             return None
@@ -248,6 +256,7 @@ class Gateway:
         except Unauthenticated as refused:
             if token:
                 self._gate.limiter.strike(address, now)
+                self._gate.audit.turned_away("unauthenticated", address, _door(scope))
             said = challenge(metadata=self._metadata_url, error=refused.error, description=refused.message)
             await refuse(send, 401, str(refused), ((b"www-authenticate", said),))
         except IssuerUnavailable as away:
@@ -303,6 +312,11 @@ def _public_url(settings: Settings) -> str:
         return settings.public_url.rstrip("/")
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}"
+
+
+def _door(scope: Scope) -> str:
+    """Where somebody stands who is not known yet."""
+    return "websocket" if scope["type"] == "websocket" else "rest" if scope["path"].startswith(PREFIX) else "mcp"
 
 
 def _network(scope: Scope) -> str:

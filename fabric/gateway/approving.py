@@ -63,6 +63,7 @@ class Wanted:
     """A call that a rule puts before a person."""
 
     identity: Identity
+    door: str
     method: str
     named: str
     route: Route
@@ -139,6 +140,7 @@ class Approving:
         allowed = _is_yes(answers.get(_KEY))
         answer: Answer = "granted" if allowed else "refused"
         now = time.time()
+        self._gate.audit.judged(wanted, answer, "")
         await self._tell(answered(wanted.question(now), answer, wanted.identity.principal, now))
         if not allowed:
             raise Refusal(FORBIDDEN, "whoever was asked did not allow this")
@@ -200,6 +202,8 @@ class Approving:
         fresh = wanted.question(time.time(), task=start.id if start else "").model_copy(update={"heard": heard})
         self._check_room(fresh)
         approval = await self._approvals.put(fresh)
+        if approval.id == fresh.id:
+            self._gate.audit.judged(wanted, "asked", approval.id)
         if approval.state != "waiting":
             return approval
         if start is not None:

@@ -6,6 +6,7 @@ Above: `errands`, which sends it on its way. Below: `rpc` and `replies`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
@@ -13,9 +14,11 @@ from typing import Any, Final, cast
 import orjson
 
 from fabric.gateway import rpc
+from fabric.gateway.auditing import CANCELLED, Deed
 from fabric.gateway.replies import Outbox
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.sessions import Session
+from fabric.gateway.view import Route
 from fabric.identity.identity import Identity
 from fabric.limits.limiter import Permit
 from fabric_sdk.contracts import errors
@@ -39,7 +42,9 @@ class Errand:
         self.streams = False
         """Whether the client hears of it by a stream, to which it may come back."""
         self.named = False
-        """Whether it says what it wants."""
+        """Whether it says what it wants, …"""
+        self.wants = ""
+        """… and what that is."""
         self.quiet = False
         """Whether the client takes no streams: it hears the answer, and nothing before."""
         self.round = 0
@@ -49,10 +54,22 @@ class Errand:
         self.unwanted = False
         """Whether its client has cancelled it."""
         self.answer: bytes | None = None
+        self.code = CANCELLED
+        """The error that it ended with; 0: none."""
+        self.route: Route | None = None
+        """Where it goes, …"""
+        self.rule = ""
+        """… and the rule that lets it, where that is noted."""
+        self.began = time.perf_counter()
         self.refusal: Refusal | None = None
         """Why it was not even begun."""
         self.permit: Permit | None = None
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def deed(self) -> Deed:
+        """It, as it is noted."""
+        return Deed(self.identity, "session", self.method, self.wants, len(self.params))
 
     def cancel(self) -> None:
         """End it, at its client's wish."""

@@ -17,10 +17,11 @@ from typing import Any, Final
 from fabric.gateway import rpc
 from fabric.gateway.approving import Approving, Wanted, is_ours
 from fabric.gateway.asking import check_capabilities
+from fabric.gateway.auditing import Barred
 from fabric.gateway.errand import Errand, answer_in, as_it_was, code_of, frames
 from fabric.gateway.following import follow
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.gate import AskFirst, Gate
+from fabric.gateway.gate import AskFirst, Gate, Leave
 from fabric.gateway.ledger import KEPT, Asking, Ledger
 from fabric.gateway.peers import Peers
 from fabric.gateway.replies import Outbox, parts_of, stream_id
@@ -37,6 +38,7 @@ from fabric_sdk.contracts.asking import Asked
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 from fabric_sdk.jetstream import WrongSequence
+from fabric_sdk.patterns.asking import give_up
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Errands:
     """All errands of one gateway."""
 
     def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views, gate: Gate, approving: Approving) -> None:
+        self._transport = fabric.transport
         self._ledger = Ledger(fabric)
         self._peers = Peers(fabric, self._is_here, self._cancel_here)
         self._forwarder = forwarder
@@ -112,6 +115,12 @@ class Errands:
             if key[0] == session_id:
                 errand.cancel()
 
+    async def abandon(self, session: Session) -> None:
+        """Have no handler wait for the answers of a session that has ended: those of gateways that are gone, too."""
+        with suppress(FabricError):  # what cannot be told now ends by itself, when it has waited for long enough
+            async for asking in self._ledger.open(session.id):
+                await give_up(self._transport, asking.agent, asking.state)
+
     async def cancel(self, session: Session, request: bytes) -> None:
         """End an errand, at whichever gateway it is."""
         await self._peers.cancel(session.id, request)
@@ -148,20 +157,28 @@ class Errands:
         del self._by_stream[errand.outbox.stream]
         if errand.permit is not None:
             errand.permit.release()
+        if isinstance(errand.refusal, Barred):
+            self._gate.audit.barred(errand.deed, errand.refusal)
+        elif self._gate.audit.calls:
+            self._gate.audit.called(errand.deed, errand.route, errand.rule, errand.code, errand.began)
 
     async def _answer(self, errand: Errand, asked: Asked | None, answers: dict[str, Any]) -> bytes:
         """The JSON-RPC response."""
         try:
-            return rpc.answer(errand.request, as_it_was(await self._work(errand, asked, answers)))
+            result = as_it_was(await self._work(errand, asked, answers))
+            errand.code = 0
+            return rpc.answer(errand.request, result)
         except Refusal as refusal:
-            errand.refusal = refusal
+            errand.refusal, errand.code = refusal, refusal.code
             code = code_of(errand, refusal.code)
             return rpc.error(errand.request, code, refusal.message, refusal.data)
         except FabricError as failure:
             wire = to_wire(failure)
+            errand.code = wire["code"]
             return rpc.error(errand.request, code_of(errand, wire["code"]), wire["message"], wire.get("data"))
         except Exception as failure:
             log.exception("%s failed", errand.method)
+            errand.code = errors.HandlerFailed.code
             words = f"the gateway failed: {type(failure).__name__}"
             return rpc.error(errand.request, errors.HandlerFailed.code, words)
 
@@ -175,11 +192,12 @@ class Errands:
         else:
             stated = params.uri if NAMED[method] == "uri" else params.name
             named = "" if stated is rpc.UNSET else str(stated)
-            errand.named = stated is not rpc.UNSET
+            errand.named, errand.wants = stated is not rpc.UNSET, named
             if named == SEARCH and method == "tools/call" and SEARCH not in view.tools:
                 return await view.search(rpc.value_of(params.arguments))
             route, encoded = self._forwarder.route(view, method, None if stated is rpc.UNSET else named), errand.params
         check_may_be_call(route)
+        errand.route = route
         capabilities = {} if errand.quiet else session.capabilities
         known = {_CAPABILITIES: capabilities, _LOG_LEVEL: session.level}
         encoded = rpc.with_meta(encoded, known)
@@ -187,15 +205,15 @@ class Errands:
         asker = Asker(errand.identity.principal, on_frame=on_frame, roles=errand.identity.roles)
         if errand.permit is None and (asked is None or is_ours(asked)):
             try:
-                errand.permit = (
-                    self._gate.take(errand.identity, method, route)
+                errand.permit, errand.rule = (
+                    Leave(self._gate.take(errand.identity, method, route))
                     if method == "completion/complete"
                     else self._gate.pass_through(errand.identity, method, named, route, params)
                 )
             except AskFirst as first:
-                errand.permit = self._gate.take(errand.identity, named, route)
+                errand.permit, errand.rule = self._gate.take(errand.identity, named, route), first.rule.name
                 arguments = rpc.value_of(params.arguments)
-                wanted = Wanted(errand.identity, method, named, route, encoded, arguments, first.rule)
+                wanted = Wanted(errand.identity, errand.deed.door, method, named, route, encoded, arguments, first.rule)
                 said = answers if asked is not None and asked.state == wanted.state else None
                 ask = partial(self._ask, errand)
                 result = await self._approving.in_session(wanted, asker, capabilities, ask, said)
@@ -223,6 +241,7 @@ class Errands:
             request=errand.request.decode(),
             method=errand.method,
             params=errand.params.decode(),
+            agent=errand.route.agent if errand.route else "",
             round=errand.round,
             requests=asked.requests,
             state=asked.state,
@@ -242,6 +261,11 @@ class Errands:
                         return now.answers
         except TimeoutError:
             raise errors.QuestionLost("the client did not answer in time") from None
+        except asyncio.CancelledError:
+            if errand.unwanted:
+                with suppress(FabricError):
+                    await give_up(self._transport, asking.agent, asked.state)
+            raise
         finally:
             errand.waits = False
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from mcp.shared.inbound import NAME_BEARING_METHODS
 
+from fabric.gateway.auditing import Barred
 from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
 from fabric.gateway.view import Route, View
 from fabric_sdk import Fabric
@@ -61,11 +62,14 @@ class Forwarder:
         if named is None:
             raise Refusal(INVALID_PARAMS, f"params.{NAMED[method]} must be a string")
         if method == "resources/read":
-            return view.route_uri(named)
+            try:
+                return view.route_uri(named)
+            except Refusal as unknown:
+                raise Barred(unknown.code, unknown.message, "unknown", None, data=unknown.data) from None
         routes = view.tools if method == "tools/call" else view.prompts
         if (route := routes.get(named)) is None:
             what = "tool" if method == "tools/call" else "prompt"
-            raise Refusal(INVALID_PARAMS, f"there is no {what} {named!r}{_meant(named, routes)}")
+            raise Barred(INVALID_PARAMS, f"there is no {what} {named!r}{_meant(named, routes)}", "unknown", None)
         return route
 
     def completion(self, view: View, params: Params, encoded: bytes) -> tuple[Route, bytes]:

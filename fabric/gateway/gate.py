@@ -1,7 +1,7 @@
 """The gate before every agent: may they, and how fast. Decided here and now, for all doors in the same way.
 
-Above: `modern`, `errands`. Below: policy, grants and limits. What somebody may never do is not in their view at all;
-here it is decided what depends on arguments, on a person, and on how much was used.
+Above: `modern`, `errands`, `rest`. Below: policy, grants, limits, the audit log. What somebody may never do is not in
+their view at all; here it is decided what depends on arguments, on a person, and on how much was used.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fabric.approvals.model import grant_key, mark_of
 from fabric.approvals.store import GRANTS
+from fabric.audit.trail import Trail
 from fabric.gateway import rpc
-from fabric.gateway.rpc import Params, Refusal
+from fabric.gateway.auditing import Auditor, Barred
+from fabric.gateway.rpc import Params
+from fabric.gateway.topics import about_topics, topic_acts
 from fabric.gateway.view import Route, Verb
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import challenge
-from fabric.limits.limiter import Limited, Limiter, Permit
+from fabric.limits.limiter import LOCKED_OUT, Limited, Limiter, Permit
 from fabric.limits.rules import read
 from fabric.limits.sharing import Sharing
 from fabric.policy.decisions import Standing
@@ -38,6 +41,18 @@ _VERBS: Final[dict[str, Verb]] = {
 }
 
 
+class Leave(NamedTuple):
+    """Leave for one call."""
+
+    permit: Permit | None
+    """To be released, whatever comes of the call."""
+    rule: str = ""
+    """The rule that allowed it, where calls are noted."""
+
+
+_FREE: Final = Leave(None)
+
+
 class Gate:
     """Lets calls through, or says why not."""
 
@@ -52,36 +67,64 @@ class Gate:
         self.limiter = Limiter(self._limits, time.monotonic(), time.time())
         self._sharing = Sharing(self.limiter, fabric)
         self._grants = Table(fabric.jetstream, ACCESS, GRANTS)
+        self._trail = Trail(fabric.jetstream, "gateway", settings.audit)
+        self.audit = Auditor(self._trail)
+        self.policy.listen(lambda policy: self.audit.reloaded(len(policy.rules)))
         self.metadata_url: str | None = None
         """Where a client that lacks a scope learns where to get it."""
 
     async def run(self) -> None:
-        """Follow the policy's files and the grants, and even out limits with other gateways, until cancelled."""
+        """Follow policy and grants, even out limits with other gateways, write the audit log, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.policy.run())
             tasks.create_task(self._sharing.run())
             tasks.create_task(self._grants.run())
+            tasks.create_task(self._trail.run())
+
+    async def close(self) -> None:
+        """Write the rest of the audit log. Call it when `run` has ended."""
+        await self._trail.close()
 
     def standing(self, identity: Identity) -> Standing:
         """What the policy says of `identity`; the same for all who are alike."""
         return self.policy.policy.standing(identity)
 
-    def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Permit | None:
-        """Leave for one call; the caller has to release it.
+    def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Leave:
+        """Leave for one call; the caller has to release its permit.
 
         Raises:
             Refusal: the policy does not allow it, or a limit is used up.
             AskFirst: a person has to allow it.
         """
-        if not route.open and (verb := _VERBS.get(method)) is not None:
-            decision = self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments))
+        decisions: list[Decision] = []
+        if (not route.open or self.audit.calls) and (verb := _VERBS.get(method)) is not None:
+            decisions.append(self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments)))
+        if route.of_platform and method == "tools/call" and about_topics(route):
+            decisions += self._on_topics(identity, route, params)
+        rule = self._hold_to(decisions, identity, method, route) if decisions else ""
+        permit = self.take(identity, named, route)
+        return _FREE if permit is None and not rule else Leave(permit, rule)
+
+    def _hold_to(self, decisions: list[Decision], identity: Identity, method: str, route: Route) -> str:
+        """See that nothing is denied, and then that nothing has to be asked for; gives the first rule that allows."""
+        for decision in decisions:
             if decision.effect == "deny":
-                raise self._forbidden(decision)
+                raise self._forbidden(decision, route)
+        for decision in decisions:
             if decision.effect == "ask":
                 assert decision.rule is not None
                 if not self._granted(identity, method, route, decision.rule):
                     raise AskFirst(decision.rule)
-        return self.take(identity, named, route)
+        return decisions[0].rule.name if decisions[0].rule is not None else ""
+
+    def _on_topics(self, identity: Identity, route: Route, params: Params) -> list[Decision]:
+        """What the policy says of the topics that a call is about."""
+        policy = self.policy.policy
+        standing = policy.standing(identity)
+        return [
+            standing.decide(act.verb, "", act.topic, lambda act=act: policy.facts(identity, act.data))
+            for act in topic_acts(route, rpc.value_of(params.arguments))
+        ]
 
     def decide(self, identity: Identity, verb: Verb, route: Route, arguments: Callable[[], Any]) -> Decision:
         """What the policy says of this very call."""
@@ -99,7 +142,7 @@ class Gate:
             return None
         taken = self.limiter.take(identity.principal, route.agent, named, time.monotonic())
         if isinstance(taken, Limited):
-            raise limited(taken)
+            raise limited(taken, route)
         return taken
 
     def _granted(self, identity: Identity, method: str, route: Route, rule: Rule) -> bool:
@@ -110,13 +153,15 @@ class Gate:
         row = self._grants.get(key)
         return row is not None and time.time() < row.value["expires"]
 
-    def _forbidden(self, decision: Decision) -> Refusal:
+    def _forbidden(self, decision: Decision, route: Route) -> Barred:
         if decision.needs_scopes:
             said = challenge(metadata=self.metadata_url, error="insufficient_scope", scopes=decision.needs_scopes)
             words = f"a token with the scope {' '.join(sorted(decision.needs_scopes))} is needed"
-            return Refusal(FORBIDDEN, words, status=403, headers=((b"www-authenticate", said),))
-        rule = f" (rule {decision.rule.name})" if decision.rule is not None else ""
-        return Refusal(FORBIDDEN, f"the policy does not allow this{rule}", status=403)
+            lines = ((b"www-authenticate", said),)
+            return Barred(FORBIDDEN, words, "denied", route, status=403, headers=lines)
+        rule = decision.rule.name if decision.rule is not None else ""
+        words = f"the policy does not allow this{f' (rule {rule})' if rule else ''}"
+        return Barred(FORBIDDEN, words, "denied", route, rule, status=403)
 
 
 class AskFirst(Exception):
@@ -127,7 +172,8 @@ class AskFirst(Exception):
         self.rule = rule
 
 
-def limited(by: Limited) -> Refusal:
-    """The refusal of a call that a limit stands against."""
-    error = by.error
-    return Refusal(error.code, str(error), data=error.data, status=429, headers=by.headers)
+def limited(by: Limited, route: Route | None = None) -> Barred:
+    """The refusal of what a limit stands against: a call, or all that comes from an address."""
+    error, outcome = by.error, "locked" if by.rule == LOCKED_OUT else "limited"
+    more: dict[str, Any] = {"data": error.data, "status": 429, "headers": by.headers}
+    return Barred(error.code, str(error), outcome, route, by.rule, **more)

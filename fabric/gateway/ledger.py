@@ -38,6 +38,8 @@ class Asking:
     """Its JSON-RPC id, as it was written."""
     method: str
     params: str
+    agent: str
+    """Who asks."""
     round: int
     """How often it has asked: a late answer to what was asked before is none to this."""
     requests: dict[str, Any]
@@ -61,12 +63,13 @@ class Ledger:
     async def asking(self, session_id: str, stream: str) -> Asking | None:
         """What the request that is answered by `stream` has asked."""
         found = await self._fabric.jetstream.last(SESSIONS, subjects.session(session_id, "call", stream))
-        if found is None:
-            return None
-        try:
-            return replace(Asking(**found.body.members()), sequence=found.sequence)
-        except (ValueError, TypeError):
-            return None  # not written by a gateway
+        return None if found is None else _asking_of(found)
+
+    async def open(self, session_id: str) -> AsyncGenerator[Asking]:
+        """All that the requests of a session have asked, and go on with once it is answered."""
+        async for found in self._fabric.jetstream.every(SESSIONS, subjects.session(session_id, "call", "*")):
+            if (asking := _asking_of(found)) is not None:
+                yield asking
 
     async def note(self, session_id: str, stream: str, asking: Asking) -> None:
         """Store what was asked; where it was read before, only if nobody has changed it since.
@@ -116,3 +119,10 @@ class Ledger:
 
     async def _store(self, subject: str, body: Body, headers: dict[str, str]) -> int:
         return (await self._fabric.jetstream.store(subject, body, {Header.TTL: f"{int(KEPT)}s", **headers})).sequence
+
+
+def _asking_of(found: StoredMessage) -> Asking | None:
+    try:
+        return replace(Asking(**found.body.members()), sequence=found.sequence)
+    except (ValueError, TypeError):
+        return None  # not written by a gateway

@@ -118,6 +118,7 @@ class Legacy:
         """End a session."""
         if (session := await self._session(headers, identity, send)) is not None:
             await self._sessions.end(session)
+            await self._errands.abandon(session)
             await respond(send, 200)
 
     async def post(self, body: bytes, headers: Headers, identity: Identity, receive: Receive, send: Send) -> None:

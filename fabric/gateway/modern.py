@@ -8,6 +8,7 @@ follows the revision's transport chapter: JSON, envelope, duplicate headers, `_m
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +22,9 @@ from fabric.gateway import listening, rpc, tasks
 from fabric.gateway.admission import Headers, takes_events
 from fabric.gateway.approving import Approving, Wanted
 from fabric.gateway.asking import Questions
+from fabric.gateway.auditing import CANCELLED, Barred, Deed
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.gate import AskFirst, Gate
+from fabric.gateway.gate import AskFirst, Gate, Leave
 from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
 from fabric.gateway.listening import Listening
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
@@ -31,7 +33,6 @@ from fabric.gateway.tasks import McpTasks
 from fabric.gateway.view import CAPABILITIES, Route, View, complete
 from fabric.gateway.views import Views
 from fabric.identity.identity import Identity
-from fabric.limits.limiter import Permit
 from fabric.search.tool import NAME as SEARCH
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.asking import ASKS, Asked
@@ -46,14 +47,18 @@ Work = Callable[[Asker], Awaitable[Body]]
 """What answers a request, once it is known who asks."""
 
 
+_FREELY: Final = Leave(None)
+
+
 class _Plan(NamedTuple):
     """What is to be done for a request."""
 
     do: Work
-    permit: Permit | None = None
-    """To be released, whatever comes of it."""
+    leave: Leave = _FREELY
     named: str | None = None
     """What it is done with, as the client calls it, where that may ask something first."""
+    route: Route | None = None
+    """Where it goes, if it goes to an agent."""
 
 
 VERSION: Final = "2026-07-28"
@@ -63,6 +68,8 @@ _VERSION_BYTES: Final = b"2026-07-28"
 _NAMING: Final = {**NAMED, **tasks.NAMED}
 """The member of params that the Mcp-Name header repeats, by method."""
 _OFFER: Final[dict[str, Any]] = {**CAPABILITIES, "extensions": {tasks.EXTENSION: {}}}
+_MCP: Final = "mcp"
+_WEBSOCKET: Final = "websocket"
 _COMPLETE: Final = "completion/complete"
 _LISTS: Final = frozenset(("tools/list", "resources/list", "resources/templates/list", "prompts/list"))
 
@@ -105,6 +112,8 @@ class Modern:
     ) -> None:
         """Answer one POST; or, without headers that repeat what it says, one message of a socket."""
         request = rpc.NULL
+        audit = self._gate.audit
+        began = time.perf_counter() if audit.calls else 0.0
         try:
             call = rpc.read_rpc(body)
             if call.id is UNSET:
@@ -122,18 +131,26 @@ class Modern:
                 return
             meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
-            plan = self._work(call, params, None if headers is None else raw_headers, view, identity)
+            try:
+                plan = self._work(call, params, None if headers is None else raw_headers, view, identity)
+            except Barred as barred:
+                audit.barred(_deed(identity, call, params, headers, len(body)), barred)
+                raise
         except Refusal as refusal:
             text = rpc.error(request, refusal.code, refusal.message, refusal.data)
             await respond(send, refusal.status, text, refusal.headers)
             return
         exchange = Exchange(receive, send, self._patrol, may_stream=streams)
         asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange), roles=identity.roles)
+        code = CANCELLED
         try:
-            await self._answer(request, call.method, params, plan, asker, exchange)
+            code = await self._answer(request, call.method, params, plan, asker, exchange)
         finally:
-            if plan.permit is not None:
-                plan.permit.release()
+            if plan.leave.permit is not None:
+                plan.leave.permit.release()
+            if audit.calls:
+                deed = _deed(identity, call, params, headers, len(body))
+                audit.called(deed, plan.route, plan.leave.rule, code, began)
 
     # the ladder
 
@@ -218,8 +235,8 @@ class Modern:
         encoded = bytes(cast("Any", call.params))
         if method == _COMPLETE:
             route, encoded = self._forwarder.completion(view, params, encoded)
-            permit = self._gate.take(identity, method, route)
-            return _Plan(partial(self._forwarder.forward, method, route.name, route, encoded), permit)
+            leave = Leave(self._gate.take(identity, method, route))
+            return _Plan(partial(self._forwarder.forward, method, route.name, route, encoded), leave, route=route)
         stated = _named(params, NAMED[method])
         named = None if stated is UNSET else stated
         if named == SEARCH and method == "tools/call" and SEARCH not in view.tools:
@@ -228,18 +245,20 @@ class Modern:
         if route.schema is not None and raw_headers is not None:
             self._check_param_headers(route.schema, params, raw_headers)
         try:
-            permit = self._gate.pass_through(identity, method, str(named), route, params)
+            leave = self._gate.pass_through(identity, method, str(named), route, params)
         except AskFirst as first:
             arguments = rpc.value_of(params.arguments)
-            wanted = Wanted(identity, method, str(named), route, encoded, arguments, first.rule)
-            return _Plan(partial(self._ask_first, wanted, params), self._gate.take(identity, str(named), route))
+            door = _WEBSOCKET if raw_headers is None else _MCP
+            wanted = Wanted(identity, door, method, str(named), route, encoded, arguments, first.rule)
+            leave = Leave(self._gate.take(identity, str(named), route), first.rule.name)
+            return _Plan(partial(self._ask_first, wanted, params), leave, route=route)
         if self._tasks.wanted(route, params):
-            return _Plan(partial(self._tasks.start, str(named), route, encoded), permit)
+            return _Plan(partial(self._tasks.start, str(named), route, encoded), leave, route=route)
         if params.request_state is UNSET and params.input_responses is UNSET:
             do = partial(self._forwarder.forward, method, str(named), route, encoded)
         else:
             do = partial(self._go_on, method, str(named), route, encoded, params)
-        return _Plan(do, permit, str(named))
+        return _Plan(do, leave, str(named), route)
 
     async def _go_on(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
         """Bring an agent the answers to what it asked."""
@@ -277,7 +296,9 @@ class Modern:
 
     async def _answer(
         self, request: bytes, method: str, params: Params, plan: _Plan, asker: Asker, exchange: Exchange
-    ) -> None:
+    ) -> int:
+        """Do what is planned, and say what came of it; returns the error's code, or 0."""
+        code = 0
         try:
             result = await plan.do(asker)
             encoded = result.encoded()
@@ -287,18 +308,28 @@ class Modern:
                 encoded = (await self._questions.asked(result, bound, capabilities)).encoded()
             status, answer = 200, rpc.answer(request, encoded)
         except Refusal as refusal:
-            status = refusal.status
-            answer = rpc.error(request, refusal.code, refusal.message, refusal.data)
+            status, code = refusal.status, refusal.code
+            answer = rpc.error(request, code, refusal.message, refusal.data)
         except FabricError as failure:
             wire = to_wire(failure)
-            status = rpc.STATUS.get(wire["code"], 200)
-            answer = rpc.error(request, wire["code"], wire["message"], wire.get("data"))
+            code = wire["code"]
+            status = rpc.STATUS.get(code, 200)
+            answer = rpc.error(request, code, wire["message"], wire.get("data"))
         except BaseException:
             await exchange.close()
             if exchange.left:
-                return  # the client hung up, which is how this revision cancels; the call was told
+                return CANCELLED  # the client hung up, which is how this revision cancels; the call was told
             raise
         await exchange.finish(status, answer, rpc.event)
+        return code
+
+
+def _deed(identity: Identity, call: Rpc, params: Params, headers: Headers | None, size: int) -> Deed:
+    """A request, as it is noted."""
+    named = _named(params, _NAMING.get(call.method, "name"))
+    door = _WEBSOCKET if headers is None else _MCP
+    trace = None if params.meta is UNSET else _trace(params.meta, headers)
+    return Deed(identity, door, call.method, "" if named is UNSET else named, size, trace)
 
 
 def _named(params: Params, member: str) -> str | UnsetType:

@@ -86,7 +86,7 @@ def document(view: View, url: str) -> Json:
             "post": {
                 **call,
                 "parameters": [_KEY],
-                "responses": {"200": _streamed("What it answers.", result), **_FAILURES},
+                "responses": {"200": _streamed("What it answers.", result), "202": _WAITS, **_FAILURES},
             }
         }
         route = view.tools.get(name)
@@ -161,6 +161,11 @@ def _get(operation: str, tag: str, result: Json, parameters: list[Json]) -> Json
 
 _PROBLEM: Final[Json] = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _FAILURES: Final[Json] = {"default": {"description": "Why there is no result.", **_PROBLEM}}
+_WAITS: Final[Json] = {
+    "description": "A person has to allow it first: the task that waits for that, at `Location`.",
+    "headers": {"Location": {"schema": {"type": "string"}}},
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Task"}}},
+}
 _KEY: Final[Json] = {
     "name": "Idempotency-Key",
     "in": "header",

@@ -13,7 +13,8 @@ from typing import Any, Final
 import orjson
 
 from fabric.gateway import rpc
-from fabric.gateway.gate import AskFirst
+from fabric.gateway.approving import PENDING
+from fabric.gateway.gate import FORBIDDEN
 from fabric.gateway.http import Send, respond
 from fabric.gateway.rpc import Refusal
 from fabric_sdk import FabricError
@@ -30,6 +31,8 @@ STATUS: Final = {
     rpc.METHOD_NOT_FOUND: 404,
     errors.CapabilityMissing.code: 422,
     errors.AnswerRequired.code: 422,
+    FORBIDDEN: 403,
+    PENDING: 409,
     errors.MessageTooLarge.code: 413,
     errors.Overloaded.code: 429,
     errors.CallCancelled.code: 409,
@@ -67,8 +70,6 @@ def problem_of(failure: Exception) -> Problem:
     """What a client is told of a failure."""
     if isinstance(failure, Problem):
         return failure
-    if isinstance(failure, AskFirst):
-        return Problem(403, f"{failure}, which cannot be asked for here")
     if isinstance(failure, Refusal):
         status = STATUS.get(failure.code, failure.status if failure.status >= 400 else 500)
         return Problem(status, failure.message, headers=failure.headers, more=_known(failure.code, failure.data))

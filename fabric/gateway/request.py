@@ -76,7 +76,7 @@ class Request:
         if key is not None and not (len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
             raise Problem(400, f"an Idempotency-Key has 1 to {_LONGEST_KEY} printable ASCII characters")
         told = (self.headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate"))
-        return Asker(self.identity.principal, Trace.of(*told), key=key)
+        return Asker(self.identity.principal, Trace.of(*told), key=key, roles=self.identity.roles)
 
     def priority(self) -> Priority:
         """Of a task.

@@ -7,23 +7,27 @@ fails is `application/problem+json` (RFC 9457).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
 from msgspec import Raw, Struct
 
 from fabric.gateway import rpc
+from fabric.gateway.approving import Approving, Wanted
 from fabric.gateway.asking import check_capabilities
+from fabric.gateway.auditing import CANCELLED, Barred, Deed
 from fabric.gateway.forward import NAMED, Asker, Forwarder
-from fabric.gateway.gate import Gate
+from fabric.gateway.gate import AskFirst, Gate, Leave
 from fabric.gateway.http import Exchange, Patrol, respond
 from fabric.gateway.openapi import OpenApi
 from fabric.gateway.problems import MEDIA_TYPE, Problem, fail, problem_of
 from fabric.gateway.request import PREFIX, Request
 from fabric.gateway.rpc import Params, Refusal
-from fabric.gateway.tasks import McpTasks
+from fabric.gateway.tasks import McpTasks, shown
 from fabric.gateway.view import Route, View
 from fabric.gateway.views import Views
 from fabric.search.tool import NAME as SEARCH
@@ -44,14 +48,61 @@ Handler = Callable[[Request, str], Awaitable[None]]
 """Serves one kind of request; the second is what the path names."""
 
 
+_DOOR: Final = "rest"
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request that an agent is to answer."""
+
+    asked: Request
+    method: str
+    named: str
+    route: Route
+    arguments: bytes | None
+
+    @property
+    def params(self) -> bytes:
+        """MCP's params."""
+        params: dict[str, Any] = {NAMED[self.method]: self.named}
+        if self.arguments is not None:
+            params["arguments"] = orjson.Fragment(self.arguments)
+        return orjson.dumps(params)
+
+    @property
+    def deed(self) -> Deed:
+        """It, as it is noted."""
+        trace = self.asked.asker().trace
+        return Deed(self.asked.identity, _DOOR, self.method, self.named, len(self.asked.body), trace)
+
+
+class _Passed(NamedTuple):
+    """A call that was let through."""
+
+    leave: Leave
+    began: float
+    """When that was, by `time.perf_counter`."""
+    wanted: Wanted | None = None
+    """What a person has to allow first, if one has to."""
+
+
 class Rest:
     """Everything under `/api/`."""
 
-    def __init__(self, forwarder: Forwarder, tasks: McpTasks, views: Views, gate: Gate, openapi: OpenApi) -> None:
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        tasks: McpTasks,
+        views: Views,
+        gate: Gate,
+        approving: Approving,
+        openapi: OpenApi,
+    ) -> None:
         self._forwarder = forwarder
         self._tasks = tasks
         self._views = views
         self._gate = gate
+        self._approving = approving
         self._openapi = openapi
         self._patrol = Patrol()
         lists: dict[str, dict[str, Handler]] = {path: {"GET": self._list} for path in _LISTS}
@@ -111,54 +162,104 @@ class Rest:
         if method == "tools/call" and named == SEARCH and SEARCH not in view.tools:
             await respond(asked.send, 200, (await view.search(orjson.loads(arguments or b"{}"))).encoded())
             return
-        route = self._route(view, method, named)
-        if route.policy is not None and route.policy.mcp == "required":
+        call = _Call(asked, method, named, self._route(asked, view, method, named), arguments)
+        if call.route.policy is not None and call.route.policy.mcp == "required":
             raise Problem(409, f"this tool runs only as a task: POST it to {PREFIX}tasks/{named}")
         asker = asked.asker()
-        permit = self._gate.pass_through(asked.identity, method, named, route, _gated(arguments))
+        passed = self._pass(call)
+        if passed.wanted is not None and method == "tools/call" and not asked.streams:
+            await self._as_task(call, passed, self._held(passed.wanted, asker))
+            return
         exchange = Exchange(asked.receive, asked.send, self._patrol, may_stream=asked.streams)
+        code = CANCELLED
         try:
             if asked.streams:
                 exchange.push(b": working\r\n\r\n")  # who asks for events gets them, however quick the answer is
                 asker.on_frame = lambda kind, frame: exchange.push(_event(kind, frame.encoded()))
-            params = _params(method, named, arguments)
-            await _answer(exchange, self._told(method, named, route, params, asker))
+            code = await _answer(exchange, self._told(call, asker, passed.wanted))
         finally:
-            if permit is not None:
-                permit.release()
+            self._ended(call, passed, code)
 
-    async def _told(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> bytes:
+    def _pass(self, call: _Call) -> _Passed:
+        """Leave for a call, as far as it needs no person's.
+
+        Raises:
+            Refusal: it gets none.
+        """
+        identity, route, arguments = call.asked.identity, call.route, call.arguments
+        given = Params() if arguments is None else Params(arguments=Raw(arguments))
+        began = time.perf_counter()
         try:
-            result = await self._forwarder.forward(method, named, route, params, asker)
+            try:
+                return _Passed(self._gate.pass_through(identity, call.method, call.named, route, given), began)
+            except AskFirst as first:
+                leave = Leave(self._gate.take(identity, call.named, route), first.rule.name)
+                value = rpc.value_of(given.arguments)
+                wanted = Wanted(identity, _DOOR, call.method, call.named, route, call.params, value, first.rule)
+                return _Passed(leave, began, wanted)
+        except Barred as barred:
+            self._gate.audit.barred(call.deed, barred)
+            raise
+
+    def _ended(self, call: _Call, passed: _Passed, code: int) -> None:
+        """A call that was let through has ended; `code`: its error's, or 0."""
+        if passed.leave.permit is not None:
+            passed.leave.permit.release()
+        if self._gate.audit.calls:
+            self._gate.audit.called(call.deed, call.route, passed.leave.rule, code, passed.began)
+
+    async def _told(self, call: _Call, asker: Asker, wanted: Wanted | None) -> bytes:
+        try:
+            result = None if wanted is None else await self._approving.result(wanted, asker)
+            if result is None:
+                result = await self._forwarder.forward(call.method, call.named, call.route, call.params, asker)
         except FabricError as failure:
-            if method == "resources/read" and failure.code == rpc.INVALID_PARAMS:
+            if call.method == "resources/read" and failure.code == rpc.INVALID_PARAMS:
                 raise Problem(404, str(failure), more={"code": failure.code}) from None
             raise
         return _checked(result)
 
-    def _route(self, view: View, method: str, named: str) -> Route:
+    def _route(self, asked: Request, view: View, method: str, named: str) -> Route:
         try:
             return self._forwarder.route(view, method, named)
         except Refusal as unknown:
+            self._gate.audit.barred(Deed(asked.identity, _DOOR, method, named, len(asked.body)), unknown)
             raise Problem(404, unknown.message, more={"code": unknown.code}) from None
 
     # tasks
 
     async def _start(self, asked: Request, named: str) -> None:
         arguments = asked.arguments()
-        route = self._route(self._views.of(asked.identity), "tools/call", named)
+        route = self._route(asked, self._views.of(asked.identity), "tools/call", named)
         if route.policy is None or route.policy.mcp == "never":
             raise Problem(409, f"this tool does not run as a task: POST it to {PREFIX}tools/{named}")
         asker, priority, delay = asked.asker(), asked.priority(), asked.delay()
-        permit = self._gate.pass_through(asked.identity, "tools/call", named, route, _gated(arguments))
+        call = _Call(asked, "tools/call", named, route, arguments)
+        passed = self._pass(call)
+        if passed.wanted is not None:
+            task = self._held(passed.wanted, asker)
+        else:
+            task = self._tasks.begin(named, route, call.params, asker, priority=priority, delay=delay)
+        await self._as_task(call, passed, task)
+
+    async def _held(self, wanted: Wanted, asker: Asker) -> dict[str, Any]:
+        """A task that waits for a person."""
+        record = await self._approving.task(wanted, asker)
+        return shown(record, record.changed)
+
+    async def _as_task(self, call: _Call, passed: _Passed, starting: Awaitable[dict[str, Any]]) -> None:
+        """Answer with a task, and where it can be asked for."""
+        code = CANCELLED
         try:
-            params = _params("tools/call", named, arguments)
-            task = await self._tasks.begin(named, route, params, asker, priority=priority, delay=delay)
+            task = await starting
+            code = 0
+        except (FabricError, Refusal) as failure:
+            code = failure.code
+            raise
         finally:
-            if permit is not None:
-                permit.release()
+            self._ended(call, passed, code)
         location = (b"location", f"{PREFIX}tasks/{task['taskId']}".encode())
-        await respond(asked.send, 202, orjson.dumps(task), (location,))
+        await respond(call.asked.send, 202, orjson.dumps(task), (location,))
 
     async def _look(self, asked: Request, task_id: str) -> None:
         task = await self._mine(self._tasks.look(task_id, asked.identity.principal))
@@ -194,18 +295,6 @@ class Rest:
             raise Problem(404, unknown.message, more={"code": unknown.code}) from None
 
 
-def _params(method: str, named: str, arguments: bytes | None) -> bytes:
-    params: dict[str, Any] = {NAMED[method]: named}
-    if arguments is not None:
-        params["arguments"] = orjson.Fragment(arguments)
-    return orjson.dumps(params)
-
-
-def _gated(arguments: bytes | None) -> Params:
-    """As much of the params as the policy looks at."""
-    return Params() if arguments is None else Params(arguments=Raw(arguments))
-
-
 class _Outcome(Struct):
     """What decides whether a result is one."""
 
@@ -233,8 +322,8 @@ def _checked(result: Body) -> bytes:
     return encoded
 
 
-async def _answer(exchange: Exchange, work: Awaitable[bytes], *, name: str = "result") -> None:
-    """Send the outcome of `work`, by itself or as the last event, which is called so."""
+async def _answer(exchange: Exchange, work: Awaitable[bytes], *, name: str = "result") -> int:
+    """Send the outcome of `work`, by itself or as the last event, which is called so; returns an error's code, or 0."""
     try:
         answer = await work
     except Exception as failure:
@@ -242,13 +331,15 @@ async def _answer(exchange: Exchange, work: Awaitable[bytes], *, name: str = "re
         await exchange.finish(
             problem.status, problem.body(), lambda body: _event("error", body), problem.headers, MEDIA_TYPE
         )
+        return int(problem.more.get("code", 0))  # what a tool reports has none, and is its result
     except BaseException:  # a cancellation among them: whatever ends the work, the exchange ends too
         await exchange.close()
         if exchange.left:
-            return  # the client hung up, which cancels a call
+            return CANCELLED  # the client hung up, which cancels a call
         raise
     else:
         await exchange.finish(200, answer, lambda body: _event(name, body))
+        return 0
 
 
 def _event(name: str, data: bytes) -> bytes:

@@ -23,7 +23,7 @@ MOST_BUCKETS: Final = 100_000
 """Beyond them, newcomers share one bucket for each limit: a flood of made-up clients gets what one client gets."""
 MOST_PLANS: Final = 100_000
 
-_LOCKED_OUT: Final = "lockout"
+LOCKED_OUT: Final = "lockout"
 
 
 class TooManyCalls(Overloaded):
@@ -44,7 +44,7 @@ class Limited:
     @property
     def error(self) -> TooManyCalls:
         """The refusal, in words."""
-        what = "locked out after too many refusals" if self.rule == _LOCKED_OUT else f"the limit {self.rule} is used up"
+        what = "locked out after too many refusals" if self.rule == LOCKED_OUT else f"the limit {self.rule} is used up"
         return TooManyCalls(
             what,
             fix=f"try again in {self.retry_after} s",
@@ -232,7 +232,7 @@ class Limiter:
 
 def _locked(left: float) -> Limited:
     seconds = max(ceil(left), 1)
-    return Limited(_LOCKED_OUT, seconds, (_retry(seconds),))
+    return Limited(LOCKED_OUT, seconds, (_retry(seconds),))
 
 
 def _retry(seconds: int) -> Header:

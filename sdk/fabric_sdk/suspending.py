@@ -114,6 +114,10 @@ class Suspensions:
         adopt(job, message)
         return None
 
+    def job(self, identifier: str) -> Any:
+        """The one of this id that waits, or goes on after an answer; `None` if it is not here."""
+        return self._jobs.get(identifier)
+
     def ended(self, suspended: Suspended, end: Message) -> None:
         """Remember for a while how a handler ended."""
         self._jobs.pop(suspended.id, None)

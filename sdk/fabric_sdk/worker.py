@@ -473,6 +473,8 @@ class Worker:
             self._taker.cancel(str(said["task"]))
         if "cancel" in said:
             self._cancel(str(said["cancel"]))
+        if "waiting" in said and (waiting := self._suspensions.job(str(said["waiting"]))) is not None:
+            self._end(waiting, errors.CallCancelled())
 
     def _cancel(self, reply: str) -> None:
         """End a call whose caller waits no longer."""

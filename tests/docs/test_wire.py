@@ -42,6 +42,7 @@ SAMPLES = {
     "<kind>": "key",
     "<key>": "0a1b",
     "<session>": "7f",
+    "<writer>": "gateway-0a1b",
     "<part>": "state",
     "<replica>": "all",
 }
@@ -90,6 +91,8 @@ BUILT = {
     "access": [subjects.access("key") + "0a1b"],
     "ACCESS": [subjects.ACCESS],
     "session": [subjects.session("7f", "state")],
+    "audit": [subjects.audit("gateway-0a1b")],
+    "AUDIT": [subjects.AUDIT],
     "SESSIONS": [subjects.SESSIONS],
     "session_told": [subjects.session_told("7f", "state")],
     "SESSIONS_TOLD": [subjects.SESSIONS_TOLD],

@@ -19,7 +19,7 @@ CALL_TIMEOUT = 3.0
 MAX_BODY = 64 * 1024
 
 POLICY = """\
-roles: {admin: [], clerk: []}
+roles: {admin: [], clerk: [], reporter: []}
 rules:
   - {name: admins, roles: [admin], on: ["*/*", ">"], then: allow}
   - name: clerks
@@ -35,6 +35,23 @@ rules:
     when: arguments.text == "LOUD"
     then: ask
     approvers: [admin]
+  - name: sums-are-approved
+    roles: [clerk]
+    verbs: [call]
+    on: [jobs/add]
+    when: arguments.b == 1000
+    then: ask
+    approvers: [admin]
+  - name: big-words-are-approved
+    roles: [clerk]
+    verbs: [prompt]
+    on: [hello/greet]
+    when: arguments.name == "Boss"
+    then: ask
+    approvers: [admin]
+  - {name: reporters, roles: [reporter], verbs: [call], on: [durable/publish_event, durable/replay_events], then: allow}
+  - {name: reporters-news, roles: [reporter], verbs: [publish, subscribe], on: ["news.>"], then: allow}
+  - {name: no-bad-news, roles: [reporter], verbs: [publish], on: ["news.*"], when: arguments.bad, then: deny}
   - {name: scoped, scopes: [books], verbs: [call], on: [hello/refuse], then: allow}
 """
 LIMITS = """\
@@ -54,6 +71,7 @@ def doors_fabric(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]
         "FABRIC_LIMITS": str(folder / "limits.yaml"),
         "FABRIC_CALL_TIMEOUT": str(CALL_TIMEOUT),
         "FABRIC_MAX_BODY": str(MAX_BODY),
+        "FABRIC_AUDIT": "calls",
         "FABRIC_ALLOWED_ORIGINS": "https://app.example",
     }
     agents = [TESTS / "agents" / "hello.py", TESTS / "gateway" / "jobs.py", TESTS / "doors" / "asker.py"]

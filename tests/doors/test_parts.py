@@ -154,6 +154,8 @@ async def test_who_takes_nothing_loses_the_connection() -> None:
         (errors.DeadlineExceeded(), 504, ()),
         (Refusal(rpc.INVALID_PARAMS, "no"), 400, ()),
         (Refusal(4030, "no", status=403, headers=((b"www-authenticate", b"x"),)), 403, ((b"www-authenticate", b"x"),)),
+        (Refusal(4030, "a person refused this"), 403, ()),
+        (Refusal(4090, "nobody has allowed this yet"), 409, ()),
         (Refusal(4290, "no", status=429, headers=((b"retry-after", b"7"),)), 429, ((b"retry-after", b"7"),)),
         (ValueError("secret"), 500, ()),
     ],

@@ -1,6 +1,6 @@
 """JSON over HTTP, by a client that knows no MCP: results, problems, events, tasks, and a description of it all.
 
-Proves: TR-4
+Proves: TR-4, GW-3
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 from gateway.client import Wire
 from gateway.probe import Probe
 from jsonschema import Draft202012Validator
+from support.waiting import until
 
 from doors.conftest import MAX_BODY
 from doors.ways import Json
@@ -147,9 +148,61 @@ async def test_what_is_wrong_is_a_problem(
     problem(await rest.request(method, path, content=content, headers=lines), status)
 
 
-async def test_a_person_s_approval_is_not_asked_for_here(rest: httpx.AsyncClient, key: Any) -> None:
-    lines = {"authorization": f"Bearer {key('loud', roles=['clerk'])}"}
-    problem(await rest.post("/api/tools/hello_echo", json={"text": "LOUD"}, headers=lines), 403)
+# what a person has to allow
+
+
+async def answer(rest: httpx.AsyncClient, how: str, who: str, **more: Any) -> None:
+    """Let an operator say something to the one question of a principal, once it is there."""
+
+    async def waiting() -> list[str]:
+        told = (await rest.post("/api/tools/approvals_list_approvals", json={})).json()["structuredContent"]["result"]
+        return [each["id"] for each in told if each["principal"] == who]
+
+    (question,) = await until(waiting, bool, what="a question")
+    told = await rest.post(f"/api/tools/approvals_{how}", json={"id": question, **more})
+    assert told.status_code == 200, told.text
+
+
+@pytest.mark.parametrize("path", ["/api/tools/hello_echo", "/api/tasks/jobs_add"])
+async def test_what_a_person_has_to_allow_is_a_task_that_waits(rest: httpx.AsyncClient, key: Any, path: str) -> None:
+    who = f"loud-{path[-3:]}"
+    lines = {"authorization": f"Bearer {key(who, roles=['clerk'])}"}
+    asks = {"text": "LOUD"} if path.endswith("echo") else {"a": 1, "b": 1000}
+    held = await rest.post(path, json=asks, headers=lines)
+    assert held.status_code == 202
+    task = (await rest.get(held.headers["location"], headers=lines)).json()
+    assert task["status"] == "working"
+    assert "waits for approval" in task["statusMessage"]
+    again = await rest.post(path, json=asks, headers=lines)
+    assert again.headers["location"] == held.headers["location"]
+    await answer(rest, "grant", who)
+    heard = events(await rest.get(held.headers["location"], headers={**lines, **EVENTS}))
+    assert heard[-1][1]["status"] == "completed"
+    assert heard[-1][1]["result"]["structuredContent"] == {"result": "LOUD" if "text" in asks else 1001}
+
+
+async def test_what_a_person_refuses_has_failed(rest: httpx.AsyncClient, key: Any) -> None:
+    lines = {"authorization": f"Bearer {key('loud-no', roles=['clerk'])}"}
+    held = await rest.post("/api/tools/hello_echo", json={"text": "LOUD"}, headers=lines)
+    await answer(rest, "refuse", "loud-no", reason="hush")
+    task = (await rest.get(held.headers["location"], headers=lines)).json()
+    assert task["status"] == "failed"
+    assert task["error"]["code"] == 4030
+    assert task["error"]["message"].endswith("refused this: hush")
+
+
+async def test_who_wants_events_waits_for_the_person(rest: httpx.AsyncClient, key: Any) -> None:
+    lines = {"authorization": f"Bearer {key('loud-live', roles=['clerk'])}", **EVENTS}
+    call = asyncio.create_task(rest.post("/api/tools/hello_echo", json={"text": "LOUD"}, headers=lines))
+    await answer(rest, "grant", "loud-live")
+    assert events(await call)[-1][1]["structuredContent"] == {"result": "LOUD"}
+
+
+async def test_a_prompt_waits_for_the_person(rest: httpx.AsyncClient, key: Any) -> None:
+    lines = {"authorization": f"Bearer {key('polite', roles=['clerk'])}"}
+    call = asyncio.create_task(rest.post("/api/prompts/hello_greet", json={"name": "Boss"}, headers=lines))
+    await answer(rest, "grant", "polite")
+    assert (await call).json()["messages"][0]["content"]["text"] == "Say hello to Boss."
 
 
 # tasks

@@ -18,6 +18,7 @@ WHO: dict[str, Json] = {
     "nobody": {},
     "reader": {"scopes": ["books"]},
     "shop": {"agent": "hello"},
+    "reporter": {"roles": ["reporter"]},
 }
 
 
@@ -63,6 +64,13 @@ CASES: list[tuple[str, str, str, Json, str]] = [
     ("nobody", "prompts/get", "hello_greet", {"name": "Bo"}, "unknown"),
     ("nobody", "resources/read", "notes://hello/monday", {}, "unknown"),
     ("reader", "tools/call", "hello_refuse", {"reason": "no"}, "reported"),
+    ("reporter", "tools/call", "durable_publish_event", {"topic": "news.a", "data": {"bad": False}}, "done"),
+    ("reporter", "tools/call", "durable_publish_event", {"topic": "news.a", "data": {"bad": True}}, "forbidden"),
+    ("reporter", "tools/call", "durable_publish_event", {"topic": "orders.a", "data": {"bad": False}}, "forbidden"),
+    ("reporter", "tools/call", "durable_replay_events", {"topics": ["news.*"]}, "done"),
+    ("reporter", "tools/call", "durable_replay_events", {"topics": ["news.*", "orders.a"]}, "forbidden"),
+    ("reporter", "tools/call", "durable_replay_events", {}, "forbidden"),
+    ("clerk", "tools/call", "durable_replay_events", {}, "unknown"),
     ("wrong", "tools/call", "hello_echo", {"text": "hi"}, "unauthenticated"),
     ("none", "tools/call", "hello_echo", {"text": "hi"}, "unauthenticated"),
 ]

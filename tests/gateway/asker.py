@@ -34,7 +34,11 @@ class Asker(Agent):
     async def order(self, what: str, ctx: Context) -> str:
         """Ask for a size."""
         self.done.append(f"reserved {what}")
-        size = await ctx.elicit("Which size?", Size)
+        try:
+            size = await ctx.elicit("Which size?", Size)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
         self.done.append(f"ordered {what}")
         return f"{what} {size.content.size}" if size.content else size.action
 

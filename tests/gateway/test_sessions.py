@@ -239,6 +239,36 @@ async def test_nobody_goes_on_with_what_was_cancelled(session: Session, urls: li
     assert asker.done == ["reserved hat"]
 
 
+@pytest.mark.parametrize("dies", [False, True])
+async def test_the_end_of_a_session_ends_what_waits_for_its_answers(
+    session: Session, three: list[Replica], asker: Asker, dies: bool
+) -> None:
+    first, second, _ = three
+    asker.cancelled.clear()
+    async with session.call(first.url, "asker_order", what="hat") as stream:
+        await stream.next()
+        assert not asker.cancelled.is_set()
+        if dies:
+            first.kill()
+        try:
+            assert (await session.http.delete(second.url, headers=session.lines)).status_code == 200
+            await asyncio.wait_for(asker.cancelled.wait(), 5)
+        finally:
+            if dies:
+                first.start()
+                until_ready([first])
+
+
+async def test_what_waits_for_an_answer_is_cancelled_with_its_request(
+    session: Session, urls: list[str], asker: Asker
+) -> None:
+    asker.cancelled.clear()
+    async with session.call(urls[0], "asker_order", what="hat") as stream:
+        await stream.next()
+        await session.post(urls[1], {"method": "notifications/cancelled", "params": {"requestId": 1}})
+        await asyncio.wait_for(asker.cancelled.wait(), 5)
+
+
 async def test_a_gateway_that_is_told_to_stop_sends_its_clients_elsewhere(
     session: Session, three: list[Replica]
 ) -> None:

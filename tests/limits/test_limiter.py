@@ -1,6 +1,6 @@
 """The limiter by itself, at times that the tests make up: rate, burst, concurrency, day, headers, bounds on memory.
 
-Proves: GW-8 (limits for each client, tool and agent; told by the IETF draft's headers).
+Proves: GW-8, SE-6 (limits for each client, tool and agent; told by the IETF draft's headers).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Lock-out: who goes on being refused gets nothing for a while, each time for longer; nobody pays for others.
 
-Proves: GW-8 (abuse is locked out).
+Proves: GW-8, SE-6 (abuse is locked out).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The bound of docs/limits.md: in any stretch of time all gateways together let th
 and N * (burst + rate * D), where D is the time from a call to the answer that tells of it; of a day's calls at most
 (N - 1) * (burst + rate * D) too many. tests/registry/test_spending.py compares the ledger of this world with Redis.
 
-Proves: GW-8 (exact to within a stated bound over N replicas).
+Proves: GW-8, SE-6 (exact to within a stated bound over N replicas).
 """
 
 from __future__ import annotations

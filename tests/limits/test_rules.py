@@ -1,6 +1,6 @@
 """Files of limits: what they mean, and what is told of mistakes in them: all at once, each with its line.
 
-Proves: GW-8 (limits for each client, tool and agent).
+Proves: GW-8, SE-6 (limits for each client, tool and agent).
 """
 
 from __future__ import annotations

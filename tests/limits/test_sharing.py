@@ -1,6 +1,6 @@
 """Gateways that even out their limits through a real registry on a real Valkey, and go on when these are away.
 
-Proves: GW-8 (exact to within a stated bound over N replicas).
+Proves: GW-8, SE-6 (exact to within a stated bound over N replicas).
 """
 
 from __future__ import annotations

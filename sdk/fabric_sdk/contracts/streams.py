@@ -178,13 +178,28 @@ OBJECTS: Final = Stream(
 )
 """What is too large for one message, in pieces, each for its own time."""
 
+AUDIT: Final = Stream(
+    "FAB_AUDIT",
+    (subjects.AUDIT,),
+    MappingProxyType(
+        {
+            "discard": "old",  # what is new is never refused for what is old
+            "max_age": 90 * 86_400 * _SECOND,
+            "max_bytes": 1024 * _MEBIBYTE,
+            "deny_delete": True,
+            "deny_purge": True,
+        }
+    ),
+)
+"""Who did what, for three months: the broker itself removes nothing before its time, whoever asks."""
+
 EVENT_ACK_WAIT: Final = 30.0
 """Seconds without a sign of life after which an event is given to another member of its group."""
 
 TASK_ACK_WAIT: Final = 15.0
 """Seconds without a sign of life after which a task is given to another worker, unless an operator says otherwise."""
 
-CATALOGUE: Final = (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS)
+CATALOGUE: Final = (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS, AUDIT)
 
 
 def stream_of(subject: str) -> Stream | None:

@@ -82,6 +82,10 @@ OBJECTS: Final = "fab.object.*.*"
 """Every piece of what is too large for one message."""
 
 
+AUDIT: Final = "fab.audit.*"
+"""Who did what: the batches of each writer."""
+
+
 class Header:
     """Header names. Few and short: each one, and each letter of it, costs the receiver time."""
 
@@ -356,6 +360,11 @@ def piece(claim: str, number: int) -> str:
 def pieces(claim: str) -> str:
     """All pieces of one claim."""
     return f"fab.object.{claim}.*"
+
+
+def audit(writer: str) -> str:
+    """Where one process writes who did what."""
+    return f"fab.audit.{writer}"
 
 
 def event(topic: str) -> str:

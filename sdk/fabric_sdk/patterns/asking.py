@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fabric_sdk.contracts import errors
+from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import RESUME, Asked, Waiting
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.patterns.call import Call, Caller, settled_safe
+from fabric_sdk.transports.base import Transport
 
 
 async def follow_up(caller: Caller, call: Call, asked: Asked, answers: Mapping[str, Any]) -> Body:
@@ -39,3 +40,13 @@ async def follow_up(caller: Caller, call: Call, asked: Asked, answers: Mapping[s
     if asked.state is not None:
         again["requestState"] = asked.state
     return await caller.call(replace(call, params=Body(again), lost=0))
+
+
+async def give_up(transport: Transport, agent: str, state: str | None) -> None:
+    """Cancel the handler of `agent` that waits for an answer where `state` says: nobody will bring one.
+
+    Raises:
+        TransportUnavailable: it cannot be told now, and waits until its patience ends.
+    """
+    if (waiting := Waiting.of(state)) is not None and waiting.instance:
+        await transport.publish(Message(subjects.control(agent), Body({"waiting": waiting.id})))
