@@ -4,6 +4,7 @@ from fabric_sdk.jetstream.api import JetStream, Missing, Refused, Stored, Stored
 from fabric_sdk.jetstream.claims import ClaimLost, Claims
 from fabric_sdk.jetstream.pull import Delivery, Pull
 from fabric_sdk.jetstream.reading import Reader
+from fabric_sdk.jetstream.snapshot import Snapshot, restore
 from fabric_sdk.jetstream.table import Row, Table
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "Reader",
     "Refused",
     "Row",
+    "Snapshot",
     "Stored",
     "StoredMessage",
     "SubjectTaken",
     "Table",
     "WrongSequence",
+    "restore",
 ]
