@@ -27,6 +27,7 @@ class Figures:
     p50: float
     p95: float
     p99: float
+    longest: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,8 @@ def figures(times: Mapping[float, int], requests: int, errors: int, seconds: flo
     """What so many requests come to, by how many took how long."""
     p50, p95, p99 = (percentile(times, part) for part in (0.50, 0.95, 0.99))
     rate = (requests - errors) / seconds if seconds > 0 else 0.0
-    return Figures(requests=requests, errors=errors, rate=round(rate, 1), p50=p50, p95=p95, p99=p99)
+    longest = max(times, default=0.0)
+    return Figures(requests=requests, errors=errors, rate=round(rate, 1), p50=p50, p95=p95, p99=p99, longest=longest)
 
 
 def percentile(times: Mapping[float, int], part: float) -> float:

@@ -29,6 +29,9 @@ ABOUT = {
     "io.modelcontextprotocol/protocolVersion": REVISION,
     "io.modelcontextprotocol/clientCapabilities": {},
 }
+PLAIN = {"authorization": AUTH}
+EITHER = {**PLAIN, "accept": BOTH}
+AS_EVENTS = {**PLAIN, "accept": "text/event-stream"}
 TEXT = "the quick brown fox jumps over the lazy dog"
 PATIENCE = 30.0
 WAIT = 0.1
@@ -38,6 +41,9 @@ AGAIN = frozenset((429, 502, 503))
 repeated = 0
 accepted: list[str] = []
 """Tasks whose start was answered, and `event` ids: looked for at the end."""
+failures: list[str] = []
+"""The first few, in words."""
+_MOST_FAILURES = 5
 cpu = 0.0
 
 
@@ -49,7 +55,7 @@ def _begin(**_: object) -> None:
 
 @events.quitting.add_listener
 def _end(**_: object) -> None:
-    said = {"cpu": time.process_time() - cpu, "repeated": repeated, "accepted": accepted}
+    said = {"cpu": time.process_time() - cpu, "repeated": repeated, "accepted": accepted, "failures": failures}
     (OUT / "generator.json").write_text(json.dumps(said))
 
 
@@ -81,6 +87,8 @@ class Asking(User):
             body = do()
         except Failed as failed:
             failure = failed
+            if len(failures) < _MOST_FAILURES:
+                failures.append(f"{name}: {failed}")
         self.environment.events.request.fire(
             request_type=self.kind,
             name=name,
@@ -127,8 +135,9 @@ class Modern(Asking):
     kind = "mcp"
     weight = 12
     _call = _rpc("tools/call", {"name": "work_echo", "arguments": {"text": TEXT}, "_meta": ABOUT})
-    _lines = {"authorization": AUTH, "accept": BOTH, "mcp_protocol_version": REVISION, "mcp_method": "tools/call"}
-    request = post("/mcp", _call, **_lines, mcp_name="work_echo")
+    request = post(
+        "/mcp", _call, **EITHER, mcp_protocol_version=REVISION, mcp_method="tools/call", mcp_name="work_echo"
+    )
 
     @task
     def echo(self) -> None:
@@ -140,21 +149,27 @@ class Session(Asking):
 
     kind = "mcp"
     weight = 3
-    _lines = {"authorization": AUTH, "accept": BOTH}
 
     def on_start(self) -> None:
         super().on_start()
-        about = {"protocolVersion": SESSION_REVISION, "capabilities": {}, "clientInfo": {"name": "load", "version": "1"}}
-        hello = post("/mcp", _rpc("initialize", about), **self._lines)
+        about = {
+            "protocolVersion": SESSION_REVISION,
+            "capabilities": {},
+            "clientInfo": {"name": "load", "version": "1"},
+        }
+        hello = post("/mcp", _rpc("initialize", about), **EITHER)
         status, head, body = self.wire.ask(hello)
         if status != 200:
             raise Failed(f"{status}: {body[:200]!r}")
         at = head.index(b"mcp-session-id: ") + 16
-        session = {"mcp_session_id": head[at : head.index(b"\r\n", at)].decode(), "mcp_protocol_version": SESSION_REVISION}
+        session = {
+            "mcp_session_id": head[at : head.index(b"\r\n", at)].decode(),
+            "mcp_protocol_version": SESSION_REVISION,
+        }
         note = json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}).encode()
-        self.wire.ask(post("/mcp", note, **self._lines, **session))
+        self.wire.ask(post("/mcp", note, **EITHER, **session))
         call = _rpc("tools/call", {"name": "work_echo", "arguments": {"text": TEXT}})
-        self.request = post("/mcp", call, **self._lines, **session)
+        self.request = post("/mcp", call, **EITHER, **session)
 
     @task
     def echo(self) -> None:
@@ -208,17 +223,16 @@ class Tasks(Asking):
 
     kind = "task"
     weight = 2
-    _lines = {"authorization": AUTH}
 
     @task
     def run_one(self) -> None:
-        start = post("/api/tasks/work_add", b'{"a": 1, "b": 2}', **self._lines, idempotency_key=uuid4().hex)
+        start = post("/api/tasks/work_add", b'{"a": 1, "b": 2}', **PLAIN, idempotency_key=uuid4().hex)
         body = self.ask("start", start, lambda status, body: status in (200, 201, 202) and b'"taskId"' in body)
         if not body:
             return
         task_id = json.loads(body)["taskId"]
         accepted.append(task_id)
-        follow = get(f"/api/tasks/{task_id}", **self._lines, accept="text/event-stream")
+        follow = get(f"/api/tasks/{task_id}", **AS_EVENTS)
         self.ask("end", follow, lambda status, body: status == 200 and b'"completed"' in body)
 
 
@@ -227,13 +241,12 @@ class Events(Asking):
 
     kind = "event"
     weight = 2
-    _lines = {"authorization": AUTH}
 
     @task
     def publish(self) -> None:
         name = uuid4().hex
         told = json.dumps({"topic": "load.told", "data": {"text": TEXT}, "id": name}).encode()
-        if self.ask("publish", post("/api/tools/durable_publish_event", told, **self._lines), _holds(name.encode())):
+        if self.ask("publish", post("/api/tools/durable_publish_event", told, **PLAIN), _holds(name.encode())):
             accepted.append(f"event {name}")
 
 
@@ -242,8 +255,7 @@ class Streams(Asking):
 
     kind = "stream"
     weight = 1
-    _lines = {"authorization": AUTH, "accept": "text/event-stream"}
-    request = post("/api/tools/work_count", b'{"to": 5}', **_lines)
+    request = post("/api/tools/work_count", b'{"to": 5}', **AS_EVENTS)
 
     @task
     def count(self) -> None:

@@ -69,10 +69,12 @@ class Outcome:
     generator_us: float
     """Microseconds of CPU that the load itself cost, for each request."""
     fabric_us: dict[str, float]
-    """And the fabric's processes."""
+    """And the fabric's processes; not known of those that were killed."""
     repeated: int
     """Requests that were sent again after a broken connection or a `Retry-After`."""
     accepted: list[str]
+    failures: list[str]
+    """The first few, in words."""
     harms: Counter[str]
 
 
@@ -96,7 +98,7 @@ def main() -> int:
                 missed += misses(phase.name, outcome.figures["all"], phase.target)
                 verdict["phases"][phase.name] = _shown(outcome)
         if watch is not None:
-            missed += _soaked(watch)
+            missed += _soaked(watch, len(accepted))
         lost = asyncio.run(unended(fabric.nats_url, accepted))
     verdict |= {"accepted": len(accepted), "lost": len(lost), "missed": missed + [f"lost: {each}" for each in lost]}
     line = json.dumps(verdict | {"passed": not verdict["missed"]})
@@ -133,14 +135,15 @@ def run(phase: Phase, fabric: Ground, folder: Path, seconds: float, *, chaos: bo
     said = json.loads((folder / "generator.json").read_text())
     entries: list[dict[str, Any]] = json.loads((folder / "stats.json").read_text())
     begun, last = min(each["start_time"] for each in entries), max(each["last_request_timestamp"] for each in entries)
-    found = read(entries, last - begun)
+    found = read(entries, min(last - begun, seconds))  # after that, the last ones only end
     each_us = 1e6 / max(found["all"].requests, 1)
     return Outcome(
         figures=found,
         generator_us=round(said["cpu"] * each_us, 1),
-        fabric_us={kind: round(max(seconds, 0.0) * each_us, 1) for kind, seconds in used.items()},
+        fabric_us={} if chaos else {kind: round(seconds * each_us, 1) for kind, seconds in used.items()},
         repeated=said["repeated"],
         accepted=said["accepted"],
+        failures=said["failures"],
         harms=harms,
     )
 
@@ -178,19 +181,20 @@ async def unended(url: str, accepted: Sequence[str]) -> list[str]:
     return lost + sorted(f"event {each}" for each in events)
 
 
-def _soaked(watch: Watch) -> list[str]:
+def _soaked(watch: Watch, kept: int) -> list[str]:
     """Draw what was seen; what of it only goes up."""
     samples = watch.stop()
     kept, plot = RESULTS / "samples.json", RESULTS / "soak.png"
     kept.write_text(json.dumps(samples))
     subprocess.run([str(LOCUST.with_name("python")), str(HERE / "plot.py"), str(kept), str(plot)], check=True)
     print(f"drawn: {plot}", file=sys.stderr)
-    return leaks(samples)
+    return leaks(samples, kept)
 
 
 def _shown(outcome: Outcome) -> dict[str, Any]:
     shown: dict[str, Any] = {"classes": {name: asdict(each) for name, each in sorted(outcome.figures.items())}}
     shown |= {"generator_us": outcome.generator_us, "fabric_us": outcome.fabric_us, "repeated": outcome.repeated}
+    shown |= {"failures": outcome.failures} if outcome.failures else {}
     return shown | ({"killed": dict(outcome.harms)} if outcome.harms else {})
 
 

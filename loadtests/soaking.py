@@ -21,6 +21,8 @@ Samples = dict[str, list[tuple[float, float]]]
 
 _LEAST: Final = {"memory": 16.0, "descriptors": 20.0}
 """Growth below which nothing leaks that matters: MiB, and a count."""
+_INDEX: Final = 1 / 1024
+"""MiB that NATS may take for each message that it keeps: their subjects are in memory."""
 _PART: Final = 0.1
 _FEWEST: Final = 12
 """Samples without which nothing can be said of a process."""
@@ -54,11 +56,12 @@ class Watch:
                         self.samples[f"{name} descriptors"].append((at, process.num_fds()))
 
 
-def leaks(samples: Samples) -> list[str]:
-    """What clearly goes up, in words."""
+def leaks(samples: Samples, kept: int) -> list[str]:
+    """What clearly goes up, in words, though only so many tasks and events were `kept`."""
     said: list[str] = []
     for name, values in samples.items():
         figure, line = name.rpartition(" ")[2], trend(values)
-        if len(values) >= _FEWEST and line.is_up(least=_LEAST[figure], part=_PART):
+        least = _LEAST[figure] + (kept * _INDEX if name.startswith("nats-server") and figure == "memory" else 0)
+        if len(values) >= _FEWEST and line.is_up(least=least, part=_PART):
             said.append(f"{name}: grew by {line.growth:.1f}, usually {line.middle:.1f}")
     return said
