@@ -6,6 +6,7 @@ Proves: MB-3 (a task that moved while the backup was made is done once)
 from __future__ import annotations
 
 import asyncio
+import os
 import zipfile
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -129,7 +130,8 @@ async def test_force_replaces_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a.backup"
     with private_nats(KEEPING) as nats:
         async with Fabric.connect(nats.url) as client:
-            await client.publish("tea.sold", {"cups": 1})
+            for _ in range(4):
+                await client.publish("tea.sold", {"leaves": os.urandom(100_000).hex()})  # many pieces, packed or not
             await saved(client, path)
             before = await digest(client.jetstream)
             await client.publish("tea.sold", {"cups": 2})

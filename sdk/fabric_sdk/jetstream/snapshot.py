@@ -1,7 +1,7 @@
 """A whole stream as bytes and back: the broker's own snapshot, consumers and what they still wait for included.
 
 Above: backups. Below: the seam. The server packs a stream as it is at one moment and sends it in pieces, each of which
-is acknowledged before too many are under way; what comes back keeps every sequence, time, header and consumer. What is
+is acknowledged; what comes back keeps every sequence, time, header and consumer. What is
 inside is the server's affair.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -19,12 +18,13 @@ from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.jetstream.api import JetStream, checked
 
-PIECE_BYTES: Final = 128 * 1024
-"""Of what is asked for, and what is sent back."""
+PIECE_BYTES: Final = 32 * 1024
+"""Of what is sent back, one piece at a time. A server that syncs always stores message by message, unpacks twenty times
+as much, and reads nothing else from the connection meanwhile: a larger piece would keep it from answering pings."""
+_TAKEN_BYTES: Final = 128 * 1024
+"""Of what is asked for."""
 _QUIET_SECONDS: Final = 30.0
 """Without a piece: the server gave up."""
-_UNDER_WAY: Final = 8
-"""Pieces that are sent back before the first of them is acknowledged."""
 _END: Final = frozenset((None, "204"))
 """How the last message is marked: the server's earlier versions do not mark it."""
 
@@ -52,7 +52,7 @@ class Snapshot:
         """
         where = subjects.inbox(uuid4().hex, 1)
         listening = await self._jetstream.transport.subscribe(where, self._take)
-        asked = {"deliver_subject": where, "chunk_size": PIECE_BYTES}
+        asked = {"deliver_subject": where, "chunk_size": _TAKEN_BYTES}
         try:
             about = await self._jetstream.request(f"STREAM.SNAPSHOT.{self._name}", asked)
             self.config, self.state = about["config"], about["state"]
@@ -96,27 +96,11 @@ async def restore(
     """
     about = await jetstream.request(f"STREAM.RESTORE.{config['name']}", {"config": config, "state": state})
     where: str = about["deliver_subject"]
-    under_way: deque[asyncio.Task[Message]] = deque()
-    try:
-        async for piece in pieces:
-            under_way.append(asyncio.create_task(_sent(jetstream, where, Body(encoded=piece))))
-            if len(under_way) >= _UNDER_WAY:
-                _accepted(await under_way.popleft())
-        while under_way:
-            _accepted(await under_way.popleft())
-    finally:
-        for each in under_way:
-            each.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*under_way, return_exceptions=True)
+    async for piece in pieces:
+        if (answer := await _sent(jetstream, where, Body(encoded=piece))).body.encoded():
+            checked(answer)
     return checked(await _sent(jetstream, where, EMPTY))["state"]
 
 
 async def _sent(jetstream: JetStream, where: str, body: Body) -> Message:
     return await jetstream.ask(Message(where, body), _QUIET_SECONDS)
-
-
-def _accepted(answer: Message) -> None:
-    """Raises what the server says instead of nothing."""
-    if answer.body.encoded():
-        checked(answer)
