@@ -41,14 +41,15 @@ def mistake(said: str) -> str | None:
     """What of a command line is not there."""
     here = root()
     words = [word for word in shlex.split(said)[1:] if word not in ("…", "...")]
-    while words and (there := getattr(here, "commands", None)):
+    while words and hasattr(here, "list_commands"):
+        there = here.list_commands(None)
         name = words.pop(0)
         if name.startswith("-") or name.isupper():  # a placeholder
             return None
         choices = name.split("|")  # `fabric backup|restore`
         if missing := [each for each in choices if each not in there]:
             return f"`{said}`: there is no {missing[0]!r}"
-        here = there[choices[0]]
+        here = here.get_command(None, choices[0])
     known = {option for parameter in here.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
         "--help"
     }
