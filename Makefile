@@ -59,6 +59,19 @@ MINUTES ?= 10
 soak: $(DEPS) ## Durable work on three NATS nodes under random faults: MINUTES=10
 	PYTHONPATH=tests $(VENV)/bin/python -m soak.soak $(MINUTES)
 
+LOAD_VENV := loadtests/.venv
+LOAD_DEPS := $(LOAD_VENV)/.stamp
+
+.PHONY: load
+load: $(DEPS) $(LOAD_DEPS) ## Load a fabric with locust: SECONDS=20 of each phase, CHAOS=1 kills meanwhile, SOAK=HOURS watches for leaks
+	PYTHONPATH=. $(VENV)/bin/python -m loadtests.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CHAOS),--chaos) \
+		$(if $(SOAK),--soak $(SOAK)) $(if $(ONLY),--only $(ONLY))
+
+$(LOAD_DEPS): requirements/load.txt | $(UV)
+	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(LOAD_VENV)
+	@$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(LOAD_VENV)/bin/python $<
+	@touch $@
+
 .PHONY: inspector
 inspector: $(DEPS) $(INSPECTOR) ## List and call through the MCP Inspector in both eras: URL= TOKEN= TOOL= ARGS='{…}'
 	cd tests && $(CURDIR)/$(VENV)/bin/python -m clients.run_inspector $(URL) $(TOKEN)
@@ -97,10 +110,11 @@ lock: $(UV) ## Renew every pinned version in requirements/
 	$(COMPILE) --group build -o requirements/build.txt
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	$(COMPILE) --group load -c requirements/dev.txt -o requirements/load.txt
 
 .PHONY: clean
 clean: ## Delete everything that make made
-	rm -rf $(VENV) tests/*/node_modules $(CLIENTS)/*/node_modules .pytest_cache .ruff_cache .hypothesis dist sdk/dist
+	rm -rf $(VENV) $(LOAD_VENV) tests/*/node_modules $(CLIENTS)/*/node_modules .pytest_cache .ruff_cache .hypothesis dist sdk/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip's only job is uv; uv is pinned by hash like all the rest.

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder, probe_nats, probe_redis
@@ -64,6 +65,18 @@ async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> Asy
                     yield found
                 finally:
                     found.withdraw(folder)
+
+
+@asynccontextmanager
+async def run_broker(data: Path | None, on_event: OnEvent) -> AsyncGenerator[tuple[DataFolder, str]]:
+    """Start NATS alone, on the data of a fabric that does not run; yields the folder and the URL.
+
+    Raises:
+        DataFolderInUse: the fabric runs.
+        DataFolderError, ProcessStartError: its data cannot be used.
+    """
+    async with open_data_folder(data) as folder, Supervisor(on_event) as supervisor:
+        yield folder, (await start_nats(supervisor, folder)).url
 
 
 def _folder(settings: Settings, plan: NodePlan) -> AbstractAsyncContextManager[DataFolder]:

@@ -44,6 +44,8 @@ _COMMANDS: Final = {
     "mounts": "mounts:mounts",
     "env": "environment:env",
     "doctor": "doctor:doctor",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
     "bench": "bench:bench",
 }
 """Each subcommand's file in this folder, and what it is there: a function, or an app with commands of its own."""

@@ -201,6 +201,9 @@ TASK_ACK_WAIT: Final = 15.0
 
 CATALOGUE: Final = (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS, AUDIT)
 
+OURS: Final = "FAB_"
+"""What the names of all streams of the fabric begin with."""
+
 
 def stream_of(subject: str) -> Stream | None:
     """The stream of these that keeps what is published on `subject`, if one does."""

@@ -13,6 +13,7 @@ from fabric_sdk.jetstream.api import (
 from fabric_sdk.jetstream.claims import ClaimLost, Claims
 from fabric_sdk.jetstream.pull import Delivery, Pull
 from fabric_sdk.jetstream.reading import Reader
+from fabric_sdk.jetstream.snapshot import Snapshot, restore
 from fabric_sdk.jetstream.table import Row, Table
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "Reader",
     "Refused",
     "Row",
+    "Snapshot",
     "Stored",
     "StoredMessage",
     "SubjectTaken",
     "Table",
     "TooFewServers",
     "WrongSequence",
+    "restore",
 ]

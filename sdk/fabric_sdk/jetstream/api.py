@@ -152,7 +152,7 @@ class JetStream:
 
         async def once() -> dict[str, Any]:
             try:
-                return _checked(await self.ask(Message(f"$JS.API.{verb}", Body(encoded=encoded))))
+                return checked(await self.ask(Message(f"$JS.API.{verb}", Body(encoded=encoded))))
             except _Unheard:
                 raise _NoJetStream(**_NO_JETSTREAM) from None
 
@@ -265,7 +265,7 @@ class JetStream:
         """
 
         async def once() -> Stored:
-            answer = _checked(await self.ask(Message(subject, body, headers=headers)))
+            answer = checked(await self.ask(Message(subject, body, headers=headers)))
             return Stored(answer["seq"], answer.get("duplicate", False))
 
         return await _patiently(partial(self._heard, subject, once), patience)
@@ -285,7 +285,7 @@ class JetStream:
             parts[-1].headers = {**(parts[-1].headers or {}), Header.BATCH_COMMIT: "1"}
             for message in parts[:-1]:
                 await self.transport.publish(message)
-            _checked(await self.ask(parts[-1]))
+            checked(await self.ask(parts[-1]))
 
         await _patiently(partial(self._heard, messages[0].subject, once), PATIENCE)
 
@@ -403,7 +403,7 @@ _MISSING: Final = frozenset((10014, 10037, 10043, 10059))
 _FULL: Final = frozenset((10023, 10028, 10047, 10077))
 
 
-def _checked(answer: Message) -> dict[str, Any]:
+def checked(answer: Message) -> dict[str, Any]:
     """The JSON of an answer that says yes; raises what it says instead."""
     if answer.header(Header.STATUS) == "503":
         raise _Unheard

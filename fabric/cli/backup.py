@@ -1,0 +1,234 @@
+"""`fabric backup` and `fabric restore`: all that a fabric keeps, as one file, and back.
+
+Above: `main`. Below: `fabric.backup`. A fabric that runs is saved while it works; of one that does not, NATS is started
+for as long, on its data folder. Only one that does not run is restored.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+
+from fabric.backup import Archive, Manifest, Step, StillRunning, open_archive, save, write_archive
+from fabric.backup import restore as restore_archive
+from fabric.cli.connection import refuse_others
+from fabric.cli.console import err, out, print_json, run, seen
+from fabric.cli.options import DataOption, JsonOption
+from fabric.cli.processes import Shown
+from fabric.embedded import DataFolder, probe_nats
+from fabric.node import run_broker
+from fabric.settings import load_settings
+from fabric.whereabouts import Whereabouts, usual_folder
+from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
+from fabric_sdk.jetstream import JetStream
+from fabric_sdk.transports.nats import NatsTransport
+
+_TOKEN: Final = "token"
+_MEBIBYTE: Final = 1024 * 1024
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Lose what the fabric holds now.")]
+CheckOption = Annotated[bool, typer.Option("--check", help="Only read the backup, and say whether it is whole.")]
+ConfigurationOption = Annotated[
+    Path | None, typer.Option("--configuration", help="Put the saved configuration files into this folder.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Broker:
+    """The NATS server that keeps a fabric's data."""
+
+    url: str
+    folder: DataFolder | None = None
+    """Where it was started for this command."""
+
+
+def backup(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|FOLDER", help="Where to; into a folder, under a name of today.")
+    ],
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Save all that a fabric keeps, while it works or not, into one file."""
+    target = path / f"fabric-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.backup" if path.is_dir() else path
+    began = time.monotonic()
+    run(_save(target, data))
+    with open_archive(target) as archive:
+        archive.verify()
+        _tell("saved", archive, time.monotonic() - began, json_output=json_output)
+
+
+def restore(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What `fabric backup` wrote.")],
+    force: ForceOption = False,
+    check: CheckOption = False,
+    configuration: ConfigurationOption = None,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Put everything back into a fabric that does not run."""
+    began = time.monotonic()
+    run(_check(path) if check else _restore(path, data, force, configuration))
+    with open_archive(path) as archive:
+        _tell("whole" if check else "restored", archive, time.monotonic() - began, json_output=json_output)
+
+
+async def _save(target: Path, data: Path | None) -> None:
+    async with _running_or_started(data) as broker:
+        version, progress = (await probe_nats(broker.url)).version, _Progress("saving")
+        with write_archive(target) as draft:
+            async with _jetstream(broker.url) as jetstream:
+                steps = save(jetstream, draft, nats=version, configuration=_configuration(data or usual_folder()))
+                async for step in steps:
+                    progress(step)
+
+
+async def _check(path: Path) -> None:
+    with open_archive(path) as archive:
+        archive.verify()
+
+
+async def _restore(path: Path, data: Path | None, force: bool, configuration: Path | None) -> None:
+    with open_archive(path) as archive:
+        async with _started(data) as broker:
+            version, progress = (await probe_nats(broker.url)).version, _Progress("restoring")
+            async with _jetstream(broker.url) as jetstream:
+                async for step in restore_archive(jetstream, archive, nats=version, force=force):
+                    progress(step)
+            if broker.folder is not None and _TOKEN in archive.manifest.configuration:
+                broker.folder.write(_TOKEN, archive.configuration(_TOKEN).decode())
+        if configuration is not None:
+            _lay_out(archive, configuration)
+
+
+# which broker
+
+
+@asynccontextmanager
+async def _running_or_started(data: Path | None) -> AsyncGenerator[_Broker]:
+    """The broker of the fabric that runs, or that of one that does not, started for as long."""
+    url = _named(data)
+    if url is None and (found := Whereabouts.of(data)) is not None:
+        url = found.nats_url
+    if url is not None:
+        yield _Broker(url)
+        return
+    if not (data or usual_folder()).is_dir():
+        raise TransportUnavailable(
+            "there is no fabric here", fix="name its folder with --data, or its NATS server with FABRIC_NATS_URL"
+        )
+    async with _started(data) as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def _started(data: Path | None) -> AsyncGenerator[_Broker]:
+    """The broker that the environment names, or a private one on the data folder of a fabric that does not run."""
+    if (url := _named(data)) is not None:
+        yield _Broker(url)
+        return
+    if (found := Whereabouts.of(data)) is not None:
+        raise StillRunning(f"the fabric runs, as process {found.pid}", fix=f"stop it first: kill {found.pid}")
+    async with run_broker(data or usual_folder(), Shown()) as (folder, private):
+        yield _Broker(private, folder)
+
+
+def _named(data: Path | None) -> str | None:
+    return os.environ.get("FABRIC_NATS_URL") or None if data is None else None
+
+
+@asynccontextmanager
+async def _jetstream(url: str) -> AsyncGenerator[JetStream]:
+    await refuse_others(url)
+    transport = await NatsTransport.connect(url, name="fabric backup")
+    jetstream = JetStream(transport)
+    try:
+        yield jetstream
+    finally:
+        await jetstream.close()
+        await transport.close()
+
+
+# configuration
+
+
+def _configuration(folder: Path) -> Mapping[str, bytes]:
+    """The files that make this fabric what it is: its token, and those that its settings name."""
+    settings = load_settings()
+    named = {_TOKEN: folder / _TOKEN} if settings.token is None else {}
+    for name, path in (("policy", settings.policy), ("limits", settings.limits)):
+        if path is not None:
+            files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+            named |= {f"{name}/{file.name}": file for file in files}
+    return {name: file.read_bytes() for name, file in named.items() if file.exists()}
+
+
+def _lay_out(archive: Archive, folder: Path) -> None:
+    for name in archive.manifest.configuration:
+        target = folder / name
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise ConfigurationError(f"the backup names a file outside: {name}", fix="restore without --configuration")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(archive.configuration(name))
+
+
+# what is said
+
+
+class _Progress:
+    """Tells of each stream once it is done, and now and then of a long one."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._told = time.monotonic()
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if step.done or now - self._told > 1.0:
+            self._told = now
+            err.print(
+                f"[dim]{self._doing} {seen(step.stream)}: {step.messages} messages, {_mib(step.size)} MiB"
+                f"{'' if step.done else ' so far'}[/]"
+            )
+
+
+def _tell(what: str, archive: Archive, seconds: float, *, json_output: bool) -> None:
+    manifest, size = archive.manifest, archive.path.stat().st_size
+    if json_output:
+        print_json(_facts(archive.path, manifest, size, seconds))
+        return
+    messages = sum(part.messages for part in manifest.streams)
+    out.print(
+        f"{what}: {escape(seen(str(archive.path)))}, {len(manifest.streams)} streams, {messages} messages, "
+        f"{_mib(size)} MiB, {seconds:.1f} s",
+        soft_wrap=True,
+    )
+
+
+def _facts(path: Path, manifest: Manifest, size: int, seconds: float) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "made": manifest.made,
+        "bytes": size,
+        "seconds": round(seconds, 3),
+        "streams": [
+            {"name": part.name, "messages": part.messages, "bytes": part.size, "sha256": part.sha256}
+            for part in manifest.streams
+        ],
+        "configuration": sorted(manifest.configuration),
+        "left_out": list(manifest.left_out),
+    }
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MEBIBYTE:.1f}"
