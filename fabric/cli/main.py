@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "events": "events:app",
     "conversation": "conversation:app",
     "token": "token:app",
+    "config": "config:app",
     "policy": "policy:app",
     "approvals": "approvals:app",
     "mount": "mounts:mount",

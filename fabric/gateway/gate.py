@@ -18,8 +18,8 @@ from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.view import Route, Verb
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import challenge
+from fabric.limits.keeper import LimitsKeeper
 from fabric.limits.limiter import Limited, Limiter, Permit
-from fabric.limits.rules import read
 from fabric.limits.sharing import Sharing
 from fabric.policy.decisions import Standing
 from fabric.policy.keeper import PolicyKeeper
@@ -48,23 +48,30 @@ class Gate:
             ConfigurationError: one of them cannot be read.
         """
         self.policy = PolicyKeeper(settings.policy)
-        self._limits = read(settings.limits)
-        self.limiter = Limiter(self._limits, time.monotonic(), time.time())
+        self._limits = LimitsKeeper(settings.limits)
+        self.limiter = Limiter(self._limits.value, time.monotonic(), time.time())
+        self._limits.listen(self.limiter.change)
         self._sharing = Sharing(self.limiter, fabric)
         self._grants = Table(fabric.jetstream, ACCESS, GRANTS)
         self.metadata_url: str | None = None
         """Where a client that lacks a scope learns where to get it."""
 
     async def run(self) -> None:
-        """Follow the policy's files and the grants, and even out limits with other gateways, until cancelled."""
+        """Follow policy, limits and grants, and even out use with other gateways, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.policy.run())
+            tasks.create_task(self._limits.run())
             tasks.create_task(self._sharing.run())
             tasks.create_task(self._grants.run())
 
+    def follow(self, settings: Settings) -> None:
+        """Take policy and limits from where the settings say now."""
+        self.policy.move(settings.policy)
+        self._limits.move(settings.limits)
+
     def standing(self, identity: Identity) -> Standing:
         """What the policy says of `identity`; the same for all who are alike."""
-        return self.policy.policy.standing(identity)
+        return self.policy.value.standing(identity)
 
     def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Permit | None:
         """Leave for one call; the caller has to release it.
@@ -85,7 +92,7 @@ class Gate:
 
     def decide(self, identity: Identity, verb: Verb, route: Route, arguments: Callable[[], Any]) -> Decision:
         """What the policy says of this very call."""
-        policy = self.policy.policy
+        policy = self.policy.value
         standing = policy.standing(identity)
         return standing.decide(verb, route.agent, route.name, lambda: policy.facts(identity, arguments()))
 
@@ -95,7 +102,7 @@ class Gate:
         Raises:
             Refusal: one is used up.
         """
-        if not self._limits.rules:
+        if not self._limits.value.rules:
             return None
         taken = self.limiter.take(identity.principal, route.agent, named, time.monotonic())
         if isinstance(taken, Limited):
