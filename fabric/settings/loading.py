@@ -40,14 +40,14 @@ class Configuration:
     file: Path | None
 
 
-def load_settings(config: Path | None = None, **given: Any) -> Settings:
+def load_settings(**given: Any) -> Settings:
     """The settings; those `given` (from a command line, `None` for not given) come first.
 
     Raises:
         SettingsError: one line for each wrong setting.
         ConfigurationError: the file that is named is not there.
     """
-    return resolve(gather(find(config)), given).settings
+    return resolve(gather(find()), given).settings
 
 
 def gather(file: Path | None) -> Inputs:

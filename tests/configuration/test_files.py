@@ -145,7 +145,7 @@ def test_the_file_is_named_or_stands_where_it_is_usual(tmp_path: Path, monkeypat
     monkeypatch.setenv("FABRIC_CONFIG", str(named))
     assert find() == named
     assert find(here) == here
-    assert load_settings(here).port == 2
+    assert load_settings().port == 3
     with pytest.raises(ConfigurationError, match="there is no such file"):
         find(tmp_path / "none.toml")
 
