@@ -29,5 +29,11 @@ class Once:
 def configure(level: str) -> None:
     """Log at `level`, one of `settings.log_level`."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s")
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log at another level from now on."""
+    logging.getLogger().setLevel(level.upper())
     for library in _QUIET:
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))

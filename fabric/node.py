@@ -20,10 +20,14 @@ from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder,
 from fabric.embedded.nats_server import start_nats
 from fabric.embedded.valkey_server import start_valkey
 from fabric.gateway.replicas import GatewaySpecs, gateway_ready, gateways
+from fabric.live import Announcer, LiveSettings
+from fabric.pool.sizes import followed
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, Supervisor
 from fabric.settings import NATS_SYSTEM_URL, Settings
+from fabric.settings.passing import LiveFile, fixed
 from fabric.whereabouts import Whereabouts
+from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError
 
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
@@ -38,33 +42,44 @@ class NodePlan:
     """What to start beside the platform itself."""
 
     pools: Sequence[PoolSpec] = ()
-    processes: int = 1
-    """Worker processes for each pool."""
     gateways: int = 1
     """Gateway processes behind the one port."""
     ephemeral: bool = False
     """Keep nothing on disk after the end."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """What has to be known of what runs."""
+
+    found: Whereabouts
+    pools: Mapping[str, Copies]
+    """Those of the configuration, by their names there."""
+
+
 @asynccontextmanager
-async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> AsyncGenerator[Whereabouts]:
-    """Start everything; yields once all is ready, and stops everything at the end.
+async def run_node(live: LiveSettings, plan: NodePlan, on_event: OnEvent) -> AsyncGenerator[Whereabouts]:
+    """Start everything; yields once all is ready, follows the configuration, and stops everything at the end.
 
     Raises:
         ConfigurationError: the data folder, a port, a URL or a target is not usable.
         ProcessStartError: a part did not become ready.
     """
+    settings = live.settings
     async with _folder(settings, plan) as folder:
         with gateways(settings.host, settings.port) as (listener, replicas):
             run, port = folder.inside("run"), int(listener.getsockname()[1])
             async with Supervisor(with_mistakes(on_event, run)) as supervisor:
+                file = LiveFile(run, settings)
                 with mistakes_told(run):
-                    found = await _start(supervisor, folder, settings, plan, replicas, port)
-                found.publish(folder)
+                    started = await _start(supervisor, folder, settings, plan, replicas, port, file.env)
+                started.found.publish(folder)
                 try:
-                    yield found
+                    announcer = Announcer("fabric up", lambda: Fabric.connect(started.found.nats_url))
+                    async with followed(live, started.pools, file, run, announcer):
+                        yield started.found
                 finally:
-                    found.withdraw(folder)
+                    started.found.withdraw(folder)
 
 
 @asynccontextmanager
@@ -90,32 +105,29 @@ async def _start(
     plan: NodePlan,
     replicas: Callable[[Mapping[str, str]], GatewaySpecs],
     port: int,
-) -> Whereabouts:
+    live_env: Mapping[str, str],
+) -> _Started:
     nats_url, redis_url = await _brokers(supervisor, folder, settings)
     token = None if settings.anonymous else _token(folder, settings)
     host = settings.host
-    # What happens to processes is told by the supervisor; of the rest, warnings are enough unless asked for more.
-    level = settings.log_level if "log_level" in settings.model_fields_set else "warning"
-    shared = {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": level}
-    private = shared | {"FABRIC_REDIS_URL": redis_url}
     run = folder.inside("run")
-
-    await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
+    shared = {**fixed(settings, secrets=False), **live_env, "FABRIC_NATS_URL": nats_url}
+    door = {**fixed(settings, secrets=True), **shared, **({"FABRIC_TOKEN": token} if token else {})}
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
-    ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
-    gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
-    noted = {"FABRIC_AUDIT": settings.audit}
-    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled | noted))
+
+    await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=shared | {"FABRIC_REDIS_URL": redis_url})).scale(1)
+    gateway = Copies(supervisor, replicas(door))
+    platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited))
     own = (_REGISTRY, _PLATFORM)
-    pools = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
-    copies = [Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label)) for pool, label in pools]
+    named = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
+    pools = [(pool, Copies(supervisor, worker_specs(pool, run=run, env=shared, label=label))) for pool, label in named]
     # All at once, as imports are most of it; pools come last here, so that they are stopped first.
     await asyncio.gather(
-        gateway.scale(plan.gateways), platform.scale(1), *(each.scale(plan.processes) for each in copies)
+        gateway.scale(plan.gateways), platform.scale(1), *(copies.scale(pool.processes) for pool, copies in pools)
     )
     await _listed(len(plan.pools), host, port)
 
-    return Whereabouts(
+    found = Whereabouts(
         mcp_url=f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp",
         nats_url=nats_url,
         redis_url=redis_url,
@@ -123,6 +135,7 @@ async def _start(
         pid=os.getpid(),
         pids={status.name: status.pid for status in supervisor.statistics() if status.pid is not None},
     )
+    return _Started(found, {pool.key: copies for pool, copies in pools if pool.key is not None})
 
 
 async def _brokers(supervisor: Supervisor, folder: DataFolder, settings: Settings) -> tuple[str, str]:
@@ -142,40 +155,6 @@ async def _brokers(supervisor: Supervisor, folder: DataFolder, settings: Setting
 
     nats_url, redis_url = await asyncio.gather(nats(), redis())
     return nats_url, redis_url
-
-
-def _gateway_env(settings: Settings, shared: dict[str, str], token: str | None) -> dict[str, str]:
-    given = settings.model_dump(mode="json", exclude_none=True, include=_GATEWAY_SETTINGS)
-    env = {f"FABRIC_{name.upper()}": _as_text(value) for name, value in given.items() if value not in ([], "")}
-    return env | shared | ({"FABRIC_TOKEN": token} if token else {})
-
-
-_GATEWAY_SETTINGS: Final = {
-    "host",
-    "port",
-    "anonymous",
-    "public_url",
-    "jwt_issuer",
-    "jwt_audience",
-    "jwt_jwks_url",
-    "jwt_roles_claim",
-    "policy",
-    "limits",
-    "audit",
-    "root",
-    "call_timeout",
-    "max_body",
-    "max_header",
-    "max_concurrent",
-    "max_connections",
-    "client_timeout",
-    "allowed_hosts",
-    "allowed_origins",
-}
-
-
-def _as_text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
 async def _listed(agents: int, host: str, port: int) -> None:

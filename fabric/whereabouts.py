@@ -6,13 +6,12 @@ Above: `node`, which writes it, and the commands, which read it. Below: the file
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from fabric.embedded.folder import DataFolder, default_path, owner_of
-from fabric.settings import PREFIX
+from fabric.settings import load_settings
 
 _FILE: Final = "fabric.json"
 
@@ -44,7 +43,7 @@ class Whereabouts:
 
     @staticmethod
     def of(data: Path | None) -> Whereabouts | None:
-        """Those of the fabric that runs on a data folder, if one does: by default `FABRIC_DATA`, else the user's."""
+        """Those of the fabric that runs on a data folder, if one does: by default that of the settings."""
         folder = data or usual_folder()
         try:
             found = Whereabouts(**json.loads((folder / _FILE).read_text()))
@@ -54,5 +53,5 @@ class Whereabouts:
 
 
 def usual_folder() -> Path:
-    """The data folder where none is named: `FABRIC_DATA`, else the user's."""
-    return Path(os.environ.get(f"{PREFIX}DATA") or default_path())
+    """The data folder where none is named on a command line: that of the settings, else the user's."""
+    return load_settings().data or default_path()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fabric.settings import Settings, SettingsError, is_loopback, load_settings
+from fabric.settings import PoolSettings, Settings, SettingsError, is_loopback, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "CLIENT_TIMEOUT": "2.5",
         "LOG_LEVEL": "DEBUG",
         "ALLOWED_HOSTS": "a.example, b.example:8420,",
+        "POOLS": '{"shop": {"target": "shop:agent"}}',
         "ALLOWED_ORIGINS": "https://a.example,http://localhost:3000",
     }
     assert {name.lower() for name in given} == set(Settings.model_fields)
@@ -75,6 +76,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert (settings.max_body, settings.max_header, settings.call_timeout) == (1024**2, 8192, 1.5)
     assert (settings.jwt_issuer, settings.jwt_roles_claim) == ("https://login.example", "groups")
     assert settings.log_level == "debug"
+    assert settings.pools == {"shop": PoolSettings.model_validate({"target": "shop:agent"})}
     assert settings.allowed_hosts == ("a.example", "b.example:8420")
     assert settings.allowed_origins == ("https://a.example", "http://localhost:3000")
 
@@ -154,5 +156,5 @@ def test_anonymous_is_refused_wherever_others_could_reach_it(monkeypatch: pytest
 
 
 def test_a_setting_that_there_is_not_is_told() -> None:
-    with pytest.raises(SettingsError, match=r"FABRIC_PROT: there is no such setting; there are .*port"):
+    with pytest.raises(SettingsError, match=r"FABRIC_PROT: there is no such setting; did you mean root or port"):
         load_settings(prot=1)

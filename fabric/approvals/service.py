@@ -20,8 +20,8 @@ from pydantic import Field
 from fabric.approvals.model import Answer, Approval, Grant, State
 from fabric.approvals.store import AGENT, QUESTIONS, WAITING, Approvals, approval_in
 from fabric.identity.identity import OPERATOR, Identity
+from fabric.live import LiveSettings
 from fabric.policy import PolicyKeeper
-from fabric.settings import load_settings
 from fabric_sdk import Agent, Context, Fabric, FabricError
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.errors import InvalidParams, UnknownTask
@@ -50,12 +50,16 @@ def build(policy: Path | None = None) -> Agent:
     Raises:
         ConfigurationError: that cannot be read.
     """
-    keeper = PolicyKeeper(policy or load_settings().policy)
+    live = LiveSettings()
+    keeper = PolicyKeeper(policy or live.settings.policy)
+    if policy is None:
+        live.listen(lambda change: keeper.move(change.settings.policy))
 
     @asynccontextmanager
     async def lifespan(fabric: Fabric) -> AsyncGenerator[None]:
         table = Table(fabric.jetstream, ACCESS, QUESTIONS)
         running = [
+            keep_on(live.run, "following the configuration"),
             keep_on(keeper.run, "following the policy"),
             keep_on(table.run, "following what waits for a person"),
             keep_on(lambda: _look(Approvals(fabric), table), "looking after what waits for a person"),
@@ -123,7 +127,7 @@ async def _answer(
 ) -> Approval:
     approvals, who = Approvals(ctx.fabric), approver(ctx)
     asked = await approvals.show(id)
-    if not keeper.policy.may_approve(asked.ask, who, asked.principal):
+    if not keeper.value.may_approve(asked.ask, who, asked.principal):
         if who.principal == asked.principal and not asked.by_asker:
             raise InvalidParams(
                 f"{who.principal} asked for this, and the rule {asked.rule!r} lets nobody answer their own request",

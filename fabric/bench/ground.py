@@ -23,6 +23,7 @@ from fabric.pool.ready import ReadyFile
 from fabric.pool.specs import PoolSpec, worker_specs
 from fabric.process import ProcessSpec, Supervisor
 from fabric.settings import PREFIX, Settings
+from fabric.settings.passing import LiveFile
 
 _HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
@@ -30,7 +31,7 @@ _ECHO: Final = PoolSpec(target="fabric.bench.echo:agent")
 _MANY: Final = PoolSpec(target="fabric.bench.many:agent")
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
 _NO_SETTINGS: Final = {PREFIX + name.upper(): "" for name in Settings.model_fields}
-"""What is measured are the defaults, whatever this process's environment says."""
+"""What is measured are the defaults, whatever this process's environment and configuration say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Ground:
         self._folder = folder
         self._run = folder.inside("run")
         self._sockets = sockets
-        self._env = _NO_SETTINGS | {"FABRIC_NATS_URL": nats_url, "FABRIC_LOG_LEVEL": "warning"}
+        defaults = LiveFile(self._run, Settings.model_construct(log_level="warning"))
+        self._env = _NO_SETTINGS | defaults.env | {"FABRIC_NATS_URL": nats_url}
 
     @staticmethod
     @asynccontextmanager

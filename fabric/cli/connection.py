@@ -5,7 +5,6 @@ Above: commands. Below: `whereabouts`, probes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fabric.embedded import ServerUnusable, WrongProtocol, probe_nats
+from fabric.settings import Settings, load_settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
@@ -24,15 +24,17 @@ _CATALOGUE_SECONDS: Final = 5.0
 _MOST_NAMED: Final = 10
 
 
-def nats_url(data: Path | None) -> str:
+def nats_url(data: Path | None, settings: Settings | None = None) -> str:
     """Where the bus is: `data` is the folder that was typed, if one was.
 
     Raises:
-        TransportUnavailable: neither the environment nor a running fabric says.
+        TransportUnavailable: neither the settings nor a running fabric say.
+        ConfigurationError: the settings are wrong.
     """
-    if data is None and (named := os.environ.get("FABRIC_NATS_URL")):
-        return named
-    if (found := Whereabouts.of(data)) is not None:
+    settings = settings or load_settings()
+    if data is None and settings.nats_url:
+        return settings.nats_url
+    if (found := Whereabouts.of(data or settings.data)) is not None:
         return found.nats_url
     if data is not None:
         raise TransportUnavailable(f"no fabric is running on {data}", fix="check --data, or leave it out")
@@ -41,8 +43,9 @@ def nats_url(data: Path | None) -> str:
 
 def here(data: Path | None) -> Whereabouts | None:
     """All that is known of that fabric, if it runs on a folder of this machine that is known."""
-    found = Whereabouts.of(data)
-    named = os.environ.get("FABRIC_NATS_URL") if data is None else None
+    settings = load_settings()
+    found = Whereabouts.of(data or settings.data)
+    named = settings.nats_url if data is None else None
     return found if found is not None and (not named or named == found.nats_url) else None
 
 

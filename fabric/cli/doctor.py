@@ -25,13 +25,16 @@ from fabric.cli.ps import disagreements
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
-from fabric.secret_files import VARIABLES as FILES
+from fabric.named_files import check
 from fabric.settings import NATS_SYSTEM_URL, PREFIX, Settings, load_settings
+from fabric.settings.keys import is_secret, variable
+from fabric.settings.loading import gather, resolve
+from fabric.settings.places import CONFIG, ENVIRONMENT, find
 from fabric_sdk import FabricError, tuning
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
 
-_INTERNAL: Final = {f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES, *FILES}
+_INTERNAL: Final = {CONFIG, ENVIRONMENT, f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES}
 """Variables that are no settings of the platform's."""
 _ELSEWHERE: Final = "not known from here: no fabric on this data folder uses that NATS server"
 
@@ -106,12 +109,14 @@ async def _binaries() -> str:
 
 
 async def _settings() -> str:
-    load_settings()
-    settings = {PREFIX + name.upper() for name in Settings.model_fields}
-    if unknown := sorted(name for name in os.environ if name.startswith(PREFIX) and name not in settings | _INTERNAL):
+    found = resolve(gather(find()), {})
+    check(Settings.model_construct(), found.settings)
+    settings = {variable(name) for name in Settings.model_fields}
+    others = _INTERNAL | {f"{variable(name)}_FILE" for name in Settings.model_fields if is_secret(name)}
+    if unknown := sorted(name for name in os.environ if name.startswith(PREFIX) and name not in settings | others):
         hints = "; ".join(there_are(name, settings) for name in unknown)
         raise Doubt(f"no setting, and so without effect: {', '.join(unknown)}", fix=hints)
-    return "the environment's FABRIC_ variables are valid"
+    return f"{found.file} and the environment's FABRIC_ variables are valid".removeprefix("None and ")
 
 
 async def _nats(data: Path | None) -> str:

@@ -10,11 +10,15 @@ from typing import Annotated
 import typer
 
 from fabric.cli.console import err, fail, run
-from fabric.cli.processes import Shown
+from fabric.cli.options import ConfigOption
+from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
 from fabric.gateway.replicas import gateways
+from fabric.live import Announcer, LiveSettings, following
+from fabric.pool.run_folder import run_folder
 from fabric.process import Copies, Supervisor
-from fabric.settings import Settings, load_settings
+from fabric.settings.passing import LiveFile, fixed
+from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError
 
 
@@ -22,26 +26,31 @@ def gateway(
     replicas: Annotated[
         int, typer.Option(help="Gateway processes behind one port; one that dies is replaced.", min=1)
     ] = 1,
+    config: ConfigOption = None,
 ) -> None:
-    """Serve MCP for the fabric that FABRIC_NATS_URL names; configured by the environment alone. SIGTERM drains it."""
+    """Serve MCP for the fabric that FABRIC_NATS_URL names. SIGTERM drains it."""
     if replicas == 1:
         from fabric.gateway import process  # with the MCP SDK: a second that no other command shall pay
 
-        process.main()
+        process.main(config)
         return
     try:
-        settings = load_settings()
-        settings.check_gateway()
+        live = supervised(config, {})
+        live.settings.check_gateway()
     except ConfigurationError as mistake:
         fail(mistake)
-    run(_replicated(settings, replicas))
+    run(_replicated(live, replicas))
 
 
-async def _replicated(settings: Settings, replicas: int) -> None:
-    stop = Stop()
-    with gateways(settings.host, settings.port) as (listener, specs):
+async def _replicated(live: LiveSettings, replicas: int) -> None:
+    stop, settings = Stop(), live.settings
+    with gateways(settings.host, settings.port) as (listener, specs), run_folder() as folder:
+        file = LiveFile(folder, settings)
+        live.listen(lambda change: file.write(change.settings))
         async with Supervisor(Shown()) as supervisor:
-            await Copies(supervisor, specs({})).scale(replicas)
+            await Copies(supervisor, specs(fixed(settings, secrets=True) | file.env)).scale(replicas)
             host, port = listener.getsockname()[:2]
             err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
-            await stop.wait()
+            live.hear_hangup()
+            async with following(live, Announcer("fabric gateway", lambda: Fabric.connect(settings.nats_url))):
+                await stop.wait()

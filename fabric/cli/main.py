@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "events": "events:app",
     "conversation": "conversation:app",
     "token": "token:app",
+    "config": "config:app",
     "policy": "policy:app",
     "approvals": "approvals:app",
     "audit": "audit:app",
@@ -75,22 +76,14 @@ def _loaded(name: str) -> Any:
     return get_group(around).commands[name]
 
 
-def _begin() -> None:
-    """Before any command."""
-    from fabric.cli.console import fail
-    from fabric.secret_files import read_secret_files
-    from fabric_sdk import FabricError
-
-    try:
-        read_secret_files()
-    except FabricError as mistake:
-        fail(mistake)
+def _shared() -> None:
+    """There are no options before the subcommand."""
 
 
 app = typer.Typer(
     name="fabric",
     cls=_Lazily,
-    callback=_begin,
+    callback=_shared,
     help="A messaging fabric for AI agents: MCP servers as pools of workers that survive any crash.",
     no_args_is_help=True,
     add_completion=False,

@@ -22,6 +22,12 @@ DataOption = Annotated[
         file_okay=True,
     ),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="The configuration. [FABRIC_CONFIG, ./fabric.toml, else fabric.toml in your config folder]"
+    ),
+]
 OfAgentOption = Annotated[str | None, typer.Option("--agent", help="Only this agent's, or @CAPABILITY's.")]
 PriorityOption = Annotated[Priority, typer.Option("--priority", help="How soon, where others wait too.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

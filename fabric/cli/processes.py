@@ -1,14 +1,40 @@
-"""What happens to processes, said in one line each.
+"""What commands that supervise processes have in common: what happens is said in one line each.
 
-Above: `up`, `worker`. Below: the supervisor's events, and the terminal.
+Above: `up`, `worker`, `gateway`. Below: the supervisor's events, live settings, and the terminal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from rich.markup import escape
 
+from fabric import logs
 from fabric.cli.console import err
+from fabric.live import Change, LiveSettings
+from fabric.named_files import check
 from fabric.process import Exited, ProcessEvent, Ready, Restarting, Stopped, Unhealthy
+
+
+def supervised(config: Path | None, given: Mapping[str, Any]) -> LiveSettings:
+    """The settings of a command that supervises processes; those that are typed come first.
+
+    What happens to processes is told by the supervisor; of the rest, warnings are enough unless asked for more.
+
+    Raises:
+        ConfigurationError: something is wrong with them.
+    """
+    live = LiveSettings(config, given, defaults={"log_level": "warning"}, check=check)
+    logs.configure(live.settings.log_level)
+    live.listen(_show_change)
+    return live
+
+
+def _show_change(change: Change) -> None:
+    if change.applied:
+        err.print(f"[cyan]changed[/]  {escape(', '.join(change.applied))}", soft_wrap=True)
 
 
 class Shown:

@@ -15,13 +15,13 @@ import typer
 from rich.markup import escape
 
 from fabric.cli.console import fail, out, run
-from fabric.cli.options import DataOption
-from fabric.cli.processes import Shown
+from fabric.cli.options import ConfigOption, DataOption
+from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
 from fabric.embedded.folder import default_path
+from fabric.live import LiveSettings
 from fabric.node import NodePlan, run_node
 from fabric.pool.specs import PoolSpec
-from fabric.settings import Settings, load_settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk.contracts.errors import ConfigurationError
 
@@ -38,31 +38,39 @@ def up(
     ] = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Ask for no token (loopback only).")] = False,
     root: Annotated[str | None, typer.Option(help="Agent whose tools get no prefix.")] = None,
-    processes: Annotated[int, typer.Option(help="Worker processes for each pool.", min=1)] = 1,
+    processes: Annotated[int, typer.Option(help="Worker processes for each pool named here.", min=1)] = 1,
     concurrency: Annotated[int, typer.Option(help="Calls, and tasks, that each process handles at once.", min=1)] = 64,
     gateways: Annotated[int, typer.Option(help="Gateway processes behind the one port.", min=1)] = 1,
+    config: ConfigOption = None,
     ready_file: Annotated[Path | None, typer.Option(help="Write how to connect, as JSON, once all is ready.")] = None,
 ) -> None:
     """Start a fabric: NATS, Redis, registry, gateway, and pools. Ctrl-C stops it."""
+    given = {"data": data, "host": host, "port": port, "anonymous": anonymous or None, "root": root}
     try:
-        settings = load_settings(data=data, host=host, port=port, anonymous=anonymous or None, root=root)
-        pools = [_pool(target, concurrency) for target in targets or ()]
+        live = supervised(config, given)
+        pools = [PoolSpec.configured(key, pool) for key, pool in live.settings.pools.items()]
+        pools += [_pool(target, processes, concurrency) for target in targets or ()]
     except ConfigurationError as mistake:
         fail(mistake)
-    plan = NodePlan(pools=pools, processes=processes, gateways=gateways, ephemeral=ephemeral)
-    run(_up(settings, plan, ready_file))
+    run(_up(live, NodePlan(pools=pools, gateways=gateways, ephemeral=ephemeral), ready_file))
 
 
-def _pool(argument: str, concurrency: int) -> PoolSpec:
+def _pool(argument: str, processes: int, concurrency: int) -> PoolSpec:
     name, equals, target = argument.partition("=")
-    return PoolSpec(target=target if equals else argument, name=name if equals else None, concurrency=concurrency)
+    return PoolSpec(
+        target=target if equals else argument,
+        name=name if equals else None,
+        processes=processes,
+        concurrency=concurrency,
+    )
 
 
-async def _up(settings: Settings, plan: NodePlan, ready_file: Path | None) -> None:
+async def _up(live: LiveSettings, plan: NodePlan, ready_file: Path | None) -> None:
     stop = Stop()
-    async with run_node(settings, plan, Shown()) as connection:
+    async with run_node(live, plan, Shown()) as connection:
+        live.hear_hangup()
         with _announced(ready_file, connection):
-            _greet(connection, None if plan.ephemeral else settings.data or default_path())
+            _greet(connection, None if plan.ephemeral else live.settings.data or default_path())
             await stop.wait()
 
 

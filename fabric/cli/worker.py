@@ -6,13 +6,13 @@ Above: `main`. Below: `fabric.pool`, whose processes it supervises and, with `--
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from importlib.util import cache_from_source
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -20,21 +20,30 @@ from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVari
 
 from fabric.cli.connection import nats_url, refuse_others
 from fabric.cli.console import err, fail, run
-from fabric.cli.options import DataOption, label_pairs
-from fabric.cli.processes import Shown
+from fabric.cli.options import ConfigOption, DataOption, label_pairs
+from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
+from fabric.live import Announcer, LiveSettings
 from fabric.pool.ready import ReadyFile
 from fabric.pool.run_folder import run_folder
+from fabric.pool.sizes import followed
 from fabric.pool.specs import PoolSpec, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, ProcessStartError, Supervisor
+from fabric.settings import Settings
+from fabric.settings.passing import LiveFile, fixed
+from fabric_sdk import Fabric
 from fabric_sdk.cancelling import keep_on
 from fabric_sdk.contracts.errors import ConfigurationError
 
 
 def worker(
-    target: Annotated[str, typer.Argument(help="module:object or file.py:object")],
-    processes: Annotated[int, typer.Option("--processes", "-n", help="Worker processes.", min=1)] = 1,
-    concurrency: Annotated[int, typer.Option(help="Calls, and tasks, that each process handles at once.", min=1)] = 64,
+    target: Annotated[
+        str, typer.Argument(help="module:object or file.py:object, or the name of a pool of the configuration.")
+    ],
+    processes: Annotated[int | None, typer.Option("--processes", "-n", help="Worker processes. [1]", min=1)] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Calls, and tasks, that each process handles at once. [64]", min=1)
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The agent's name, in place of the server's own.")] = None,
     capability: Annotated[
         list[str] | None, typer.Option(help="What the server can do: it takes what comes for @CAPABILITY. Repeatable.")
@@ -45,42 +54,60 @@ def worker(
     reload: Annotated[bool, typer.Option("--reload", help="Replace the workers when the code changes.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Exists while all workers take calls.")] = None,
     data: DataOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Serve an agent, or an MCP server object, from a pool of processes. SIGTERM drains it."""
+    typed = {
+        "processes": processes,
+        "concurrency": concurrency,
+        "name": name,
+        "capabilities": tuple(capability or ()),
+        "labels": tuple(label_pairs(label or []).items()),
+    }
     try:
-        pool = PoolSpec(
-            target=target,
-            name=name,
-            capabilities=tuple(capability or ()),
-            labels=tuple(label_pairs(label or []).items()),
-            concurrency=concurrency,
-        )
+        live = supervised(config, {})
+        pool = _pool(live.settings, target, {key: value for key, value in typed.items() if value})
     except ConfigurationError as mistake:
         fail(mistake)
-    run(_worker(pool, processes, reload=reload, ready_file=ready_file, url=_url(data)))
+    url = _url(data, live.settings)
+    run(_worker(pool, live, url, scaled=processes is None, reload=reload, ready_file=ready_file))
 
 
-def _url(data: Path | None) -> str:
+def _pool(settings: Settings, target: str, typed: dict[str, Any]) -> PoolSpec:
+    """What was typed goes before what the configuration says of the pool of this name, if there is one."""
+    if target not in settings.pools:
+        return PoolSpec(target=target, **typed)
+    return replace(PoolSpec.configured(target, settings.pools[target]), **typed)
+
+
+def _url(data: Path | None, settings: Settings) -> str:
     async def found() -> str:
-        url = nats_url(data)
+        url = nats_url(data, settings)
         await refuse_others(url)  # for a NATS server that is not there yet, workers wait
         return url
 
     return run(found())
 
 
-async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: Path | None, url: str) -> None:
+async def _worker(
+    pool: PoolSpec, live: LiveSettings, url: str, *, scaled: bool, reload: bool, ready_file: Path | None
+) -> None:
     stop = Stop()
-    env = {"FABRIC_NATS_URL": url, "FABRIC_LOG_LEVEL": os.environ.get("FABRIC_LOG_LEVEL", "warning")}
     with run_folder() as run:
+        file = LiveFile(run, live.settings)
+        env = {**fixed(live.settings, secrets=False), **file.env, "FABRIC_NATS_URL": url}
+        announcer = Announcer("fabric worker", lambda: Fabric.connect(url))
         async with Supervisor(with_mistakes(Shown(), run)) as supervisor:
             workers = Copies(supervisor, worker_specs(pool, run=run, env=env))
+            pools = {pool.key: workers} if pool.key is not None and scaled else {}
             # Before any code is loaded: of a change that came in between, nobody would ever hear.
             async with _reloading(workers, pool, run) if reload else nullcontext():
                 with mistakes_told(run):
-                    await workers.scale(processes)
+                    await workers.scale(pool.processes)
+                live.hear_hangup()
                 with ReadyFile.of(ready_file):
-                    await stop.wait()
+                    async with followed(live, pools, file, run, announcer):
+                        await stop.wait()
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ nothing, so any number of instances share the work, and none is missed: what it 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -21,7 +20,7 @@ from fabric.durable.audit import watch
 from fabric.durable.firing import with_next
 from fabric.durable.letters import Handled, chosen
 from fabric.durable.pages import Page, page
-from fabric.settings import NATS_SYSTEM_URL
+from fabric.settings import load_settings
 from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import UnknownName
@@ -44,7 +43,7 @@ Seconds = Annotated[float, Field(ge=0, description="Seconds from now.")]
 @asynccontextmanager
 async def _audited(fabric: Fabric) -> AsyncGenerator[None]:
     """Compares the replicas of all streams in the background, where it may ask the servers."""
-    system_url = os.environ.get(NATS_SYSTEM_URL)
+    system_url = load_settings().nats_system_url
     watching = asyncio.create_task(watch(fabric, system_url)) if system_url else None
     try:
         yield

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from fabric.embedded.errors import AccessDenied, NothingListens, ServerUnusable, TooOld, WrongProtocol
 from fabric.embedded.wire import Connection, RedisRefusal, UnexpectedReply
-from fabric.settings import NATS_SCHEMES, REDIS_SCHEMES
+from fabric.settings.model import NATS_SCHEMES, REDIS_SCHEMES
 
 _PATIENCE = 5.0  # seconds for a whole probe
 _SILENCE = 1.5  # seconds after which who has not spoken first, as NATS does, is asked who it is

@@ -128,6 +128,10 @@ class Gateway:
             self._sessions.forget_all()
             self.close()
 
+    def follow(self, settings: Settings) -> None:
+        """Go by what changed live."""
+        self._gate.follow(settings)
+
     def close(self) -> None:
         """End the streams that would go on for ever: their clients come back, to other gateways."""
         self._legacy.close()

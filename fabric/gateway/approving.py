@@ -129,7 +129,7 @@ class Approving:
     def may_decide(self, wanted: Wanted, capabilities: Any) -> bool:
         """Whether the client itself can be asked: its rule lets it, and it has somebody to ask."""
         able = isinstance(capabilities, dict) and "elicitation" in capabilities
-        return able and self._gate.policy.policy.may_approve(wanted.ask, wanted.identity, wanted.identity.principal)
+        return able and self._gate.policy.value.may_approve(wanted.ask, wanted.identity, wanted.identity.principal)
 
     async def judge(self, wanted: Wanted, answers: Mapping[str, Any]) -> None:
         """Go by what the client answered.

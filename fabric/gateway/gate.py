@@ -21,8 +21,8 @@ from fabric.gateway.topics import about_topics, topic_acts
 from fabric.gateway.view import Route, Verb
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import challenge
+from fabric.limits.keeper import LimitsKeeper
 from fabric.limits.limiter import LOCKED_OUT, Limited, Limiter, Permit
-from fabric.limits.rules import read
 from fabric.limits.sharing import Sharing
 from fabric.policy.decisions import Standing
 from fabric.policy.keeper import PolicyKeeper
@@ -63,8 +63,9 @@ class Gate:
             ConfigurationError: one of them cannot be read.
         """
         self.policy = PolicyKeeper(settings.policy)
-        self._limits = read(settings.limits)
-        self.limiter = Limiter(self._limits, time.monotonic(), time.time())
+        self._limits = LimitsKeeper(settings.limits)
+        self.limiter = Limiter(self._limits.value, time.monotonic(), time.time())
+        self._limits.listen(self.limiter.change)
         self._sharing = Sharing(self.limiter, fabric)
         self._grants = Table(fabric.jetstream, ACCESS, GRANTS)
         self._trail = Trail(fabric.jetstream, "gateway", settings.audit)
@@ -74,9 +75,10 @@ class Gate:
         """Where a client that lacks a scope learns where to get it."""
 
     async def run(self) -> None:
-        """Follow policy and grants, even out limits with other gateways, write the audit log, until cancelled."""
+        """Follow policy, limits and grants, even out use with other gateways, write the audit log, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.policy.run())
+            tasks.create_task(self._limits.run())
             tasks.create_task(self._sharing.run())
             tasks.create_task(self._grants.run())
             tasks.create_task(self._trail.run())
@@ -85,9 +87,14 @@ class Gate:
         """Write the rest of the audit log. Call it when `run` has ended."""
         await self._trail.close()
 
+    def follow(self, settings: Settings) -> None:
+        """Take policy and limits from where the settings say now."""
+        self.policy.move(settings.policy)
+        self._limits.move(settings.limits)
+
     def standing(self, identity: Identity) -> Standing:
         """What the policy says of `identity`; the same for all who are alike."""
-        return self.policy.policy.standing(identity)
+        return self.policy.value.standing(identity)
 
     def pass_through(self, identity: Identity, method: str, named: str, route: Route, params: Params) -> Leave:
         """Leave for one call; the caller has to release its permit.
@@ -119,7 +126,7 @@ class Gate:
 
     def _on_topics(self, identity: Identity, route: Route, params: Params) -> list[Decision]:
         """What the policy says of the topics that a call is about."""
-        policy = self.policy.policy
+        policy = self.policy.value
         standing = policy.standing(identity)
         return [
             standing.decide(act.verb, "", act.topic, lambda act=act: policy.facts(identity, act.data))
@@ -128,7 +135,7 @@ class Gate:
 
     def decide(self, identity: Identity, verb: Verb, route: Route, arguments: Callable[[], Any]) -> Decision:
         """What the policy says of this very call."""
-        policy = self.policy.policy
+        policy = self.policy.value
         standing = policy.standing(identity)
         return standing.decide(verb, route.agent, route.name, lambda: policy.facts(identity, arguments()))
 
@@ -138,7 +145,7 @@ class Gate:
         Raises:
             Refusal: one is used up.
         """
-        if not self._limits.rules:
+        if not self._limits.value.rules:
             return None
         taken = self.limiter.take(identity.principal, route.agent, named, time.monotonic())
         if isinstance(taken, Limited):

@@ -1,4 +1,4 @@
-"""The gateway as a process: `python -m fabric.gateway.process`, configured by the environment alone.
+"""The gateway as a process: `python -m fabric.gateway.process`, configured by the environment and `fabric.toml`.
 
 Above: `fabric up`, `fabric gateway`, containers. Below: uvicorn with uvloop and httptools, and `app`.
 """
@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -23,7 +25,9 @@ from fabric.gateway.http import PING_SECONDS
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
 from fabric.gateway.upgraded import Upgraded
-from fabric.settings import BAD_USAGE, Settings, load_settings
+from fabric.live import Announcer, LiveSettings, following
+from fabric.named_files import check
+from fabric.settings import BAD_USAGE, Settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
 
@@ -32,18 +36,22 @@ log = logging.getLogger("fabric.gateway")
 _STOP_SECONDS: Final = 30
 
 
-async def serve(settings: Settings, listeners: list[socket.socket]) -> None:
-    """Serve until SIGTERM or SIGINT; requests in hand are finished."""
+async def serve(live: LiveSettings, listeners: list[socket.socket], *, alone: bool) -> None:
+    """Serve until SIGTERM or SIGINT; requests in hand are finished. Whoever is `alone` announces changes itself."""
+    settings = live.settings
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    live.hear_hangup()
     transport = await connect_until(stop, str(settings.nats_url), name=f"gateway {os.getpid()}")
     if transport is None:
         return
     try:
         async with Fabric.over(transport) as fabric:
             gateway = Gateway(fabric, settings)
-            async with gateway.run():
+            live.listen(lambda change: gateway.follow(change.settings))
+            announcer = Announcer("gateway", lambda: nullcontext(fabric)) if alone else None
+            async with gateway.run(), following(live, announcer):
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)
@@ -99,15 +107,16 @@ async def _stop_with(stop: asyncio.Event, server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def main() -> None:
-    """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names sockets that listen already."""
+def main(config: Path | None = None) -> None:
+    """Read the settings, listen, serve. `FABRIC_LISTEN_FD` names sockets that listen already, of a supervisor's."""
     try:
-        settings = load_settings()
+        live = LiveSettings(config, check=check)
+        settings = live.settings
         logs.configure(settings.log_level)
         settings.check_gateway()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
-        uvloop.run(serve(settings, listeners or [bind(settings.host, settings.port)]))
+        uvloop.run(serve(live, listeners or [bind(settings.host, settings.port)], alone=not inherited))
     except FabricError as mistake:
         sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)

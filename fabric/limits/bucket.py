@@ -42,13 +42,9 @@ class Bucket:
     )  # fmt: skip
 
     def __init__(self, rule: Rule, name: str) -> None:
-        self.rule = rule
         self.name = name
         """The same in every gateway."""
-        self.period = 1 / rule.rate
-        self.slack = inf if rule.rate == inf else (rule.burst - 1 + _ROUNDING) * self.period
-        self.concurrency = rule.concurrency
-        self.daily = rule.daily
+        self.change(rule)
         self.free = -inf
         self.running = 0
         """Calls in hand here."""
@@ -58,6 +54,14 @@ class Bucket:
         """Uses that the other gateways were not told of …"""
         self.first = 0.0
         """… and when the first of them was."""
+
+    def change(self, rule: Rule) -> None:
+        """Count by another rule from now on; what was used is given back when the old one would have."""
+        self.rule = rule
+        self.period = 1 / rule.rate
+        self.slack = inf if rule.rate == inf else (rule.burst - 1 + _ROUNDING) * self.period
+        self.concurrency = rule.concurrency
+        self.daily = rule.daily
 
     @property
     def shared(self) -> bool:

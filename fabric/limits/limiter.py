@@ -104,6 +104,16 @@ class Limiter:
         """How much is kept; bounded."""
         return len(self._buckets) + len(self._plans) + len(self._lockouts)
 
+    def change(self, limits: Limits) -> None:
+        """Hold to other limits from now on. What was used of a limit stays used, as long as it keeps its name."""
+        buckets = {name: bucket for name, bucket in self._buckets.items() if _carried_over(bucket, limits.rules)}
+        crowd = {bucket.rule.name: bucket for bucket in self._crowd if _carried_over(bucket, limits.rules)}
+        self._rules = limits.rules
+        self._lockouts.change(limits.lockout)
+        self._buckets = buckets
+        self._crowd = tuple(crowd.get(rule.name) or Bucket(rule, f"{rule.name}:*") for rule in limits.rules)
+        self._plans.clear()
+
     def take(self, client: str, agent: str, tool: str, now: float) -> Permit | Limited:
         """Leave for one call of `client`, or why not. Nothing is used by a call that is refused.
 
@@ -228,6 +238,14 @@ class Limiter:
             self._lockouts.strike(client, now)
         seconds = max(ceil(wait), 1)
         return Limited(worst.rule.name, seconds, (_retry(seconds), *headers((worst,), now, self._midnight)))
+
+
+def _carried_over(bucket: Bucket, rules: Sequence[Rule]) -> bool:
+    """Have a bucket count by the rule of its name, if there still is one for the same."""
+    rule = next((rule for rule in rules if (rule.name, rule.per) == (bucket.rule.name, bucket.rule.per)), None)
+    if rule is not None:
+        bucket.change(rule)
+    return rule is not None
 
 
 def _locked(left: float) -> Limited:

@@ -32,6 +32,12 @@ class Lockouts:
         self._rule = rule
         self._records: dict[str, _Record] = {}
 
+    def change(self, rule: Lockout | None) -> None:
+        """Lock out by another rule from now on; without one, nobody is any more."""
+        self._rule = rule
+        if rule is None:
+            self._records.clear()
+
     def __len__(self) -> int:
         return len(self._records)
 

@@ -91,10 +91,19 @@ def read(path: Path | None = None) -> Limits:
     Raises:
         LimitsError: it cannot be read, or something in it is wrong: one line for each mistake.
     """
+    return parse(*source(path))
+
+
+def source(path: Path | None) -> tuple[str, str]:
+    """The text of a file of limits, and what it is called where its mistakes are told.
+
+    Raises:
+        LimitsError: it cannot be read.
+    """
     if path is None:
-        return parse(files("fabric.limits").joinpath("default.yaml").read_text(encoding="utf-8"), "default.yaml")
+        return files("fabric.limits").joinpath("default.yaml").read_text(encoding="utf-8"), "default.yaml"
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as failure:
         raise LimitsError([f"{path}: {failure}; FABRIC_LIMITS has to name a file of limits"]) from None
 

@@ -23,11 +23,12 @@ import uvloop
 
 from fabric import garbage, logs
 from fabric.broker import connect_until
+from fabric.live import LiveSettings
 from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
 from fabric.pool.threads import Threads, leave
-from fabric.settings import BAD_USAGE, load_settings
+from fabric.settings import BAD_USAGE
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Description, checked_traits
@@ -48,13 +49,17 @@ _HUNG_SHARE: Final = 0.25
 _LOOK_SECONDS: Final = 1.0
 
 
-async def serve(load_target: Callable[[], Servable], *, nats_url: str, limits: Limits, ready: ReadyFile | None) -> int:
+async def serve(
+    load_target: Callable[[], Servable], *, live: LiveSettings, limits: Limits, ready: ReadyFile | None
+) -> int:
     """Serve a target until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code."""
     servable = load_target()  # before signals are heard: an import that hangs is ended by them at once
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    live.hear_hangup()
+    nats_url = live.settings.nats_url or ""
     # Functions that are not coroutines run in threads: one for each call and each task, so that neither waits for the
     # other's.
     threads = Threads(limits.concurrency + limits.tasks)
@@ -68,7 +73,10 @@ async def serve(load_target: Callable[[], Servable], *, nats_url: str, limits: L
         ready.forget_refusal()
     transport.listen(_tell_of_nats)
     worker = Worker(transport, servable, limits=limits)
-    watching = keep_on(Blocking().run, "watching for what blocks the event loop")
+    watching = [
+        keep_on(Blocking().run, "watching for what blocks the event loop"),
+        keep_on(live.run, "following the configuration"),
+    ]
     try:
         await worker.start()
         if not _offers(worker.description) and not getattr(servable, "reactions", {}):
@@ -81,7 +89,7 @@ async def serve(load_target: Callable[[], Servable], *, nats_url: str, limits: L
             loop.add_signal_handler(signal.SIGINT, worker.hurry)
             await worker.drain(_DRAIN_SECONDS)
     finally:
-        await end([watching])
+        await end(watching)
         await transport.close()
     return WORN_OUT if worn_out else 0
 
@@ -137,15 +145,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if ready is not None:
         ready.forget_refusal()
     try:
-        settings = load_settings()
-        logs.configure(settings.log_level)
-        if settings.nats_url is None:
+        live = LiveSettings()
+        logs.configure(live.settings.log_level)
+        if live.settings.nats_url is None:
             raise ConfigurationError("a worker needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         traits = checked_traits(options.capability, dict(pair.split("=", 1) for pair in options.label))
         code = uvloop.run(
             serve(
                 partial(load, options.target, name=options.name, traits=traits),
-                nats_url=settings.nats_url,
+                live=live,
                 limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
                 ready=ready,
             )

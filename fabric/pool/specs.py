@@ -14,12 +14,15 @@ from pathlib import Path
 
 from fabric.pool.ready import ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError, Ready
-from fabric.settings import BAD_USAGE, NATS_SYSTEM_URL
+from fabric.settings import BAD_USAGE, PoolSettings, Settings
+from fabric.settings.keys import is_secret, variable
 from fabric_sdk.contracts.description import checked_traits
 from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name
 
-_PLATFORM_SECRETS = frozenset({"FABRIC_TOKEN", "FABRIC_REDIS_URL", NATS_SYSTEM_URL})
+_PLATFORM_SECRETS = frozenset(
+    f"{variable(name)}{suffix}" for name in Settings.model_fields if is_secret(name) for suffix in ("", "_FILE")
+)
 """Not for the code of agents' authors: workers talk to NATS alone, and callers' tokens stay at the door."""
 _STARTUP_SECONDS = 60.0
 _GRACE_SECONDS = 45.0
@@ -38,6 +41,10 @@ class PoolSpec:
     """What a server of another library can do, as the fabric should know; an `Agent` says so itself."""
     labels: tuple[tuple[str, str], ...] = ()
     """The same of its labels."""
+    key: str | None = None
+    """Its name in the configuration."""
+    processes: int = 1
+    """How many there are at first."""
     concurrency: int = 64
     """Calls each process handles at once."""
     silence: float = 30.0
@@ -53,11 +60,20 @@ class PoolSpec:
         if where.endswith(".py") and not Path(where).is_file():
             raise ConfigurationError(f"there is no file {where}", fix="check the path")
 
+    @classmethod
+    def configured(cls, key: str, pool: PoolSettings) -> PoolSpec:
+        """The pool that the configuration calls `key`.
+
+        Raises:
+            ConfigurationError: as a spec itself.
+        """
+        return cls(key=key, **pool.model_dump(exclude={"labels"}), labels=tuple(pool.labels.items()))
+
     @property
     def label(self) -> str:
         """What its processes are called, if no other pool's are."""
         module = self.target.partition(":")[0].removesuffix(".py")
-        return self.name or module.rpartition("/")[2].rpartition(".")[2] or "worker"
+        return self.key or self.name or module.rpartition("/")[2].rpartition(".")[2] or "worker"
 
 
 def labels(pools: Iterable[PoolSpec]) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,6 +21,7 @@ from fabric.limits.spending import Count, Spender, Spent, Standing
 from fabric.logs import Once
 from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreDamaged, StoreUnavailable, Written
+from fabric.settings import load_settings
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import subjects
@@ -283,9 +283,9 @@ def build(redis_url: str | None = None) -> Agent:
     """The registry as an agent.
 
     Raises:
-        ConfigurationError: no Redis is named, neither here nor in `FABRIC_REDIS_URL`.
+        ConfigurationError: no Redis is named, neither here nor in the settings.
     """
-    url = redis_url or os.environ.get("FABRIC_REDIS_URL")
+    url = redis_url or load_settings().redis_url
     if not url:
         raise ConfigurationError("the registry needs Redis", fix="set FABRIC_REDIS_URL, or start it with `fabric up`")
     held: list[Registry] = []

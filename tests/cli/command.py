@@ -22,7 +22,7 @@ from fabric.process import guard
 HELLO = Path(__file__).parent.parent / "agents" / "hello.py"
 BARE = {name: value for name, value in os.environ.items() if not name.startswith("FABRIC_")}
 """An environment that names no fabric, and in which none is found by chance."""
-BARE["XDG_STATE_HOME"] = os.devnull
+BARE["XDG_STATE_HOME"] = BARE["XDG_CONFIG_HOME"] = os.devnull
 
 _MARKS = {"gateway": "fabric.gateway.process", "nats-server": "/nats-server", "valkey-server": "/valkey-server"}
 

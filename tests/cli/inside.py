@@ -15,7 +15,7 @@ from fabric.cli.main import app
 def fabric_inside(*arguments: str | Path, env: dict[str, str], text: str = "") -> Done:
     """Run `fabric` with these arguments to its end, with `text` as its standard input."""
     bare: dict[str, str | None] = {name: None for name in os.environ if name.startswith("FABRIC_")}
-    bare |= {"XDG_STATE_HOME": os.devnull, **env}
+    bare |= {"XDG_STATE_HOME": os.devnull, "XDG_CONFIG_HOME": os.devnull, **env}
     done = CliRunner().invoke(app, [str(each) for each in arguments], env=bare, input=text)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

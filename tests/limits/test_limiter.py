@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fabric.limits import limiter as module
 from fabric.limits.bucket import DAY
-from fabric.limits.rules import Rule
+from fabric.limits.rules import Limits, Lockout, Rule
 from fabric.limits.spending import Standing
 from limits.helpers import NOON, limiter, most_above, permitted, refused, take
 
@@ -237,3 +237,24 @@ def test_uses_of_yesterday_are_told_for_the_rate_alone() -> None:
     assert report is not None
     (spent,) = report.spent
     assert (spent.seconds, spent.uses, spent.known, spent.day) == (5.0, 1, 0, int(NOON // DAY) + 1)
+
+
+def test_other_limits_hold_at_once_and_what_was_used_stays_used_under_the_same_name() -> None:
+    limits = limiter(Rule("r", "client", 1.0, 2), Rule("c", "client", concurrency=1))
+    held = permitted(limits, 100.0)
+    assert refused(limits, 100.0).rule == "c"
+    limits.change(Limits((Rule("r", "client", 1.0, 3),), None))
+    assert [take(limits, 100.0) for _ in range(3)] == [True, True, False], "one of the three was used before"
+    limits.change(Limits((Rule("r", "tool", 1.0, 1), Rule("c", "client", concurrency=1)), None))
+    assert [take(limits, 100.0) for _ in range(2)] == [True, False], "what another is counted for begins anew"
+    limits.change(Limits())
+    assert all(take(limits, 100.0) for _ in range(9))
+    held.release()
+
+
+def test_without_a_lockout_nobody_is_locked_out_any_more() -> None:
+    limits = limiter(lockout=Lockout(after=1, within=60, seconds=60, longest=60))
+    limits.strike("10.0.0.1", 100.0)
+    assert limits.locked("10.0.0.1", 100.0)
+    limits.change(Limits())
+    assert limits.locked("10.0.0.1", 100.0) is None

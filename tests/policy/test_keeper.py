@@ -34,7 +34,7 @@ class Following:
 
     @property
     def names(self) -> list[str]:
-        return [rule.name for rule in self.keeper.policy.rules]
+        return [rule.name for rule in self.keeper.value.rules]
 
     async def holds(self, *names: str) -> None:
         await eventually(lambda: self.names == list(names), what=f"a policy of {names}, not {self.names},")
@@ -55,7 +55,7 @@ async def test_a_change_holds_and_is_told(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(written("one"))
     async with running(PolicyKeeper(file)) as found:
-        old = found.keeper.policy
+        old = found.keeper.value
         file.write_text(written("two"))
         await found.holds("two")
         assert [rule.name for rule in old.rules] == ["one"], "who decides by the old one is not disturbed"
@@ -63,7 +63,7 @@ async def test_a_change_holds_and_is_told(tmp_path: Path) -> None:
         (tmp_path / "new").write_text(written("three"))
         (tmp_path / "new").replace(file)  # as editors do
         await found.holds("three")
-        await eventually(lambda: found.heard[-1] is found.keeper.policy)
+        await eventually(lambda: found.heard[-1] is found.keeper.value)
         assert [policy.rules[0].name for policy in found.heard] == ["two", "three"]
         file.write_text(written("one"))  # back to what it was at first
         await found.holds("one")
@@ -83,7 +83,7 @@ async def test_a_listener_that_fails_keeps_nobody_from_hearing(
         for name in ("two", "three"):
             file.write_text(written(name))
             await found.holds(name)
-            await eventually(lambda: found.heard and found.heard[-1] is keeper.policy)
+            await eventually(lambda: found.heard and found.heard[-1] is keeper.value)
     assert "a listener of the policy failed" in caplog.text
 
 
@@ -133,10 +133,18 @@ async def test_a_mounted_folder_is_swapped_by_its_link(tmp_path: Path) -> None:
         await found.holds("two")
 
 
-async def test_the_built_in_policy_needs_no_watching() -> None:
-    keeper = PolicyKeeper()
-    await asyncio.wait_for(keeper.run(), 1)
-    assert keeper.policy.rules
+async def test_it_moves_from_the_built_in_one_to_a_file_and_back(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(written("one"))
+    async with running(PolicyKeeper()) as found:
+        built_in = found.names
+        found.keeper.move(file)
+        await found.holds("one")
+        found.keeper.move(tmp_path / "none")
+        await asyncio.sleep(0)
+        found.keeper.move(None)
+        await found.holds(*built_in)
+        assert len(found.heard) == 2
 
 
 def test_at_the_start_a_bad_one_is_an_error_of_configuration(tmp_path: Path) -> None:

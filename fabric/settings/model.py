@@ -1,32 +1,30 @@
-"""Every setting of the platform: its name in the environment, its default, and what it may be.
+"""Every setting of the platform: its name, its default, what it may be, and whether it changes while processes run.
 
-Above: the command line and the composition root, which pass single values on. Below: pydantic-settings.
-It refuses to know what the values are used for, and reads nothing but the environment and what it is handed.
+Above: `loading`. Below: pydantic-settings. It refuses to know where values come from and what they are used for.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ByteSize,
+    ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
+    StringConstraints,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.config import JsonDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fabric_sdk.contracts.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 PREFIX = "FABRIC_"
 NATS_SYSTEM_URL = f"{PREFIX}NATS_SYSTEM_URL"
@@ -38,16 +36,10 @@ BAD_USAGE = 2
 NATS_SCHEMES = ("nats", "tls")
 REDIS_SCHEMES = ("redis", "rediss")
 
-_MAY_HOLD_SECRETS = {"token", "nats_url", "nats_system_url", "redis_url"}
-
-
-class SettingsError(ConfigurationError):
-    """Some settings are wrong."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        """One line for each wrong setting."""
-        self.lines = tuple(lines)
-        super().__init__("\n".join(self.lines))
+LIVE: Final[JsonDict] = {"x-live": True}
+"""Marks a setting that changes while processes run: whoever uses it listens to `fabric.live`."""
+SECRET: Final[JsonDict] = {"writeOnly": True}
+"""Marks a setting that may hold a secret: never shown, and also taken from the file that `<VARIABLE>_FILE` names."""
 
 
 def _split(value: object) -> object:
@@ -59,21 +51,39 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+PoolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
+class PoolSettings(BaseModel):
+    """One pool of worker processes that `fabric up` starts, and `fabric worker NAME` by itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str = Field(min_length=1, description="what it serves: module:object or file.py:object")
+    processes: int = Field(1, ge=1, json_schema_extra=LIVE, description="how many worker processes, 1 or more")
+    concurrency: int = Field(64, ge=1, description="how many calls, and tasks, each handles at once, 1 or more")
+    name: str | None = Field(None, min_length=1, description="the agent's name, in place of the server's own")
+    capabilities: tuple[str, ...] = Field((), description="what a server of another library can do, a list of words")
+    labels: dict[str, str] = Field({}, description="by what such a server is found, as a table of names and values")
+
+
 class Settings(BaseSettings):
-    """Read from `FABRIC_<NAME>` by `load_settings`. A field's description is what its error message tells people."""
+    """A field's description is what its error message tells people, and what docs/settings.md says."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     # The addresses may hold passwords, so `repr` leaves them out.
     nats_url: str | None = Field(
-        None, repr=False, description="the address of your NATS server, like nats://127.0.0.1:4222"
+        None,
+        repr=False,
+        json_schema_extra=SECRET,
+        description="the address of your NATS server, like nats://127.0.0.1:4222",
     )
     nats_system_url: str | None = Field(
         None,
         repr=False,
+        json_schema_extra=SECRET,
         description="the address of your NATS servers for a user of their system account, like nats://sys:…@host:4222; "
         "with it, the replicas of all streams are compared in the background",
     )
@@ -85,12 +95,17 @@ class Settings(BaseSettings):
         "cluster has them when the stream is first needed",
     )
     redis_url: str | None = Field(
-        None, repr=False, description="the address of your Redis server, like redis://127.0.0.1:6379"
+        None,
+        repr=False,
+        json_schema_extra=SECRET,
+        description="the address of your Redis server, like redis://127.0.0.1:6379",
     )
     data: Path | None = Field(None, description="the folder for the data of the private servers")
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on, like 127.0.0.1")
     port: int = Field(8420, ge=0, le=65_535, description="a port from 1 to 65535, or 0 for any free one")
-    token: SecretStr | None = Field(None, min_length=1, description="the token that clients have to send")
+    token: SecretStr | None = Field(
+        None, min_length=1, json_schema_extra=SECRET, description="the token that clients have to send"
+    )
     anonymous: bool = Field(False, description="true or false: whether clients without a token are served")
     public_url: str | None = Field(
         None, description="the address by which clients reach the gateway from outside, like https://fabric.example.com"
@@ -109,7 +124,9 @@ class Settings(BaseSettings):
     )
     jwt_roles_claim: str = Field("roles", min_length=1, description="the claim that lists a token's roles")
     policy: Path | None = Field(
-        None, description="the file that says who may do what, or a folder of such *.yaml; see policy.md"
+        None,
+        json_schema_extra=LIVE,
+        description="the file that says who may do what, or a folder of such *.yaml; see policy.md",
     )
     root: str | None = Field(None, min_length=1, description="the name of the agent whose tools get no prefix")
     call_timeout: float = Field(
@@ -124,7 +141,9 @@ class Settings(BaseSettings):
     max_concurrent: int = Field(1024, ge=1, description="how many requests are served at once, 1 or more")
     max_connections: int = Field(8192, ge=1, description="how many connections are open at once, 1 or more")
     limits: Path | None = Field(
-        None, description="the file of what each client, tool and agent may use; without one, none hold"
+        None,
+        json_schema_extra=LIVE,
+        description="the file of what each client, tool and agent may use; without one, none hold",
     )
     audit: Annotated[Literal["off", "security", "calls"], BeforeValidator(_lower)] = Field(
         "security", description="one of off, security, calls: what is noted of who did what; see audit.md"
@@ -137,12 +156,29 @@ class Settings(BaseSettings):
         "more than 0; a large request gets a second more for each 16 KiB",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
-        "info", description="one of debug, info, warning, error, critical"
+        "info", json_schema_extra=LIVE, description="one of debug, info, warning, error, critical"
     )
     allowed_hosts: _List = Field((), description="host names, separated by commas, that clients may ask for")
     allowed_origins: _List = Field(
         (), description="origins of web pages, separated by commas, like https://example.com"
     )
+
+    pools: dict[PoolName, PoolSettings] = Field(
+        {},
+        description="the pools that `fabric up` starts, as [pools.NAME] tables of the file; as JSON in the environment",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is handed: `loading` puts the places together, and knows which value came from which."""
+        return (init_settings,)
 
     @field_validator("nats_url", "nats_system_url")
     @classmethod
@@ -226,17 +262,6 @@ class Settings(BaseSettings):
             )
 
 
-def load_settings(**given: Any) -> Settings:
-    """The settings from the environment; those `given` (from a command line, `None` for not given) come first.
-
-    Raises SettingsError with one line for each wrong setting.
-    """
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise SettingsError(_line(detail) for detail in error.errors(include_url=False)) from None
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on `host`."""
     if host.lower() == "localhost":
@@ -250,22 +275,3 @@ def is_loopback(host: str) -> bool:
 def _check_scheme(url: str, schemes: tuple[str, ...]) -> None:
     if not url.startswith(tuple(f"{scheme}://" for scheme in schemes)):
         raise ValueError(f"it has to start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-
-
-def _line(detail: ErrorDetails) -> str:
-    """One wrong setting in one line: its variable, what was wrong, what is right."""
-    if not detail["loc"]:  # a rule over several settings, which names them itself
-        return _words(detail)
-    name = str(detail["loc"][0])
-    variable = PREFIX + name.upper()
-    field = Settings.model_fields.get(name)
-    if field is None:
-        return f"{variable}: there is no such setting; there are {', '.join(Settings.model_fields)}"
-    value = "" if name in _MAY_HOLD_SECRETS else f"{detail['input']!r}: "
-    return f"{variable}: {value}{_words(detail)}; it takes {field.description}"
-
-
-def _words(detail: ErrorDetails) -> str:
-    """Pydantic's message; of one of our own rules only the words that we raised."""
-    raised = (detail.get("ctx") or {}).get("error")
-    return str(raised) if isinstance(raised, ValueError) else detail["msg"].lower()

@@ -1,0 +1,110 @@
+"""`fabric config`: is the configuration right, what holds and where is it from, and what may be in it.
+
+Above: `main`. Below: `fabric.settings`. Secrets are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, cast
+
+import typer
+from pydantic import ByteSize, SecretStr
+
+from fabric.cli.console import fail, out, print_json, table
+from fabric.cli.options import ConfigOption, JsonOption
+from fabric.named_files import check as check_files
+from fabric.pool.specs import PoolSpec
+from fabric.settings import Settings, SettingsError
+from fabric.settings.keys import flat, is_live, is_secret
+from fabric.settings.layers import Origin
+from fabric.settings.loading import Inputs, environments, gather, resolve
+from fabric.settings.places import ENVIRONMENT, find, usual
+from fabric.settings.schema import schema as json_schema
+from fabric_sdk.contracts.address import shown
+from fabric_sdk.contracts.errors import ConfigurationError
+
+app = typer.Typer(name="config", help="The configuration: fabric.toml, environment, secrets.", no_args_is_help=True)
+
+EnvOption = Annotated[str | None, typer.Option("--env", help="Which [env.NAME] of the file. [FABRIC_ENV]")]
+
+_DEFAULT: Final = Origin("default", "default")
+_HIDDEN: Final = "********"
+
+
+@app.command()
+def check(config: ConfigOption = None, environment: EnvOption = None) -> None:
+    """Tell every mistake, with its line; of all environments that the file has, unless one is named."""
+    try:
+        inputs = gather(find(config))
+        one = environment or os.environ.get(ENVIRONMENT)
+        names = [one] if one else ["", *environments(inputs)]
+        mistakes = [line for name in names for line in _mistakes(inputs, name)]
+        if mistakes:
+            raise SettingsError(dict.fromkeys(mistakes))
+    except ConfigurationError as mistake:
+        fail(mistake)
+    where = inputs.file or f"no {' and no '.join(map(str, usual()))}: the environment"
+    out.print(f"{where}: no mistake", soft_wrap=True)
+
+
+@app.command()
+def show(config: ConfigOption = None, environment: EnvOption = None, json_output: JsonOption = False) -> None:
+    """Show every setting, where it is from, and whether it changes while the fabric runs."""
+    try:
+        found = resolve(gather(find(config)), {}, environment=environment)
+    except ConfigurationError as mistake:
+        fail(mistake)
+    rows = [
+        {
+            "setting": key,
+            "value": _visible(key, value),
+            "from": found.origins.get(key, _DEFAULT).where,
+            "live": is_live(key),
+        }
+        for key, value in flat(found.settings).items()
+    ]
+    if json_output:
+        print_json(rows)
+        return
+    table(
+        ("SETTING", "VALUE", "FROM", "LIVE"),
+        [(row["setting"], _words(row["value"]), row["from"], "yes" if row["live"] else "") for row in rows],
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of fabric.toml; its first line tells editors where it is: `#:schema fabric.schema.json`."""
+    print_json(json_schema())
+
+
+def _mistakes(inputs: Inputs, environment: str) -> list[str]:
+    try:
+        settings = resolve(inputs, {}, environment=environment).settings
+        check_files(Settings.model_construct(), settings)
+        for key, pool in settings.pools.items():
+            PoolSpec.configured(key, pool)
+    except ConfigurationError as mistake:
+        return str(mistake).splitlines()
+    return []
+
+
+def _visible(key: str, value: Any) -> Any:
+    """As JSON has it, but for what is secret in it."""
+    if isinstance(value, SecretStr):
+        return _HIDDEN
+    if is_secret(key) and value is not None:
+        return shown(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, ByteSize):
+        return value.human_readable()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, cast("tuple[object, ...]", value)))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,52 @@
+"""`fabric config`: what is wrong, what holds and where it is from, without any secret. Proves: OP-1, SE-7."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.inside import fabric_inside
+
+GOOD = """\
+token = "s3cret"
+nats_url = "nats://me:s3cret@host:4222"
+[pools.shop]
+target = "shop:agent"
+[env.production]
+log_level = "warning"
+"""
+
+
+def test_check_tells_of_all_environments(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text(GOOD)
+    done = fabric_inside("config", "check", "--config", file, env={"COLUMNS": "300"})
+    assert (done.code, done.out) == (0, f"{file}: no mistake\n")
+    file.write_text(f'{GOOD}[env.test]\nlimits = "none.yaml"\n[env.other]\nlog_levl = "info"\n')
+    done = fabric_inside("config", "check", "--config", file, env={})
+    done.refused(
+        2, f"{file}:10: log_levl: there is no such setting; did you mean log_level?", "none.yaml", "FABRIC_LIMITS"
+    )
+    done = fabric_inside("config", "check", "--config", file, "--env", "test", env={})
+    done.refused(2, "none.yaml")
+    assert "log_levl" not in done.err
+    fabric_inside("config", "check", "--config", tmp_path, env={}).refused(2, "there is no such file", "--config")
+
+
+def test_show_says_where_each_value_is_from_and_hides_what_is_secret(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text(GOOD)
+    env = {"FABRIC_CONFIG": str(file), "FABRIC_ENV": "production", "FABRIC_PORT": "99"}
+    done = fabric_inside("config", "show", "--json", env=env)
+    found = {row["setting"]: row for row in done.json}
+    assert found["token"] == {"setting": "token", "value": "********", "from": f"{file}:1", "live": False}
+    assert found["nats_url"]["value"] == "nats://host:4222"
+    assert (found["port"]["value"], found["port"]["from"]) == (99, "FABRIC_PORT")
+    assert (found["log_level"]["from"], found["log_level"]["live"]) == (f"{file}:6", True)
+    assert (found["pools.shop.processes"]["from"], found["pools.shop.processes"]["live"]) == ("default", True)
+    shown = fabric_inside("config", "show", env=env | {"COLUMNS": "300"}).out
+    assert "4.0MiB" in shown
+    assert "s3cret" not in shown + done.out
+
+
+def test_schema_is_json() -> None:
+    assert fabric_inside("config", "schema", env={}).json["title"] == "fabric.toml"
