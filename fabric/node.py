@@ -156,6 +156,7 @@ _GATEWAY_SETTINGS: Final = {
     "max_concurrent",
     "max_connections",
     "client_timeout",
+    "trace_sampling",
     "allowed_hosts",
     "allowed_origins",
 }

@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "mount": "mounts:mount",
     "unmount": "mounts:unmount",
     "mounts": "mounts:mounts",
+    "trace": "trace:trace",
     "env": "environment:env",
     "doctor": "doctor:doctor",
     "bench": "bench:bench",

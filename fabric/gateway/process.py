@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from typing import Final
+from uuid import uuid4
 
 import uvicorn
 import uvloop
@@ -23,6 +24,7 @@ from fabric.gateway.http import PING_SECONDS
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
 from fabric.gateway.upgraded import Upgraded
+from fabric.observability.tracing import configure, exporting
 from fabric.settings import BAD_USAGE, Settings, load_settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
@@ -43,7 +45,7 @@ async def serve(settings: Settings, listeners: list[socket.socket]) -> None:
     try:
         async with Fabric.over(transport) as fabric:
             gateway = Gateway(fabric, settings)
-            async with gateway.run():
+            async with exporting(transport, "gateway", uuid4().hex[:16]), gateway.run():
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)
@@ -105,6 +107,7 @@ def main() -> None:
         settings = load_settings()
         logs.configure(settings.log_level)
         settings.check_gateway()
+        configure()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
         uvloop.run(serve(settings, listeners or [bind(settings.host, settings.port)]))
