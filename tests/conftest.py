@@ -27,7 +27,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def hello_fabric() -> Generator[Running]:
     """A fabric with two workers of the agent `hello`, shared by all tests that break nothing."""
-    with running_fabric(str(HERE / "agents" / "hello.py"), "--processes", "2") as running:
+    env = {"FABRIC_TRACE_SAMPLING": "0"}  # what a test sees of a trace is no matter of chance
+    with running_fabric(str(HERE / "agents" / "hello.py"), "--processes", "2", env=env) as running:
         yield running
 
 

@@ -62,6 +62,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "MAX_CONNECTIONS": "70",
         "CLIENT_TIMEOUT": "2.5",
         "LOG_LEVEL": "DEBUG",
+        "TRACE_SAMPLING": "0.5",
         "ALLOWED_HOSTS": "a.example, b.example:8420,",
         "POOLS": '{"shop": {"target": "shop:agent"}}',
         "ALLOWED_ORIGINS": "https://a.example,http://localhost:3000",

@@ -43,6 +43,7 @@ _COMMANDS: Final = {
     "mount": "mounts:mount",
     "unmount": "mounts:unmount",
     "mounts": "mounts:mounts",
+    "trace": "trace:trace",
     "env": "environment:env",
     "doctor": "doctor:doctor",
     "backup": "backup:backup",

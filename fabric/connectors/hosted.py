@@ -134,6 +134,11 @@ class HostedServer:
             LATEST_MODERN_VERSION, meta.get(CLIENT_INFO_META_KEY), meta[CLIENT_CAPABILITIES_META_KEY], outbound=dispatch
         )
         meta[PROTOCOL_VERSION_META_KEY] = LATEST_MODERN_VERSION
+        # What the client wrote stands far above by now, and whether it is sampled was decided at the edge.
+        meta.pop("traceparent", None)
+        meta.pop("tracestate", None)
+        if (trace := context.trace) is not None:
+            meta |= {"traceparent": trace.traceparent} | ({"tracestate": trace.tracestate} if trace.tracestate else {})
         try:
             return await serve_one(
                 self._server,

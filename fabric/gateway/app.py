@@ -36,6 +36,7 @@ from fabric.gateway.request import PREFIX, Request
 from fabric.gateway.rest import Rest
 from fabric.gateway.sessions import Sessions
 from fabric.gateway.tasks import McpTasks
+from fabric.gateway.tracing import Tracing
 from fabric.gateway.upgraded import PATH as SOCKETS
 from fabric.gateway.views import Views
 from fabric.gateway.websocket import Door
@@ -73,6 +74,7 @@ class Gateway:
         self._announcements = Announcements(fabric, views)
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
+        tracing = self._tracing = Tracing(settings.trace_sampling)
         self._listening = Listening(views, self._announcements, tasks, server=about)
         approving = self._approving = Approving(fabric, self._gate, timeout=settings.call_timeout)
         self._modern = Modern(
@@ -83,14 +85,15 @@ class Gateway:
             approving,
             Questions(fabric),
             self._listening,
+            tracing,
             server=about,
             scope=scope,
         )
-        self._errands = Errands(fabric, forwarder, views, self._gate, approving)
+        self._errands = Errands(fabric, forwarder, views, self._gate, approving, tracing)
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
         documents = OpenApi((settings.public_url or "").rstrip("/") or "/")
-        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents)
+        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing)
         self._sockets = Door(self._message, self._legacy)
         self._admission = Admission(settings)
         self._authenticator = Authenticator(fabric.jetstream, settings)
@@ -131,6 +134,7 @@ class Gateway:
     def follow(self, settings: Settings) -> None:
         """Go by what changed live."""
         self._gate.follow(settings)
+        self._tracing.sample(settings.trace_sampling)
 
     def close(self) -> None:
         """End the streams that would go on for ever: their clients come back, to other gateways."""

@@ -22,6 +22,7 @@ from fabric.gateway.forward import Asker, own_params
 from fabric.gateway.gate import FORBIDDEN, Gate
 from fabric.gateway.rpc import Refusal
 from fabric.gateway.tasks import outcome
+from fabric.gateway.tracing import note
 from fabric.gateway.view import Route
 from fabric.identity.identity import Identity
 from fabric.policy.model import Ask, Rule
@@ -185,8 +186,10 @@ class Approving:
                 else:
                     record = await self._ended(approval, asker)
         except TimeoutError:
+            note(asker.span, "approval pending", approval=approval.id)
             raise _pending(approval) from None
         await self._heard(approval)
+        note(asker.span, f"approval {approval.state}", approval=approval.id)
         if record is None:
             if approval.state != "granted":
                 raise Refusal(FORBIDDEN, approval.words)
@@ -212,6 +215,7 @@ class Approving:
             if not held and (await self._fabric.tasks.read(start.agent, start.id)).ended:
                 await self._approvals.withdraw(approval)  # whoever asked has cancelled it: this is another call
                 return await self._put(wanted, asker, heard=heard)
+        note(asker.span, "approval asked for", approval=approval.id)
         await self._tell(approval)
         return approval
 

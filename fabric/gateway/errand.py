@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 import orjson
+from opentelemetry.trace import Span
 
 from fabric.gateway import rpc
 from fabric.gateway.auditing import CANCELLED, Deed
@@ -23,6 +24,7 @@ from fabric.identity.identity import Identity
 from fabric.limits.limiter import Permit
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import Trace
 
 _NEW: Final = frozenset(("resultType", "ttlMs", "cacheScope"))
 """Members of a result that these revisions do not know."""
@@ -31,13 +33,25 @@ _NEW: Final = frozenset(("resultType", "ttlMs", "cacheScope"))
 class Errand:
     """One request on its way."""
 
-    def __init__(self, session: Session, identity: Identity, request: bytes, method: str, params: bytes) -> None:
+    def __init__(
+        self,
+        session: Session,
+        identity: Identity,
+        request: bytes,
+        method: str,
+        params: bytes,
+        trace: Trace | None = None,
+    ) -> None:
         self.session = session
         self.identity = identity
         self.request = request
         """Its JSON-RPC id, as it was written."""
         self.method = method
         self.params = params
+        self.trace = trace
+        """That HTTP's headers name."""
+        self.span: Span | None = None
+        """If it is traced."""
         self.outbox = Outbox("")
         self.streams = False
         """Whether the client hears of it by a stream, to which it may come back."""

@@ -28,6 +28,7 @@ from fabric.gateway.replies import Outbox, parts_of, stream_id
 from fabric.gateway.rpc import Refusal
 from fabric.gateway.sessions import Session
 from fabric.gateway.tasks import check_may_be_call
+from fabric.gateway.tracing import Tracing, failed, note
 from fabric.gateway.views import Views
 from fabric.identity.identity import Identity
 from fabric.search.tool import NAME as SEARCH
@@ -37,8 +38,10 @@ from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import Asked
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
+from fabric_sdk.contracts.scope import Trace
 from fabric_sdk.jetstream import WrongSequence
 from fabric_sdk.patterns.asking import give_up
+from fabric_sdk.tracing import answered
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,16 @@ _Key = tuple[str, Any]
 class Errands:
     """All errands of one gateway."""
 
-    def __init__(self, fabric: Fabric, forwarder: Forwarder, views: Views, gate: Gate, approving: Approving) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        forwarder: Forwarder,
+        views: Views,
+        gate: Gate,
+        approving: Approving,
+        tracing: Tracing,
+    ) -> None:
+        self._tracing = tracing
         self._transport = fabric.transport
         self._ledger = Ledger(fabric)
         self._peers = Peers(fabric, self._is_here, self._cancel_here)
@@ -85,14 +97,22 @@ class Errands:
         return len(self._running)
 
     def begin(
-        self, session: Session, identity: Identity, request: bytes, method: str, params: bytes, *, streams: bool
+        self,
+        session: Session,
+        identity: Identity,
+        request: bytes,
+        method: str,
+        params: bytes,
+        trace: Trace | None,
+        *,
+        streams: bool,
     ) -> Errand:
         """Send an errand on its way.
 
         Raises:
             Refusal: there are too many, or this session has one under the same id.
         """
-        errand = Errand(session, identity, request, method, params)
+        errand = Errand(session, identity, request, method, params, trace)
         self._begun += 1
         errand.outbox.stream = stream_id(self._peers.replica, request, self._begun)
         errand.quiet = not streams
@@ -151,6 +171,8 @@ class Errands:
             raise
 
     def _ended(self, errand: Errand) -> None:
+        if errand.span is not None:
+            errand.span.end()
         # Not before its answer is kept: until then, others must know that it is being worked on.
         errand.outbox.finish()
         del self._running[_key(errand.session.id, errand.request)]
@@ -165,26 +187,33 @@ class Errands:
     async def _answer(self, errand: Errand, asked: Asked | None, answers: dict[str, Any]) -> bytes:
         """The JSON-RPC response."""
         try:
-            result = as_it_was(await self._work(errand, asked, answers))
+            result = await self._work(errand, asked, answers)
+            if errand.span is not None:
+                answered(errand.span, result)
+            encoded = as_it_was(result)
             errand.code = 0
-            return rpc.answer(errand.request, result)
+            return rpc.answer(errand.request, encoded)
         except Refusal as refusal:
             errand.refusal, errand.code = refusal, refusal.code
+            failed(errand.span, refusal)
             code = code_of(errand, refusal.code)
             return rpc.error(errand.request, code, refusal.message, refusal.data)
         except FabricError as failure:
+            failed(errand.span, failure)
             wire = to_wire(failure)
             errand.code = wire["code"]
             return rpc.error(errand.request, code_of(errand, wire["code"]), wire["message"], wire.get("data"))
         except Exception as failure:
             log.exception("%s failed", errand.method)
             errand.code = errors.HandlerFailed.code
+            failed(errand.span, failure)
             words = f"the gateway failed: {type(failure).__name__}"
             return rpc.error(errand.request, errors.HandlerFailed.code, words)
 
     async def _work(self, errand: Errand, asked: Asked | None, answers: dict[str, Any]) -> Body:
         session, method = errand.session, errand.method
         params = rpc.read_params(rpc.Rpc("2.0", method, params=rpc.Raw(errand.params)))
+        trace = self._begin_span(errand, params)
         view = self._views.of(errand.identity)
         if method == "completion/complete":
             route, encoded = self._forwarder.completion(view, params, errand.params)
@@ -202,7 +231,9 @@ class Errands:
         known = {_CAPABILITIES: capabilities, _LOG_LEVEL: session.level}
         encoded = rpc.with_meta(encoded, known)
         on_frame = None if errand.quiet else frames(errand, params)
-        asker = Asker(errand.identity.principal, on_frame=on_frame, roles=errand.identity.roles)
+        asker = Asker(
+            errand.identity.principal, trace, on_frame=on_frame, roles=errand.identity.roles, span=errand.span
+        )
         if errand.permit is None and (asked is None or is_ours(asked)):
             try:
                 errand.permit, errand.rule = (
@@ -211,6 +242,7 @@ class Errands:
                     else self._gate.pass_through(errand.identity, method, named, route, params)
                 )
             except AskFirst as first:
+                note(errand.span, "approval needed", rule=first.rule.name)
                 errand.permit, errand.rule = self._gate.take(errand.identity, named, route), first.rule.name
                 arguments = rpc.value_of(params.arguments)
                 wanted = Wanted(errand.identity, errand.deed.door, method, named, route, encoded, arguments, first.rule)
@@ -229,6 +261,19 @@ class Errands:
             answers = await self._ask(errand, asked)
             result = await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
         return result
+
+    def _begin_span(self, errand: Errand, params: rpc.Params) -> Trace | None:
+        """Begin its span, if it is traced; the trace that it goes on in."""
+        meta, trace = params.meta, errand.trace
+        if meta is not rpc.UNSET and meta.traceparent is not None:
+            trace = Trace.of(meta.traceparent, meta.tracestate)
+        if self._tracing.takes(trace):
+            stated = params.uri if errand.method == "resources/read" else params.name
+            target, version = "" if stated is rpc.UNSET else stated, errand.session.version
+            errand.span = self._tracing.begin(
+                trace, errand.method, target, errand.identity, request=errand.request, version=version
+            )
+        return self._tracing.passed_on(trace, errand.span)
 
     # questions
 

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from mcp.shared.inbound import NAME_BEARING_METHODS
+from opentelemetry.trace import Span
 
 from fabric.gateway.auditing import Barred
 from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
@@ -44,6 +45,8 @@ class Asker:
     """The same for every repetition of the same question."""
     roles: frozenset[str] = frozenset()
     """For the platform's own agents: no other is told."""
+    span: Span | None = None
+    """Of the question, if it is traced."""
 
 
 class Forwarder:
@@ -123,7 +126,16 @@ class Forwarder:
         roles = asker.roles if route.of_platform else _NONE
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace, roles=roles)
         body = Body(encoded=params)
-        return Call(route.agent, method, body, scope, safe=route.safe, key=asker.key, on_frame=asker.on_frame)
+        return Call(
+            route.agent,
+            method,
+            body,
+            scope,
+            safe=route.safe,
+            key=asker.key,
+            on_frame=asker.on_frame,
+            target=route.name,
+        )
 
 
 async def _renamed(route: Route, answer: Coroutine[Any, Any, Body]) -> Body:

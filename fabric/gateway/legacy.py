@@ -30,6 +30,7 @@ from fabric.gateway.views import Views
 from fabric.identity.identity import Identity
 from fabric_sdk import FabricError
 from fabric_sdk.contracts.errors import to_wire
+from fabric_sdk.contracts.scope import Trace
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,9 @@ class Legacy:
             await respond(send, 200, rpc.answer(request, await self._answer_here(session, identity, method, message)))
             return
         streams = b"text/event-stream" in headers.get(b"accept", b"").lower()
-        errand = self._errands.begin(session, identity, request, method, _params(message), streams=streams)
+        told = (headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate"))
+        trace = Trace.of(*told)
+        errand = self._errands.begin(session, identity, request, method, _params(message), trace, streams=streams)
         await _deliver(errand, session, receive, send, streams=streams)
 
     async def _answer_here(self, session: Session, identity: Identity, method: str, message: Message) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, cast
 import orjson
 from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
 from msgspec import UNSET, UnsetType
+from opentelemetry.trace import Span
 
 from fabric.gateway import listening, rpc, tasks
 from fabric.gateway.admission import Headers, takes_events
@@ -30,6 +31,7 @@ from fabric.gateway.listening import Listening
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
 from fabric.gateway.sealing import Bound, State
 from fabric.gateway.tasks import McpTasks
+from fabric.gateway.tracing import Tracing, failed, note
 from fabric.gateway.view import CAPABILITIES, Route, View, complete
 from fabric.gateway.views import Views
 from fabric.identity.identity import Identity
@@ -40,6 +42,7 @@ from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 from fabric_sdk.contracts.scope import Trace
 from fabric_sdk.patterns.call import OnFrame
+from fabric_sdk.tracing import answered
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +89,7 @@ class Modern:
         approving: Approving,
         questions: Questions,
         listening: Listening,
+        tracing: Tracing,
         *,
         server: dict[str, Any],
         scope: str,
@@ -99,6 +103,7 @@ class Modern:
         self._cache_scope = scope
         self._patrol = Patrol()
         self._questions = questions
+        self._tracing = tracing
         self._listening = listening
 
     async def __call__(
@@ -111,7 +116,7 @@ class Modern:
         send: Send,
     ) -> None:
         """Answer one POST; or, without headers that repeat what it says, one message of a socket."""
-        request = rpc.NULL
+        request, span = rpc.NULL, None
         audit = self._gate.audit
         began = time.perf_counter() if audit.calls else 0.0
         try:
@@ -126,10 +131,15 @@ class Modern:
             if call.method == listening.METHOD:
                 await self._listening(request, params, identity, streams, receive, send)
                 return
+            meta = cast("Meta", params.meta)
+            trace = _trace(meta, headers)
+            if self._tracing.takes(trace):
+                span = self._begin_span(trace, call.method, params, identity, request)
             if call.method not in _NAMING and call.method != _COMPLETE:
                 await respond(send, 200, rpc.answer(request, self._answer_here(call.method, params, view)))
+                if span is not None:
+                    span.end()
                 return
-            meta = cast("Meta", params.meta)
             wishes = _wishes(meta)
             try:
                 plan = self._work(call, params, None if headers is None else raw_headers, view, identity)
@@ -137,11 +147,15 @@ class Modern:
                 audit.barred(_deed(identity, call, params, headers, len(body)), barred)
                 raise
         except Refusal as refusal:
+            if span is not None:
+                failed(span, refusal)
+                span.end()
             text = rpc.error(request, refusal.code, refusal.message, refusal.data)
             await respond(send, refusal.status, text, refusal.headers)
             return
         exchange = Exchange(receive, send, self._patrol, may_stream=streams)
-        asker = Asker(identity.principal, _trace(meta, headers), _frames(wishes, exchange), roles=identity.roles)
+        trace = self._tracing.passed_on(trace, span)
+        asker = Asker(identity.principal, trace, _frames(wishes, exchange), roles=identity.roles, span=span)
         code = CANCELLED
         try:
             code = await self._answer(request, call.method, params, plan, asker, exchange)
@@ -151,6 +165,14 @@ class Modern:
             if audit.calls:
                 deed = _deed(identity, call, params, headers, len(body))
                 audit.called(deed, plan.route, plan.leave.rule, code, began)
+            if span is not None:
+                span.end()
+
+    def _begin_span(self, trace: Trace | None, method: str, params: Params, identity: Identity, request: bytes) -> Span:
+        """A span for a request that is traced."""
+        stated = _named(params, _NAMING[method]) if method in _NAMING else UNSET
+        target = "" if stated is UNSET else stated
+        return self._tracing.begin(trace, method, target, identity, request=request, version=VERSION)
 
     # the ladder
 
@@ -268,6 +290,7 @@ class Modern:
 
     async def _ask_first(self, wanted: Wanted, params: Params, asker: Asker) -> Body:
         """Have a person allow a call, and then an agent answer."""
+        note(asker.span, "approval needed", rule=wanted.rule.name)
         method, named, route = wanted.method, wanted.named, wanted.route
         as_task = self._tasks.wanted(route, params)
         bound = _bound(method, named, params, asker)
@@ -302,20 +325,25 @@ class Modern:
         try:
             result = await plan.do(asker)
             encoded = result.encoded()
+            if asker.span is not None:
+                answered(asker.span, result)
             if plan.named is not None and ASKS in encoded:
                 bound = _bound(method, plan.named, params, asker)
                 capabilities = rpc.value_of(cast("Meta", params.meta).capabilities)
                 encoded = (await self._questions.asked(result, bound, capabilities)).encoded()
             status, answer = 200, rpc.answer(request, encoded)
         except Refusal as refusal:
+            failed(asker.span, refusal)
             status, code = refusal.status, refusal.code
             answer = rpc.error(request, code, refusal.message, refusal.data)
         except FabricError as failure:
+            failed(asker.span, failure)
             wire = to_wire(failure)
             code = wire["code"]
             status = rpc.STATUS.get(code, 200)
             answer = rpc.error(request, code, wire["message"], wire.get("data"))
-        except BaseException:
+        except BaseException as ended:
+            failed(asker.span, ended)
             await exchange.close()
             if exchange.left:
                 return CANCELLED  # the client hung up, which is how this revision cancels; the call was told

@@ -14,6 +14,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import uvicorn
 import uvloop
@@ -27,6 +28,7 @@ from fabric.gateway.sockets import bind, room_for
 from fabric.gateway.upgraded import Upgraded
 from fabric.live import Announcer, LiveSettings, following
 from fabric.named_files import check
+from fabric.observability.tracing import configure, exporting
 from fabric.settings import BAD_USAGE, Settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
@@ -51,7 +53,8 @@ async def serve(live: LiveSettings, listeners: list[socket.socket], *, alone: bo
             gateway = Gateway(fabric, settings)
             live.listen(lambda change: gateway.follow(change.settings))
             announcer = Announcer("gateway", lambda: nullcontext(fabric)) if alone else None
-            async with gateway.run(), following(live, announcer):
+            exported = exporting(transport, "gateway", uuid4().hex[:16])
+            async with exported, gateway.run(), following(live, announcer):
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)
@@ -114,6 +117,7 @@ def main(config: Path | None = None) -> None:
         settings = live.settings
         logs.configure(settings.log_level)
         settings.check_gateway()
+        configure()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
         uvloop.run(serve(live, listeners or [bind(settings.host, settings.port)], alone=not inherited))

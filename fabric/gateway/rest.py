@@ -8,7 +8,8 @@ fails is `application/problem+json` (RFC 9457).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,7 @@ from fabric.gateway.problems import MEDIA_TYPE, Problem, fail, problem_of
 from fabric.gateway.request import PREFIX, Request
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.tasks import McpTasks, shown
+from fabric.gateway.tracing import Tracing, failed
 from fabric.gateway.view import Route, View
 from fabric.gateway.views import Views
 from fabric.search.tool import NAME as SEARCH
@@ -35,6 +37,7 @@ from fabric_sdk import FabricError
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.tracing import answered
 
 _LISTS: Final = {
     "tools": "tools/list",
@@ -97,7 +100,9 @@ class Rest:
         gate: Gate,
         approving: Approving,
         openapi: OpenApi,
+        tracing: Tracing,
     ) -> None:
+        self._tracing = tracing
         self._forwarder = forwarder
         self._tasks = tasks
         self._views = views
@@ -166,8 +171,30 @@ class Rest:
         if call.route.policy is not None and call.route.policy.mcp == "required":
             raise Problem(409, f"this tool runs only as a task: POST it to {PREFIX}tasks/{named}")
         asker = asked.asker()
-        passed = self._pass(call)
-        if passed.wanted is not None and method == "tools/call" and not asked.streams:
+        with self._traced(call, asker):
+            await self._serve(call, asker)
+
+    @contextmanager
+    def _traced(self, call: _Call, asker: Asker) -> Generator[None]:
+        """A span for a call, if it is traced."""
+        trace = asker.trace
+        if not self._tracing.takes(trace):
+            asker.trace = self._tracing.passed_on(trace, None)
+            yield
+            return
+        asker.span = span = self._tracing.begin(trace, call.method, call.named, call.asked.identity)
+        asker.trace = self._tracing.passed_on(trace, span)
+        try:
+            yield
+        except BaseException as failure:
+            failed(span, failure)
+            raise
+        finally:
+            span.end()
+
+    async def _serve(self, call: _Call, asker: Asker) -> None:
+        asked, passed = call.asked, self._pass(call)
+        if passed.wanted is not None and call.method == "tools/call" and not asked.streams:
             await self._as_task(call, passed, self._held(passed.wanted, asker))
             return
         exchange = Exchange(asked.receive, asked.send, self._patrol, may_stream=asked.streams)
@@ -213,7 +240,10 @@ class Rest:
             result = None if wanted is None else await self._approving.result(wanted, asker)
             if result is None:
                 result = await self._forwarder.forward(call.method, call.named, call.route, call.params, asker)
+            if asker.span is not None:
+                answered(asker.span, result)
         except FabricError as failure:
+            failed(asker.span, failure)
             if call.method == "resources/read" and failure.code == rpc.INVALID_PARAMS:
                 raise Problem(404, str(failure), more={"code": failure.code}) from None
             raise
@@ -235,12 +265,13 @@ class Rest:
             raise Problem(409, f"this tool does not run as a task: POST it to {PREFIX}tools/{named}")
         asker, priority, delay = asked.asker(), asked.priority(), asked.delay()
         call = _Call(asked, "tools/call", named, route, arguments)
-        passed = self._pass(call)
-        if passed.wanted is not None:
-            task = self._held(passed.wanted, asker)
-        else:
-            task = self._tasks.begin(named, route, call.params, asker, priority=priority, delay=delay)
-        await self._as_task(call, passed, task)
+        with self._traced(call, asker):
+            passed = self._pass(call)
+            if passed.wanted is not None:
+                task = self._held(passed.wanted, asker)
+            else:
+                task = self._tasks.begin(named, route, call.params, asker, priority=priority, delay=delay)
+            await self._as_task(call, passed, task)
 
     async def _held(self, wanted: Wanted, asker: Asker) -> dict[str, Any]:
         """A task that waits for a person."""

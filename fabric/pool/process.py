@@ -24,6 +24,7 @@ import uvloop
 from fabric import garbage, logs
 from fabric.broker import connect_until
 from fabric.live import LiveSettings
+from fabric.observability.tracing import configure, exporting
 from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
@@ -82,7 +83,8 @@ async def serve(
         if not _offers(worker.description) and not getattr(servable, "reactions", {}):
             log.warning("agent %s offers nothing: write a function with @agent.tool above it", worker.description.name)
         garbage.settle()
-        async with ready.living(worker.description.name) if ready else nullcontext():
+        living = ready.living(worker.description.name) if ready else nullcontext()
+        async with exporting(transport, worker.description.name, worker.instance), living:
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
@@ -147,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         live = LiveSettings()
         logs.configure(live.settings.log_level)
+        configure()
         if live.settings.nats_url is None:
             raise ConfigurationError("a worker needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         traits = checked_traits(options.capability, dict(pair.split("=", 1) for pair in options.label))

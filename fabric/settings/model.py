@@ -158,6 +158,14 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
         "info", json_schema_extra=LIVE, description="one of debug, info, warning, error, critical"
     )
+    trace_sampling: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        json_schema_extra=LIVE,
+        description="the share of requests that are traced where their clients do not say, from 0 to 1",
+    )
     allowed_hosts: _List = Field((), description="host names, separated by commas, that clients may ask for")
     allowed_origins: _List = Field(
         (), description="origins of web pages, separated by commas, like https://example.com"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
+from opentelemetry.trace import Span
 from pydantic_core import to_jsonable_python
 
 from fabric_sdk.contracts import errors, subjects
@@ -55,6 +56,8 @@ class Attempt:
         self.heard = time.monotonic()
         self.unwritten = False
         """Whether progress was made that the record does not say yet."""
+        self.span: Span | None = None
+        """Where it is told what becomes of it, if its trace is sampled."""
         self._jetstream = jetstream
         self._subject = subjects.record(record.agent, record.id)
         self._writing = asyncio.Lock()

@@ -16,12 +16,15 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
+from opentelemetry.trace import Span, SpanKind
 
+from fabric_sdk import tracing
 from fabric_sdk.attempt import Attempt, Superseded, until_stored
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import Asked, Waiting
+from fabric_sdk.contracts.conventions import EXECUTE_TOOL, NATS, Attribute
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Effects, Scope, Trace, current_asker, current_effects, current_scope
@@ -59,6 +62,9 @@ class InHand:
         self.task: asyncio.Task[None] | None = None
         self.ended: errors.FabricError | None = None
         """Why it was ended from outside, if it was."""
+        self.trace = Trace.of(delivery.message.header(Header.TRACEPARENT), delivery.message.header(Header.TRACESTATE))
+        self.span: Span | None = None
+        """Of this attempt, if its trace is sampled."""
 
     @property
     def agent(self) -> str:
@@ -121,6 +127,22 @@ class Doer:
 
     async def do(self, each: InHand, *, known: bool) -> None:
         """Do one task; `known`: what its delivery says of how often it was given is to be believed."""
+        if each.trace is None or not each.trace.sampled:
+            await self._do(each, known=known)
+            return
+        about = {Attribute.SYSTEM: NATS, Attribute.AGENT: self._agent, Attribute.INSTANCE: self._instance}
+        about |= {Attribute.DESTINATION: f"fab.task.{self._agent}", Attribute.KIND: "process"}
+        about |= {Attribute.DOING: "process", Attribute.MESSAGE: each.id}
+        # Below its cause, so that a trace is whole; and linked to it, since it may have ended long before.
+        each.span = tracing.begin("process", SpanKind.CONSUMER, each.trace, about, linked=True)
+        tracing.enter(each.span)
+        each.trace = tracing.trace_of(each.span, each.trace)
+        try:
+            await self._do(each, known=known)
+        finally:
+            each.span.end()
+
+    async def _do(self, each: InHand, *, known: bool) -> None:
         try:
             if (attempt := await self._claim(each, known)) is not None:
                 each.attempt = attempt
@@ -172,7 +194,7 @@ class Doer:
                 await delivery.ack()
                 return None
             attempt = Attempt(self._jetstream, delivery, found or record, policy)
-            attempt.written = written
+            attempt.written, attempt.span = written, each.span
             try:
                 if verdict == "expire":
                     attempt.record.state = "expired"
@@ -180,6 +202,7 @@ class Doer:
                     await self._let_go(delivery)
                     return None
                 self._enter(attempt, given)
+                _tell_of(attempt)
                 if verdict == "bury":
                     if unreadable is not None:
                         attempt.failed(_sendable(str(unreadable)), unreadable.code)
@@ -226,9 +249,8 @@ class Doer:
         if each.ended is not None:
             return each.ended
         message = each.delivery.message
-        trace = Trace.of(message.header(Header.TRACEPARENT), message.header(Header.TRACESTATE))
         context = Context(
-            Scope(attempt.deadline, message.header(Header.PRINCIPAL), trace),
+            Scope(attempt.deadline, message.header(Header.PRINCIPAL), each.trace),
             agent=self._agent,
             instance=self._instance,
             key=message.header(Header.KEY) or attempt.id,
@@ -281,6 +303,8 @@ class Doer:
         record, delivery = attempt.record, attempt.delivery
         if isinstance(outcome, bytes):
             attempt.answered(outcome)
+            if attempt.span is not None:
+                tracing.answered(attempt.span, Body(encoded=outcome))
             try:
                 await self._fit(record)
                 await attempt.write()
@@ -328,10 +352,16 @@ class Doer:
             exc_info=_raised(failure),
         )
         attempt.record.state = "queued"
+        if attempt.span is not None:
+            tracing.failed(attempt.span, failure)
+            attempt.span.add_event("retry", {Attribute.WAIT: wait})
         await attempt.write()
         await attempt.delivery.nak(wait)
 
     async def _bury(self, attempt: Attempt, failure: errors.FabricError | None = None) -> None:
+        if attempt.span is not None:
+            tracing.failed(attempt.span, failure or errors.WorkerLost())
+            attempt.span.add_event("dead letter")
         await attempt.bury()
         record = attempt.record
         last = record.errors[-1]["error"] if record.errors else ""
@@ -366,6 +396,15 @@ class Doer:
                 await self._return(attempt)
                 return
         await each.delivery.nak()
+
+
+def _tell_of(attempt: Attempt) -> None:
+    """Note on its span which attempt at what it is."""
+    record, span = attempt.record, attempt.span
+    if span is not None:
+        about: dict[str, str | int] = {Attribute.OPERATION: EXECUTE_TOOL, Attribute.TOOL: record.tool}
+        span.set_attributes({**about, Attribute.ATTEMPT: record.before + record.attempt})
+        span.update_name(f"process {record.tool}")
 
 
 def _begin_anew(record: Record, origin: int) -> None:

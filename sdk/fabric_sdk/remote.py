@@ -22,7 +22,7 @@ from fabric_sdk.contracts.asking import CAPABILITIES, NEEDED, Asked
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, stated
 from fabric_sdk.contracts.options import check_options
-from fabric_sdk.contracts.scope import current_asker, scope_for
+from fabric_sdk.contracts.scope import current_asker
 from fabric_sdk.contracts.subjects import ANYBODY
 from fabric_sdk.contracts.task import DEFAULT_KEEP, LONGEST_KEPT, Priority
 from fabric_sdk.handle import OnProgress, Task, progress_to
@@ -34,6 +34,7 @@ from fabric_sdk.patterns.stream import OPEN, Channel, Stream
 from fabric_sdk.patterns.task import Start, Tasks
 from fabric_sdk.results import NativeResult, value_of
 from fabric_sdk.routing.retry import is_safe
+from fabric_sdk.tracing import scope_here
 
 DEFAULT_TIMEOUT: Final = 60.0
 """Seconds a call may take if its caller does not say."""
@@ -110,10 +111,11 @@ class AgentClient:
             self.name,
             "tools/call",
             Body(params),
-            scope_for(timeout),
+            scope_here(timeout),
             safe=partial(self._is_safe, tool) if key is None else True,
             key=None if key is None else _checked_key(key),
             on_frame=progress_to(on_progress) if on_progress else None,
+            target=tool,
         )
         result = await self._caller.call(call)
         answer = on_ask or (outer.ask if outer else None)
@@ -121,7 +123,7 @@ class AgentClient:
             if answer is None:
                 raise errors.AnswerRequired(f"{tool!r} asks something", fix="pass on_ask", data=asked.requests)
             answers = {key: await answer(each["method"], each["params"]) for key, each in asked.requests.items()}
-            result = await follow_up(self._caller, replace(call, scope=scope_for(timeout)), asked, answers)
+            result = await follow_up(self._caller, replace(call, scope=scope_here(timeout)), asked, answers)
         return value_of(result)
 
     async def _is_safe(self, tool: str) -> bool:
@@ -136,7 +138,7 @@ class AgentClient:
         Raises:
             FabricError: there is none, or one did not say.
         """
-        body, scope = Body({}), scope_for(DEFAULT_TIMEOUT)
+        body, scope = Body({}), scope_here(DEFAULT_TIMEOUT)
 
         def call_to(instance: str) -> Call:
             return Call(self.name, "fabric/describe", body, scope, safe=True, instance=instance)
@@ -181,7 +183,7 @@ class AgentClient:
         return Start(
             agent=self.name,
             params=stated("what the task is given", {"name": tool, "arguments": arguments or {}}),
-            scope=scope_for(DEFAULT_TIMEOUT),
+            scope=scope_here(DEFAULT_TIMEOUT),
             key=None if key is None else _checked_key(key),
             priority=how.get("priority", "normal"),
             at=_moment(how, now),
@@ -222,7 +224,7 @@ class AgentClient:
             tool=tool,
             arguments=dict(arguments or {}),
         )
-        await self._schedules.set(schedule, scope_for(DEFAULT_TIMEOUT), keep=DEFAULT_KEEP)
+        await self._schedules.set(schedule, scope_here(DEFAULT_TIMEOUT), keep=DEFAULT_KEEP)
 
     async def unschedule(self, name: str) -> bool:
         """Remove a schedule; tell whether there was one of this name."""
@@ -246,7 +248,7 @@ class AgentClient:
         await channel.open()
         try:
             params = Body({"name": stream, "arguments": arguments or {}, "stream": channel.id})
-            await self._caller.call(Call(self.name, OPEN, params, scope_for(DEFAULT_TIMEOUT)))
+            await self._caller.call(Call(self.name, OPEN, params, scope_here(DEFAULT_TIMEOUT), target=stream))
             yield Stream(channel, dict(arguments or {}))
             await channel.leave()
         except BaseException:  # also where the answer did not come: the handler may run
@@ -264,10 +266,10 @@ class AgentClient:
             AgentUnavailable: there is no instance.
             TransportUnavailable: nobody can be asked.
         """
-        params, scope = Body({"name": tool, "arguments": arguments or {}}), scope_for(timeout)
+        params, scope = Body({"name": tool, "arguments": arguments or {}}), scope_here(timeout)
 
         def call_to(instance: str) -> Call:
-            return Call(self.name, "tools/call", params, scope, instance=instance)
+            return Call(self.name, "tools/call", params, scope, instance=instance, target=tool)
 
         def outcome(answer: Answer) -> Any:
             try:
@@ -298,7 +300,7 @@ class AgentClient:
 
     async def _ask(self, method: str, params: dict[str, Any], timeout: float, instance: str | None = None) -> Any:
         """Call a method that only reads."""
-        call = Call(self.name, method, Body(params), scope_for(timeout), safe=True, instance=instance)
+        call = Call(self.name, method, Body(params), scope_here(timeout), safe=True, instance=instance)
         return (await self._caller.call(call)).value()
 
 

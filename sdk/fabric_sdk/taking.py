@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from itertools import chain, product
 from typing import Any, Final
@@ -65,6 +66,8 @@ class TaskTaker:
         self._addresses = (self._agent, *map(subjects.having, description.capabilities))
         self._doer = Doer(fabric, description, instance, handler, policies or {})
         self._concurrency = concurrency
+        self._outside = copy_context()
+        """What a task sees of the context: nothing of the one that had the hand before."""
         self._ack_wait = tuning.ack_wait()
         self._turns = Turns(tuning.weights())
         self._waiting: dict[Priority, deque[InHand]] = {priority: deque() for priority in PRIORITIES}
@@ -236,7 +239,7 @@ class TaskTaker:
                 return
             each = self._waiting[priority].popleft()
             self._running.add(each)
-            each.task = asyncio.create_task(self._run(each))
+            each.task = asyncio.create_task(self._run(each), context=self._outside.copy())
 
     async def _run(self, each: InHand) -> None:
         watershed, lost = self._watershed, self._pulls[each.agent, each.priority].lost

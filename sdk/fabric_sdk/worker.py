@@ -13,16 +13,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
+from opentelemetry.trace import Span, SpanKind
+
+from fabric_sdk import tracing
 from fabric_sdk.announce import Announcer, Load
 from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import RESUME
+from fabric_sdk.contracts.conventions import NATS, Attribute, named, title
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Scope, Trace, current_asker, current_scope, roles_in
@@ -82,6 +87,8 @@ class _Job:
     """Why it was ended from outside, if it was."""
     suspended: Suspended | None = None
     """What is known of it once its handler has asked something."""
+    span: Span | None = None
+    """Of its handling, if its trace is sampled."""
 
 
 @dataclass(slots=True)
@@ -147,6 +154,7 @@ class Worker:
     async def start(self) -> None:
         """Enter the lifespan, hear calls, and tell the fabric."""
         self._loop = asyncio.get_running_loop()
+        self._outside = copy_context()
         try:
             await self._start()
         except BaseException:
@@ -286,7 +294,8 @@ class Worker:
 
     def _begin(self, job: _Job) -> None:
         self._hands.running += 1
-        job.task = self._loop.create_task(self._run(job))
+        # Often begun by a call that ends: of its context, of its span above all, this one is to see nothing.
+        job.task = self._loop.create_task(self._run(job), context=self._outside.copy())
 
     # handle → reply
 
@@ -308,6 +317,8 @@ class Worker:
 
     async def _run(self, job: _Job) -> None:
         job.begun = True
+        if (trace := job.context.scope.trace) is not None and trace.sampled:
+            self._begin_span(job, trace)
         current_scope.set(job.context.scope)
         current_asker.set(job.context)
         if job.ended is None and job.context.remaining <= 0:  # the loop was busy for so long
@@ -318,6 +329,8 @@ class Worker:
             result = await self._handler(job.context, job.request)
             await self._reply(job.message, result)
             self.served += 1
+            if job.span is not None:
+                tracing.answered(job.span, result)
             if job.suspended is not None:
                 self._suspensions.ended(job.suspended, Message("", result))
         except asyncio.CancelledError:
@@ -330,6 +343,8 @@ class Worker:
             log.exception("%s failed in %s", job.request.method, self)
             await self._fail(job, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
         finally:
+            if job.span is not None:
+                self._end_span(job, job.span)
             self._spent += self._loop.time() - job.taken
             self._hands.running -= 1
             self._let_go(job)
@@ -348,7 +363,26 @@ class Worker:
         except errors.TransportUnavailable:
             log.warning("an answer could not be sent; its caller will repeat the call or see it time out")
 
+    def _begin_span(self, job: _Job, trace: Trace) -> None:
+        """Make the handling a span, below which is whatever the handler does."""
+        method, waited = job.request.method, self._loop.time() - job.taken
+        about = {Attribute.AGENT: self.description.name, Attribute.INSTANCE: self.instance, Attribute.SYSTEM: NATS}
+        about |= {Attribute.DESTINATION: f"fab.call.{self.description.name}", Attribute.KIND: "process"}
+        start = time.time_ns() - int(waited * 1e9)
+        job.span = tracing.begin(method, SpanKind.SERVER, trace, {**about, Attribute.WAITED: waited}, start=start)
+        tracing.enter(job.span)
+        job.context.scope = job.context.scope._replace(trace=tracing.trace_of(job.span, trace))
+
+    def _end_span(self, job: _Job, span: Span) -> None:
+        """Only now it is known what was asked for: whoever handled it has opened the request."""
+        target = str(job.context.params.get("name") or job.context.params.get("uri") or "")
+        span.set_attributes(named(job.request.method, target))
+        span.update_name(title(job.request.method, target))
+        span.end()
+
     async def _fail(self, job: _Job, failure: errors.FabricError) -> None:
+        if job.span is not None:
+            tracing.failed(job.span, failure)
         await self._reply_error(job.message, failure)
         if job.suspended is not None:
             self._suspensions.ended(job.suspended, _error("", errors.to_wire(failure)))

@@ -61,6 +61,11 @@ class Body:
             self._encoded = orjson.dumps(self._value)
         return self._encoded
 
+    @property
+    def wire(self) -> bytes | None:
+        """The JSON bytes, where they came or were made before."""
+        return self._encoded
+
     def __repr__(self) -> str:
         return f"Body({self._encoded if self._value is _ABSENT else self._value!r})"
 

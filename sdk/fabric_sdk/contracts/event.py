@@ -116,6 +116,11 @@ class Event:
         return f"<Event {self.topic} {self.id}>"
 
     @property
+    def body(self) -> Body:
+        """The data as it travels."""
+        return self._body
+
+    @property
     def data(self) -> Any:
         """What is said of it: a JSON value."""
         return self._body.value()

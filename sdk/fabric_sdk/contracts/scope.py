@@ -18,6 +18,8 @@ from urllib.parse import quote, unquote
 from fabric_sdk.contracts.subjects import Header
 
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_ODD: Final = "13579bdf"
+"""The last digit of the flags, where the lowest bit is set: sampled."""
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
 
 
@@ -38,6 +40,11 @@ class Trace(NamedTuple):
     def trace_id(self) -> str:
         """The 32 hexadecimal digits that all parts of one trace share."""
         return self.traceparent[3:35]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether somebody keeps this trace: only then is anything of it written down."""
+        return self.traceparent[-1] in _ODD
 
 
 class Scope(NamedTuple):

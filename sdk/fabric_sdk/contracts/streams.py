@@ -193,13 +193,28 @@ AUDIT: Final = Stream(
 )
 """Who did what, for three months: the broker itself removes nothing before its time, whoever asks."""
 
+SPANS: Final = Stream(
+    "FAB_SPANS",
+    (subjects.SPANS,),
+    MappingProxyType(
+        {
+            "discard": "old",
+            "storage": "memory",  # for whoever looks now; what is to last goes to a backend
+            "num_replicas": 1,
+            "max_age": 3600 * _SECOND,
+            "max_bytes": 64 * _MEBIBYTE,
+        }
+    ),
+)
+"""Spans of the last hour, so that a trace can be looked at without any backend."""
+
 EVENT_ACK_WAIT: Final = 30.0
 """Seconds without a sign of life after which an event is given to another member of its group."""
 
 TASK_ACK_WAIT: Final = 15.0
 """Seconds without a sign of life after which a task is given to another worker, unless an operator says otherwise."""
 
-CATALOGUE: Final = (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS, AUDIT)
+CATALOGUE: Final = (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS, AUDIT, SPANS)
 
 OURS: Final = "FAB_"
 """What the names of all streams of the fabric begin with."""

@@ -86,6 +86,10 @@ AUDIT: Final = "fab.audit.*"
 """Who did what: the batches of each writer."""
 
 
+SPANS: Final = "fab.span.*"
+"""Spans that ended lately, each under its trace's id."""
+
+
 class Header:
     """Header names. Few and short: each one, and each letter of it, costs the receiver time."""
 
@@ -350,6 +354,11 @@ def session_told(session_id: str, *part: str) -> str:
 def gateway(replica: str) -> str:
     """Where one gateway hears what the others tell it; `all` for every one."""
     return f"fab.gateway.{replica}"
+
+
+def spans(trace_id: str) -> str:
+    """The spans of one trace."""
+    return f"fab.span.{trace_id}"
 
 
 def piece(claim: str, number: int) -> str:

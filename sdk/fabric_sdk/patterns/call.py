@@ -14,17 +14,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
+from opentelemetry.trace import Span, SpanKind
 from tenacity import AsyncRetrying, RetryCallState
 from tenacity.asyncio import retry_if_exception
 
+from fabric_sdk import tracing
 from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.conventions import NATS, Attribute, named, title
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Scope
+from fabric_sdk.contracts.scope import Scope, Trace
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.patterns.gather import gather
 from fabric_sdk.routing.retry import BACKOFF, FIRST_WAIT, may_repeat
@@ -72,6 +75,10 @@ class Call:
     """How many workers fell silent over it so far."""
     progress: float = float("-inf")
     """How far the work has been said to be. A repeated call starts over; its caller hears only of what is new."""
+    target: str = ""
+    """What the method is asked of, a tool's name say, for whoever reads the trace."""
+    span: Span | None = None
+    """Of the call, while it is made, if its trace is sampled."""
 
     def subject(self) -> str:
         """Where the call goes."""
@@ -130,13 +137,31 @@ class Caller:
         if self._replies is not None:
             await self._replies.close()
 
-    async def call(self, call: Call) -> Body:
+    def call(self, call: Call) -> Coroutine[Any, Any, Body]:
         """Send `call` until it is answered or must not be sent again.
 
         Raises:
             FabricError: what the agent answered, or `AgentUnavailable`, `Overloaded`, `TransportUnavailable`,
                 `WorkerLost`, `DeadlineExceeded`, `MessageTooLarge`.
         """
+        trace = call.scope.trace
+        return self._call(call) if trace is None or not trace.sampled else self._traced(call, trace)
+
+    async def _traced(self, call: Call, trace: Trace) -> Body:
+        """The same within a span, in which every attempt is an event."""
+        about = {Attribute.SYSTEM: NATS, Attribute.AGENT: call.agent, Attribute.KIND: "send"}
+        about |= {Attribute.DESTINATION: f"fab.call.{call.agent}", **named(call.method, call.target)}
+        scope = call.scope
+        with tracing.ending(tracing.begin(title(call.method, call.target), SpanKind.CLIENT, trace, about)) as span:
+            call.scope, call.span = scope._replace(trace=tracing.trace_of(span, trace)), span
+            try:
+                result = await self._call(call)
+                tracing.answered(span, result)
+                return result
+            finally:  # whoever called may use it for another call
+                call.scope, call.span = scope, None
+
+    async def _call(self, call: Call) -> Body:
         try:
             return await self._attempt(call)
         except errors.FabricError as failure:
@@ -186,7 +211,10 @@ class Caller:
             call.lost += 1
         if isinstance(failure, errors.AgentUnavailable) and await _has_left(self.transport, call):
             return False
-        return call.lost <= MOST_LOST and may_repeat(failure, safe=call.safe is True)
+        again = call.lost <= MOST_LOST and may_repeat(failure, safe=call.safe is True)
+        if again and call.span is not None:
+            call.span.add_event("retry", {Attribute.ERROR: type(failure).__name__})
+        return again
 
     async def _attempt(self, call: Call) -> Body:
         if self._closed:

@@ -12,19 +12,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import uuid4
 
+from fabric_sdk import tracing
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
+from fabric_sdk.contracts.conventions import Attribute
 from fabric_sdk.contracts.envelope import Message, stated
 from fabric_sdk.contracts.errors import FabricError, InvalidParams, QueueFull, TransportUnavailable
 from fabric_sdk.contracts.event import Event, checked_topic, checked_topics
-from fabric_sdk.contracts.scope import current_effects, current_scope
+from fabric_sdk.contracts.scope import current_effects
 from fabric_sdk.contracts.streams import EVENTS, group_lane
 from fabric_sdk.contracts.subjects import Header, checked_token
 from fabric_sdk.jetstream import ClaimLost, Claims, Delivery, JetStream, Pull, Reader
@@ -147,12 +149,23 @@ class Events:
             raise InvalidParams("an event's id and subject are words, or left out")
         body = stated("the event's data", data)
         schema = await self._schemas.check(checked_topic(topic), body)
-        effects, scope = current_effects.get(), current_scope.get()
+        effects = current_effects.get()
         named = effects if id is None else None
         if id is None:
             id = effects.name("publish", topic, body.encoded().decode()) if effects else uuid4().hex
-        trace = scope.trace.traceparent if scope and scope.trace else None
-        event = Event(topic, body, id=id, source=self.source, subject=subject, schema=schema, traceparent=trace)
+        event = Event(topic, body, id=id, source=self.source, subject=subject, schema=schema)
+        try:
+            with _told(event):
+                event.sequence = await self._store(event)
+        except FabricError:
+            if named:
+                named.take_back(id)
+            raise
+        return event
+
+    async def _store(self, event: Event) -> int:
+        """Put an event on the disk; its place there."""
+        body = event.body
         await self._jetstream.ensure(EVENTS)
         message = event.message()
         if self._claims.are_needed_for(len(body.encoded())):
@@ -163,14 +176,11 @@ class Events:
             stored = await self._jetstream.store(message.subject, message.body, message.headers)
             if claim and stored.duplicate:
                 await self._drop_leftover(claim, stored.sequence)
-        except FabricError as failure:
-            if named:
-                named.take_back(id)
-            if claim and isinstance(failure, QueueFull):
+        except QueueFull:
+            if claim:
                 await self._claims.drop(claim)
             raise
-        event.sequence = stored.sequence
-        return event
+        return stored.sequence
 
     async def _drop_leftover(self, claim: str, sequence: int) -> None:
         """Drop the data of a repetition, unless it is this very one that was stored, and its answer was lost."""
@@ -363,6 +373,22 @@ class Membership:
                 await self._waiting.popleft().nak()
             for delivery in list(self._waiting):
                 await delivery.extend()
+
+
+@contextmanager
+def _told(event: Event) -> Generator[None]:
+    """A span for the publication, if its trace is sampled: whatever it leads to is below it."""
+    trace = tracing.current_trace()
+    if trace is not None and trace.sampled:
+        with tracing.sending(
+            "publish", event.topic, trace, f"fab.event.{event.topic}", {Attribute.MESSAGE: event.id}
+        ) as span:
+            trace = tracing.trace_of(span, trace)
+            event.traceparent = trace and trace.traceparent
+            yield
+        return
+    event.traceparent = trace and trace.traceparent
+    yield
 
 
 async def _fill(claims: Claims, delivery: Delivery) -> None:

@@ -80,7 +80,7 @@ class Schedules:
             Header.SCHEDULE_TARGET: subjects.later(schedule.agent, "due", name),
             Header.CLASS: schedule.priority,
             Header.KEEP: f"{keep:.3f}",
-            **scope.headers(),
+            **scope._replace(trace=None).headers(),  # what it starts for years belongs to no request
         }
         if schedule.zone is not None:
             headers[Header.SCHEDULE_ZONE] = schedule.zone

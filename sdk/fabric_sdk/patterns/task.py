@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
+from fabric_sdk import tracing
 from fabric_sdk.contracts import errors, subjects
+from fabric_sdk.contracts.conventions import EXECUTE_TOOL, Attribute
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Effects, Scope, current_effects
 from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS, Stream
@@ -143,7 +145,8 @@ class Tasks:
                 may be started again without harm.
         """
         try:
-            return await self._start(start)
+            with _told([start]):
+                return await self._start(start)
         except BaseException:  # cancelled too: it may not have been started
             start.take_back()
             raise
@@ -225,7 +228,8 @@ class Tasks:
         if any(start.at is not None for start in starts):
             raise errors.InvalidParams("tasks for later cannot be started in one batch with others")
         try:
-            return await self._start_all(starts)
+            with _told(starts):
+                return await self._start_all(starts)
         except BaseException:  # cancelled too: they may not have been started
             for start in reversed(starts):
                 start.take_back()
@@ -521,6 +525,23 @@ def _all_or_none(known: int, starts: Sequence[Start]) -> bool:
         "some of these tasks were started before, so none was started now",
         fix="start tasks that may have been started before one by one: each joins its like",
     )
+
+
+@contextmanager
+def _told(starts: Sequence[Start]) -> Generator[None]:
+    """A span for what is started, if its trace is sampled: every attempt is below it."""
+    first, trace = starts[0], starts[0].scope.trace
+    if trace is None or not trace.sampled:
+        yield
+        return
+    tool = str(first.params.members().get("name", ""))
+    about: dict[str, str | int] = {Attribute.OPERATION: EXECUTE_TOOL, Attribute.TOOL: tool, Attribute.MESSAGE: first.id}
+    if len(starts) > 1:
+        about[Attribute.BATCH] = len(starts)
+    with tracing.sending("start", tool, trace, f"fab.task.{first.agent}", about) as span:
+        for start in starts:
+            start.scope = start.scope._replace(trace=tracing.trace_of(span, trace))
+        yield
 
 
 def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:

@@ -1,0 +1,92 @@
+"""`fabric trace`: what happened to one request, wherever it went; from the spans of the last hour.
+
+Above: `main`. Below: `waterfall`, the stream of spans on the fabric that `connection` finds.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import typer
+
+from fabric.cli.connection import durable
+from fabric.cli.console import out, print_json, run, table
+from fabric.cli.options import DataOption, JsonOption
+from fabric.cli.waterfall import duration, waterfall
+from fabric.observability.spans_reading import Trace, recent
+from fabric.observability.spans_reading import trace as trace_of
+from fabric.observability.spans_wire import otlp
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.errors import InvalidParams, UnknownName
+
+_ID: Final = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
+_BEGINNING: Final = re.compile(r"[0-9a-f]{4,31}")
+_MOST: Final = 1_000_000
+
+
+def trace(
+    which: Annotated[
+        str,
+        typer.Argument(metavar="ID|last|list", help="A trace's id, or how it begins; the newest; or those there are."),
+    ],
+    limit: Annotated[int, typer.Option(min=1, help="How many are listed.")] = 20,
+    json_output: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Draw one trace as a waterfall, or list the recent ones; with --json, a trace is OTLP's JSON."""
+
+    async def work() -> None:
+        async with durable(data) as fabric:
+            if which == "list":
+                _list(await recent(fabric.jetstream, limit), json_output=json_output)
+                return
+            found = await _find(fabric, which)
+        if json_output:
+            print_json(otlp(found.spans))
+            return
+        out.print(f"[bold]trace {found.id}[/]  {_when(found)}  {duration(found.seconds)}", soft_wrap=True)
+        out.print(waterfall(found))
+
+    run(work())
+
+
+async def _find(fabric: Fabric, which: str) -> Trace:
+    found: Trace | None = None
+    if which == "last":
+        found = next(iter(await recent(fabric.jetstream, 1)), None)
+    elif (whole := _ID.fullmatch(which.lower())) is not None:
+        found = await trace_of(fabric.jetstream, whole[1])
+    elif _BEGINNING.fullmatch(which.lower()) is not None:
+        traces = await recent(fabric.jetstream, _MOST)
+        found = next((each for each in traces if each.id.startswith(which.lower())), None)
+    else:
+        raise InvalidParams(f"{which!r} is no trace id", fix="give 32 hexadecimal digits, `last`, or `list`")
+    if found is None:
+        raise UnknownName(
+            "no such trace is kept" if which != "last" else "no trace is kept",
+            fix="spans are kept for an hour, of the requests that are sampled: see FABRIC_TRACE_SAMPLING",
+        )
+    # In full, also where part of it lies before what was looked at.
+    return await trace_of(fabric.jetstream, found.id) or found
+
+
+def _list(traces: list[Trace], *, json_output: bool) -> None:
+    if json_output:
+        print_json([_about(each) for each in traces])
+        return
+    lines = [
+        (each.id, _when(each), each.root.name, duration(each.seconds), len(each.spans), each.failures or "")
+        for each in traces
+    ]
+    table(("ID", "BEGAN", "REQUEST", "TOOK", "SPANS", "ERRORS"), lines)
+
+
+def _about(found: Trace) -> dict[str, object]:
+    about = {"id": found.id, "name": found.root.name, "start": found.start, "seconds": found.seconds}
+    return {**about, "spans": len(found.spans), "failed": found.root.failed, "errors": found.failures}
+
+
+def _when(found: Trace) -> str:
+    return datetime.fromtimestamp(found.start / 1e9, UTC).astimezone().isoformat(" ", "milliseconds")

@@ -1,0 +1,115 @@
+"""A trace drawn in the terminal: who did what below whom, when it began, and how long it took.
+
+Above: `trace`. Below: rich. Pure: rows from spans, and a table from rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Sequence
+from typing import Any, Final, NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from fabric.cli.console import seen
+from fabric.observability.spans_reading import Trace
+from fabric.observability.spans_wire import Told
+from fabric_sdk.contracts.conventions import Attribute
+
+_BAR: Final = 32
+"""Characters for the whole time of a trace."""
+_SHORT_ID: Final = 6
+
+
+class Row(NamedTuple):
+    """One span in its place."""
+
+    depth: int
+    span: Told
+
+
+def rows(trace: Trace) -> list[Row]:
+    """The spans below one another; those whose parent is not kept stand at the left."""
+    ids = {span.id for span in trace.spans}
+    below: defaultdict[str, list[Told]] = defaultdict(list)
+    for span in trace.spans:
+        below[span.parent if span.parent in ids and span.parent != span.id else ""].append(span)
+    shown: set[str] = set()
+
+    def walk(parent: str, depth: int) -> Generator[Row]:
+        for span in below[parent]:
+            if span.id not in shown:
+                shown.add(span.id)
+                yield Row(depth, span)
+                yield from walk(span.id, depth + 1)
+
+    return [*walk("", 0), *(Row(0, span) for span in trace.spans if span.id not in shown)]
+
+
+def waterfall(trace: Trace) -> Table:
+    """The whole trace as a table."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("SPAN", overflow="fold")
+    grid.add_column("WHERE", no_wrap=True)
+    grid.add_column("AFTER", no_wrap=True, justify="right")
+    grid.add_column("TOOK", no_wrap=True, justify="right")
+    grid.add_column("", no_wrap=True)
+    for depth, span in rows(trace):
+        colour = "red" if span.failed else "cyan"
+        said = escape(seen(f"{'  ' * depth}{span.name}"))
+        grid.add_row(
+            f"[red]{said}[/]" if span.failed else said,
+            escape(seen(_where(span))),
+            duration((span.start - trace.start) / 1e9),
+            duration(span.seconds),
+            f"[{colour}]{bar(trace, span)}[/]",
+        )
+        for note in _notes(trace, span):
+            grid.add_row(f"[dim]{'  ' * depth}  {escape(seen(note))}[/]")
+    return grid
+
+
+def bar(trace: Trace, span: Told) -> str:
+    """How long it took, and when, as part of the whole."""
+    whole = trace.seconds or 1e-9
+    begin = min(_BAR - 1, int(_BAR * (span.start - trace.start) / 1e9 / whole))
+    length = max(1, round(_BAR * span.seconds / whole))
+    return " " * begin + "━" * min(length, _BAR - begin)
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits it."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _where(span: Told) -> str:
+    service = span.resource.get(Attribute.SERVICE, "?")
+    agent = span.attributes.get(Attribute.AGENT, service) if span.kind in ("server", "consumer") else service
+    instance = span.attributes.get(Attribute.INSTANCE) or span.resource.get(Attribute.INSTANCE, "")
+    return f"{agent} {str(instance)[:_SHORT_ID]}"
+
+
+def _notes(trace: Trace, span: Told) -> Generator[str]:
+    """What else is to be known of a span: its error, its attempt, what happened, what it is linked to."""
+    said = span.attributes
+    if span.failed:
+        code = f" ({said[Attribute.STATUS]})" if Attribute.STATUS in said else ""
+        yield f"error: {said.get(Attribute.ERROR, 'unknown')}{code}"
+    if (attempt := said.get(Attribute.ATTEMPT, 1)) != 1:
+        yield f"attempt {attempt}"
+    for event in span.events:
+        attributes: dict[str, Any] = event.get("attributes") or {}
+        about = "".join(f" {key.rpartition('.')[2]}={value}" for key, value in attributes.items())
+        yield f"{event['name']}{about} after {duration((int(event['at']) - span.start) / 1e9)}"
+    for link in span.links:
+        if link["trace"] != trace.id:
+            yield f"caused by {link['id']} of trace {link['trace']}"
+        elif link["id"] != span.parent:
+            yield f"caused by {_named(trace.spans, link['id'])}"
+
+
+def _named(spans: Sequence[Told], span_id: str) -> str:
+    return next((span.name for span in spans if span.id == span_id), span_id)

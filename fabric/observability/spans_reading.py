@@ -1,0 +1,89 @@
+"""Traces out of the stream that keeps the last hour.
+
+Above: `fabric trace`. Below: JetStream, `spans_wire`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from fabric.observability.spans_wire import Told, decode
+from fabric_sdk.contracts import subjects
+from fabric_sdk.contracts.streams import SPANS
+from fabric_sdk.jetstream import JetStream, Reader
+
+_LOOK_BACK: Final = 5000
+"""Messages, from the end of the stream, that are looked at for what was traced lately."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """All spans of one trace that are kept, the earliest first."""
+
+    id: str
+    spans: tuple[Told, ...]
+
+    @property
+    def root(self) -> Told:
+        """The first span that none of the others is above."""
+        ids = {span.id for span in self.spans}
+        return next((span for span in self.spans if span.parent not in ids), self.spans[0])
+
+    @property
+    def start(self) -> int:
+        """When it began: nanoseconds of Unix time."""
+        return self.spans[0].start
+
+    @property
+    def seconds(self) -> float:
+        """From the first beginning to the last end."""
+        return (max(span.end for span in self.spans) - self.start) / 1e9
+
+    @property
+    def failures(self) -> int:
+        """How many spans ended in an error."""
+        return sum(span.failed for span in self.spans)
+
+
+async def trace(jetstream: JetStream, trace_id: str) -> Trace | None:
+    """One trace, as far as it is kept."""
+    found: list[Told] = []
+    async for message in jetstream.every(SPANS, subjects.spans(trace_id)):
+        found += _spans(message.subject, message.body.encoded())
+    return _trace(trace_id, found) if found else None
+
+
+async def recent(jetstream: JetStream, most: int) -> list[Trace]:
+    """What was traced lately, the newest first."""
+    await jetstream.ensure(SPANS)
+    start = max(1, await jetstream.end_of(SPANS) - _LOOK_BACK)
+    reader = Reader(jetstream, SPANS, (SPANS.subjects[0],), _beginning_at(start))
+    left = await reader.open()
+    by_trace: defaultdict[str, list[Told]] = defaultdict(list)
+    try:
+        while left:
+            delivery = await anext(reader)
+            left -= 1
+            message = delivery.message
+            by_trace[message.subject.rpartition(".")[2]] += _spans(message.subject, message.body.encoded())
+    finally:
+        await reader.close()
+    traces = [_trace(trace_id, spans) for trace_id, spans in by_trace.items() if spans]
+    return sorted(traces, key=lambda each: each.start, reverse=True)[:most]
+
+
+def _beginning_at(sequence: int) -> dict[str, str | int]:
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
+
+
+def _spans(subject: str, body: bytes) -> list[Told]:
+    try:
+        return decode(subject.rpartition(".")[2], body)
+    except ValueError:
+        return []  # somebody else's
+
+
+def _trace(trace_id: str, spans: list[Told]) -> Trace:
+    return Trace(trace_id, tuple(sorted(spans, key=lambda span: (span.start, -span.end))))

@@ -1,0 +1,176 @@
+"""Spans as they are kept in the stream: one message for what one process told of one trace.
+
+Above: `spans_export`, which writes, and `spans_reading`. Below: JSON. Pure. A span in the stream is a small object of
+plain values; OTLP's JSON, which says the same at length, is made for whoever asks for it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import orjson
+from opentelemetry.trace import SpanKind
+
+from fabric.observability.spans import Span
+
+Json = dict[str, Any]
+
+_KINDS: Final = {kind: kind.name.lower() for kind in SpanKind}
+_OTLP_KINDS: Final = {kind.name.lower(): kind.value + 1 for kind in SpanKind}
+_ERROR: Final = 2
+"""OTLP's code of a status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A span as somebody reads it."""
+
+    trace: str
+    id: str
+    parent: str
+    """The id of the span above, which may be anybody's; empty for the first of all."""
+    name: str
+    kind: str
+    start: int
+    end: int
+    """Both in nanoseconds of Unix time."""
+    failed: bool = False
+    scope: str = ""
+    resource: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    events: Sequence[Json] = ()
+    links: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.end - self.start) / 1e9
+
+
+def by_trace(spans: Iterable[Span]) -> dict[str, list[Span]]:
+    """Spans that ended, by the trace they belong to."""
+    found: defaultdict[str, list[Span]] = defaultdict(list)
+    for span in spans:
+        found[f"{span.context.trace_id:032x}"].append(span)
+    return found
+
+
+def encode(resource: Mapping[str, Any], spans: Iterable[Span]) -> bytes:
+    """One message of the stream.
+
+    Raises:
+        TypeError: an attribute has no JSON form.
+    """
+    return orjson.dumps({"resource": resource, "spans": [_plain(span) for span in spans]})
+
+
+def _plain(span: Span) -> Json:
+    plain: Json = {
+        "id": f"{span.context.span_id:016x}",
+        "name": span.name,
+        "kind": _KINDS[span.kind],
+        "start": span.start,
+        "end": span.ended,
+        "scope": span.scope,
+        "attributes": span.attributes,
+    }
+    if span.parent is not None:
+        plain["parent"] = f"{span.parent.span_id:016x}"
+    if span.failed:
+        plain["failed"] = True
+    if span.events:
+        plain["events"] = [{"name": each.name, "at": each.at, "attributes": each.attributes} for each in span.events]
+    if span.links:
+        plain["links"] = [{"trace": f"{link.trace_id:032x}", "id": f"{link.span_id:016x}"} for link in span.links]
+    return plain
+
+
+def decode(trace: str, message: bytes) -> list[Told]:
+    """The spans in one message of the stream.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        said = cast("Json", orjson.loads(message))
+        resource = dict(said["resource"])
+        return [_told(trace, resource, span) for span in said["spans"]]
+    except (LookupError, TypeError) as foreign:
+        raise ValueError(f"no spans of ours: {foreign!r}") from None
+
+
+def _told(trace: str, resource: Json, span: Json) -> Told:
+    return Told(
+        trace,
+        str(span["id"]),
+        str(span.get("parent", "")),
+        str(span["name"]),
+        str(span["kind"]),
+        int(span["start"]),
+        int(span["end"]),
+        bool(span.get("failed")),
+        str(span.get("scope", "")),
+        resource,
+        dict(span.get("attributes") or {}),
+        list(span.get("events") or ()),
+        list(span.get("links") or ()),
+    )
+
+
+def otlp(spans: Sequence[Told]) -> Json:
+    """Spans as OTLP has them in JSON: what a collector takes as `ExportTraceServiceRequest`."""
+    resources: dict[bytes, dict[str, list[Told]]] = {}
+    for span in spans:
+        scopes = resources.setdefault(orjson.dumps(span.resource, option=orjson.OPT_SORT_KEYS), {})
+        scopes.setdefault(span.scope, []).append(span)
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": _attributes(orjson.loads(resource))},
+                "scopeSpans": [
+                    {"scope": {"name": scope}, "spans": [_otlp_span(span) for span in those]}
+                    for scope, those in scopes.items()
+                ],
+            }
+            for resource, scopes in resources.items()
+        ]
+    }
+
+
+def _otlp_span(span: Told) -> Json:
+    events = [
+        {"timeUnixNano": str(each["at"]), "name": each["name"], "attributes": _attributes(each.get("attributes") or {})}
+        for each in span.events
+    ]
+    return {
+        "traceId": span.trace,
+        "spanId": span.id,
+        **({"parentSpanId": span.parent} if span.parent else {}),
+        "name": span.name,
+        "kind": _OTLP_KINDS.get(span.kind, 0),
+        "startTimeUnixNano": str(span.start),
+        "endTimeUnixNano": str(span.end),
+        "attributes": _attributes(span.attributes),
+        "events": events,
+        "links": [{"traceId": link["trace"], "spanId": link["id"]} for link in span.links],
+        "status": {"code": _ERROR} if span.failed else {},
+    }
+
+
+def _attributes(said: Mapping[str, Any]) -> list[Json]:
+    return [{"key": key, "value": _value(value)} for key, value in said.items()]
+
+
+def _value(value: Any) -> Json:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    if isinstance(value, (list, tuple)):
+        return {"arrayValue": {"values": [_value(each) for each in cast("Sequence[Any]", value)]}}
+    return {"stringValue": str(value)}

@@ -1,0 +1,139 @@
+"""Spans: what the fabric does for somebody, told to OpenTelemetry.
+
+Above: patterns, workers, the gateway. Below: OpenTelemetry's API, and whatever provider the process has; where there is
+none, nothing happens and what came is passed on. A request that is not sampled comes nowhere near here: whoever asks
+for a span has looked at `Trace.sampled` before, so that it costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from opentelemetry import context as current
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    get_current_span,
+    get_tracer,
+    set_span_in_context,
+)
+from opentelemetry.util.types import AttributeValue
+
+from fabric_sdk.contracts.conventions import NATS, TOOL_ERROR, Attribute
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import FabricError, HandlerRaised
+from fabric_sdk.contracts.scope import Scope, Trace, current_scope, scope_for
+
+SCOPE: Final = "fabric_sdk"
+"""The name of our instrumentation."""
+_NOTHING: Final = current.Context()
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_NOT_SAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
+_NO_STATE: Final = TraceState()
+_ERROR: Final = b'"isError":true'
+
+_tracer = get_tracer(SCOPE)
+
+Attributes = Mapping[str, AttributeValue]
+
+
+def current_trace() -> Trace | None:
+    """The trace that whatever is done here belongs to: below the current span, where an author began one."""
+    scope = current_scope.get()
+    if scope is not None and (scope.trace is None or not scope.trace.sampled):
+        return scope.trace
+    return trace_of(get_current_span(), scope.trace if scope is not None else None)
+
+
+def scope_here(timeout: float) -> Scope:
+    """A scope of `timeout` seconds for what is done here; see `scope_for`."""
+    return scope_for(timeout, trace=current_trace())
+
+
+def trace_of(span: Span, otherwise: Trace | None) -> Trace | None:
+    """What is to travel on from `span`; where it is none, what came."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return otherwise
+    state = context.trace_state.to_header() if context.trace_state else ""
+    return Trace(f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}", state)
+
+
+def begin(
+    name: str,
+    kind: SpanKind,
+    trace: Trace | None,
+    attributes: Attributes,
+    *,
+    linked: bool = False,
+    start: int | None = None,
+) -> Span:
+    """A span below what `trace` names; without one, the first of a new trace.
+
+    Args:
+        name: what is done, with few different values.
+        kind: on which side of a message it is.
+        trace: what caused it.
+        attributes: see `contracts.conventions`.
+        linked: whether it is also linked to its cause, which may have ended long ago.
+        start: Unix time in nanoseconds, unless it begins now.
+    """
+    cause = None if trace is None else _context_of(trace)
+    above = _NOTHING if cause is None else set_span_in_context(NonRecordingSpan(cause), _NOTHING)
+    links = (Link(cause),) if linked and cause is not None else ()
+    return _tracer.start_span(name, above, kind, attributes, links, start)
+
+
+def enter(span: Span) -> None:
+    """Make `span` the current one, for the rest of this asyncio task and for whatever it starts."""
+    current.attach(set_span_in_context(span))
+
+
+@contextmanager
+def sending(doing: str, what: str, trace: Trace, destination: str, more: Attributes) -> Generator[Span]:
+    """The span of something that is sent to be kept: a task's start, an event."""
+    about = {Attribute.SYSTEM: NATS, Attribute.DESTINATION: destination, Attribute.DOING: doing, Attribute.KIND: "send"}
+    with ending(begin(f"{doing} {what}", SpanKind.PRODUCER, trace, {**about, **more})) as span:
+        yield span
+
+
+@contextmanager
+def ending(span: Span) -> Generator[Span]:
+    """`span`, which ends with the block, and says what ended it."""
+    try:
+        yield span
+    except BaseException as failure:
+        failed(span, failure)
+        raise
+    finally:
+        span.end()
+
+
+def failed(span: Span, failure: BaseException) -> None:
+    """Note what kind of failure it was. Not its words: they may quote what was asked."""
+    if isinstance(failure, FabricError):
+        span.set_attribute(Attribute.STATUS, str(failure.code))
+    raised = failure.__cause__ if isinstance(failure, HandlerRaised) and failure.__cause__ else failure
+    span.set_attribute(Attribute.ERROR, type(raised).__name__)
+    span.set_status(StatusCode.ERROR)
+
+
+def answered(span: Span, result: Body) -> None:
+    """Note whether an MCP result says of itself that it is an error, as far as it travels."""
+    if _ERROR in (result.wire or b"") and result.members().get("isError") is True:
+        span.set_attribute(Attribute.ERROR, TOOL_ERROR)
+        span.set_status(StatusCode.ERROR)
+
+
+def _context_of(trace: Trace) -> SpanContext:
+    _, trace_id, span_id, _ = trace.traceparent.split("-")
+    state = TraceState.from_header([trace.tracestate]) if trace.tracestate else _NO_STATE
+    return SpanContext(int(trace_id, 16), int(span_id, 16), True, _SAMPLED if trace.sampled else _NOT_SAMPLED, state)

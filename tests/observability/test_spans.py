@@ -1,0 +1,247 @@
+"""The rules of tracing, without a broker: what is sampled, what a span keeps, how it travels and is drawn.
+
+Proves: OP-2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, StatusCode, set_span_in_context
+
+from fabric.cli.waterfall import bar, duration, rows
+from fabric.observability.spans import Kept, Provider, Span, Tracer
+from fabric.observability.spans_export import Exporting
+from fabric.observability.spans_reading import Trace as Kept_Trace
+from fabric.observability.spans_wire import Told, by_trace, decode, encode, otlp
+from fabric.observability.tracing import about
+from fabric.observability.tracing_sampling import HONOURED, Sampling, declined
+from fabric_sdk import tracing
+from fabric_sdk.contracts.scope import Scope, Trace, current_scope
+from fabric_sdk.jetstream import JetStream
+from fabric_sdk.transports.memory import MemoryTransport
+
+SAMPLED = Trace(f"00-{'a1' * 16}-{'b2' * 8}-01")
+UNSAMPLED = Trace(f"00-{'a1' * 16}-{'b2' * 8}-00")
+
+attributes: st.SearchStrategy[Any] = st.dictionaries(
+    st.text(min_size=1, max_size=10),
+    st.text(max_size=10) | st.booleans() | st.integers(-(2**63), 2**63 - 1),
+    max_size=4,
+)
+
+
+def made(kept: Kept, trace: Trace | None = SAMPLED, name: str = "work") -> Span:
+    context = None
+    if trace is not None:
+        cause = tracing.begin("x", SpanKind.SERVER, trace, {}).get_span_context()  # no provider: what came, passed on
+        context = set_span_in_context(NonRecordingSpan(cause))
+    span = Tracer(kept, "ours").start_span(name, context, SpanKind.CLIENT)
+    assert isinstance(span, Span)
+    return span
+
+
+# sampling
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1))
+def test_the_draw_decides_where_the_client_says_nothing(drawn: float, rate: float) -> None:
+    sampling = Sampling(rate, draw=lambda: drawn)
+    assert sampling.takes(None) == (drawn < rate)
+    assert not sampling.takes(UNSAMPLED)
+
+
+def test_a_sampled_flag_is_honoured_as_often_as_is_bearable() -> None:
+    now = 0.0
+    sampling = Sampling(0.0, clock=lambda: now)
+    assert sum(sampling.takes(SAMPLED) for _ in range(1000)) == HONOURED
+    now = 0.5
+    assert sum(sampling.takes(SAMPLED) for _ in range(1000)) == HONOURED / 2
+    now = 3600.0
+    assert sum(sampling.takes(SAMPLED) for _ in range(1000)) == HONOURED
+
+
+def test_a_declined_trace_keeps_its_id_and_loses_its_flag() -> None:
+    passed_on = declined(SAMPLED)
+    assert Trace.of(passed_on.traceparent) == passed_on
+    assert (passed_on.trace_id, passed_on.sampled) == (SAMPLED.trace_id, False)
+    assert passed_on.traceparent[36:52] != SAMPLED.traceparent[36:52], "W3C: who changes the flag is a new parent"
+    assert declined(UNSAMPLED) is UNSAMPLED
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True)])
+def test_the_lowest_bit_says_that_a_trace_is_sampled(flags: str, sampled: bool) -> None:
+    assert Trace(f"00-{'a1' * 16}-{'b2' * 8}-{flags}").sampled is sampled
+
+
+# what the SDK does without a provider, and inside an author's own span
+
+
+def test_without_a_provider_what_came_is_passed_on() -> None:
+    span = tracing.begin("work", SpanKind.SERVER, SAMPLED, {})
+    assert tracing.trace_of(span, None) == SAMPLED
+    assert tracing.trace_of(tracing.begin("work", SpanKind.SERVER, None, {}), None) is None
+
+
+def test_what_is_done_here_belongs_below_the_current_span() -> None:
+    kept = Kept()
+    inner = made(kept)
+    assert tracing.current_trace() is None
+    scope = current_scope.set(Scope(0.0, None, SAMPLED))
+    try:
+        assert tracing.current_trace() == SAMPLED
+        with Tracer(kept, "author").start_as_current_span("mine"):
+            current = tracing.current_trace()
+            assert current is not None
+            assert current != SAMPLED
+        current_scope.set(Scope(0.0, None, UNSAMPLED))
+        with Tracer(kept, "author").start_as_current_span("mine"):
+            assert tracing.current_trace() == UNSAMPLED
+    finally:
+        current_scope.reset(scope)
+    assert not inner.ended
+
+
+# spans
+
+
+def test_a_span_is_kept_once_it_ends() -> None:
+    kept = Kept()
+    span = made(kept)
+    assert (span.is_recording(), len(kept)) == (True, 0)
+    span.end()
+    span.end()
+    assert (span.is_recording(), kept.take(), len(kept)) == (False, [span], 0)
+    assert (span.context.trace_id, span.parent and span.parent.span_id) == (int("a1" * 16, 16), int("b2" * 8, 16))
+
+
+def test_what_there_is_no_room_for_is_dropped_and_counted() -> None:
+    kept = Kept(2)
+    for _ in range(5):
+        made(kept).end()
+    assert (len(kept), kept.dropped) == (2, 3)
+
+
+def test_below_what_is_not_sampled_nothing_is_kept() -> None:
+    cause = tracing.begin("x", SpanKind.SERVER, UNSAMPLED, {})
+    span = Tracer(Kept(), "ours").start_span("work", set_span_in_context(cause))
+    assert not span.is_recording()
+    assert tracing.trace_of(span, None) == UNSAMPLED
+
+
+def test_the_words_of_an_error_are_kept_nowhere() -> None:
+    kept = Kept()
+    others = Provider("ours", kept).get_tracer("some library")
+    context = set_span_in_context(tracing.begin("x", SpanKind.SERVER, SAMPLED, {}))
+    with pytest.raises(ValueError, match="canary"), others.start_as_current_span("theirs", context):
+        raise ValueError("canary")
+    ours = made(kept)
+    ours.record_exception(ValueError("canary"))
+    ours.set_status(StatusCode.ERROR, "canary")
+    tracing.failed(ours, ValueError("canary"))
+    ours.end()
+    spans = kept.take()
+    assert [(span.name, span.failed) for span in spans] == [("theirs", True), ("work", True)]
+    assert [event.attributes["exception.type"] for span in spans for event in span.events] == ["ValueError"] * 2
+    assert b"canary" not in encode({}, spans)
+
+
+def test_other_libraries_begin_no_trace_of_their_own() -> None:
+    kept = Kept()
+    with Provider("ours", kept).get_tracer("some library").start_as_current_span("theirs"):
+        pass
+    assert not len(kept)
+
+
+# the wire
+
+
+@given(attributes, st.text(max_size=20), st.booleans())
+def test_a_span_comes_back_as_it_was(said: dict[str, Any], name: str, failed: bool) -> None:
+    kept = Kept()
+    span = made(kept, name=name)
+    span.set_attributes(said)
+    span.add_event("happened", said)
+    span.add_link(span.context)
+    span.set_status(StatusCode.ERROR if failed else StatusCode.OK)
+    span.end()
+    trace_id, spans = next(iter(by_trace(kept.take()).items()))
+    (told,) = decode(trace_id, encode({"service.name": "x"}, spans))
+    assert (told.trace, told.name, told.kind, told.failed) == (SAMPLED.trace_id, name, "client", failed)
+    assert (told.attributes, told.resource) == (said, {"service.name": "x"})
+    assert (told.start, told.end, told.parent) == (span.start, span.ended, "b2" * 8)
+    assert told.links == [{"trace": trace_id, "id": told.id}]
+    assert [(each["name"], each["attributes"]) for each in told.events] == [("happened", said)]
+    (shown,) = otlp([told])["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert (shown["traceId"], shown["spanId"], shown["kind"]) == (trace_id, told.id, 3)
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"{}", b"[]", b'{"resource": 1, "spans": [{}]}', b'{"resource": {}, "spans": 1}']
+)
+def test_what_is_no_message_of_spans_is_a_value_error(message: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        decode("a" * 32, message)
+
+
+async def test_without_a_stream_spans_are_dropped_and_counted() -> None:
+    kept = Kept()
+    made(kept).end()
+    jetstream = JetStream(MemoryTransport())
+    await Exporting(jetstream, kept, {}).flush()
+    await jetstream.close()
+    assert (len(kept), kept.dropped) == (0, 1)
+
+
+def test_the_environment_has_the_last_word_on_what_a_process_is_called() -> None:
+    said = about("reader", "i1", {"OTEL_RESOURCE_ATTRIBUTES": "a=b%20c,nonsense", "OTEL_SERVICE_NAME": "mine"})
+    assert (said["service.name"], said["service.instance.id"], said["a"]) == ("mine", "i1", "b c")
+
+
+# drawing
+
+
+def told(span_id: str, parent: str = "", start: int = 0, end: int = 100) -> Told:
+    return Told("a" * 32, span_id, parent, span_id, "internal", start, end)
+
+
+def test_spans_stand_below_one_another() -> None:
+    spans = (
+        told("root", "elsewhere"),
+        told("a", "root", 1),
+        told("b", "a", 2),
+        told("c", "root", 3),
+        told("lost", "gone", 4),
+    )
+    trace = Kept_Trace("a" * 32, spans)
+    assert [(row.depth, row.span.id) for row in rows(trace)] == [(0, "root"), (1, "a"), (2, "b"), (1, "c"), (0, "lost")]
+    assert trace.root.id == "root"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")), min_size=1, max_size=12))
+def test_each_span_is_drawn_once_whatever_they_say_is_above_them(pairs: list[tuple[str, str]]) -> None:
+    spans = tuple(told(span, parent) for span, parent in dict(pairs).items())
+    drawn = rows(Kept_Trace("a" * 32, spans))
+    assert sorted(row.span.id for row in drawn) == sorted(span.id for span in spans)
+
+
+@given(st.integers(0, 100), st.integers(0, 100))
+def test_a_bar_stays_within_the_whole(one: int, other: int) -> None:
+    span = told("a", start=min(one, other), end=max(one, other))
+    drawn = bar(Kept_Trace("a" * 32, (told("root"), span)), span)
+    assert 1 <= len(drawn.strip()) <= len(drawn) <= 32
+
+
+def test_times_have_the_unit_that_suits_them() -> None:
+    assert [duration(each) for each in (0.000012, 0.0123, 2.5)] == ["12 µs", "12.3 ms", "2.50 s"]
+
+
+def test_links_are_kept() -> None:
+    kept = Kept()
+    cause = made(kept).get_span_context()
+    span = Tracer(kept, "ours").start_span("work", None, SpanKind.CONSUMER, links=[Link(cause)])
+    assert isinstance(span, Span)
+    assert (span.links, span.parent) == ([cause], None)

@@ -1,0 +1,147 @@
+"""One request's trace, whole: from a client through gateway, agents, a hosted server, a task and an event.
+
+Proves: OP-2.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cli.command import fabric
+from gateway.client import headers, meta, request
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from support.running import Running, running_fabric, wait_until
+
+from observability.receiver import Receiver, receiver
+
+HERE = Path(__file__).parent
+SECRET = "canary-7f3a"
+
+
+@pytest.fixture(scope="module")
+def backend() -> Generator[Receiver]:
+    with receiver() as received:
+        yield received
+
+
+@pytest.fixture(scope="module")
+def traced(backend: Receiver) -> Generator[Running]:
+    pools = [str(HERE / "agents" / f"{name}.py") for name in ("planner", "reader", "shouter")]
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": backend.url, "OTEL_BSP_SCHEDULE_DELAY": "100", "FABRIC_TRACE_SAMPLING": "0"}
+    with running_fabric(*pools, env=env) as running:
+        yield running
+
+
+def call(running: Running, tool: str, *, sampled: bool | None, door: str = "meta") -> str:
+    """Call a tool as a client whose own trace is, or is not, sampled; the trace's id."""
+    trace_id = secrets.token_hex(16)
+    stated = {} if sampled is None else {"traceparent": f"00-{trace_id}-{'ab' * 8}-0{int(sampled)}"}
+    said = request("tools/call", {"name": tool, "arguments": {"secret": SECRET}, "_meta": meta()})
+    lines = headers("tools/call", tool, token=running.token)
+    if door == "meta":
+        said["params"]["_meta"] |= stated
+    else:
+        lines |= stated
+    answer = httpx.post(running.mcp_url, content=json.dumps(said), headers=lines, trust_env=False, timeout=30)
+    assert "result" in answer.json(), answer.text
+    return trace_id
+
+
+def path(spans: dict[bytes, tuple[str, Span]], span: Span) -> list[str]:
+    """The names from the first span to this one."""
+    above = spans.get(span.parent_span_id)
+    return [*(path(spans, above[1]) if above else ()), span.name]
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "string_value") for pair in span.attributes}
+
+
+ROOT = "tools/call planner_plan"
+PLAN = f"{ROOT} > tools/call plan > tools/call plan"
+READ = f"{PLAN} > tools/call read > tools/call read"
+SHOUT = f"{PLAN} > tools/call shout > tools/call shout"
+INDEX = f"{PLAN} > start index > process index"
+EVENT = f"{INDEX} > publish texts.indexed"
+WHOLE = sorted(
+    (
+        f"gateway > {ROOT}",
+        f"gateway > {ROOT} > tools/call plan",
+        f"planner > {PLAN}",
+        f"planner > {PLAN} > tools/call read",
+        f"reader > {READ}",
+        f"reader > {READ} > open file",
+        f"planner > {PLAN} > tools/call shout",
+        f"shouter > {SHOUT}",
+        f"shouter > {SHOUT} > tools/call shout",  # as the MCP SDK tells it
+        f"planner > {PLAN} > start index",
+        f"reader > {INDEX}",
+        f"reader > {INDEX}",  # the first attempt failed
+        f"reader > {EVENT}",
+        f"reader > {EVENT} > start on/note",
+        f"reader > {EVENT} > start on/note > process on/note",
+    )
+)
+
+
+def test_a_trace_is_whole_at_a_backend_and_in_the_fabric(traced: Running, backend: Receiver) -> None:
+    trace_id = call(traced, "planner_plan", sampled=True)
+    wait_until(lambda: len(backend.of(trace_id)) >= len(WHOLE), what=f"{len(WHOLE)} spans")
+    told = backend.of(trace_id)
+    spans = {span.span_id: (service, span) for service, span in told}
+    assert sorted(" > ".join((service, *path(spans, span))) for service, span in told) == WHOLE
+    by_name = {span.name: span for _, span in told}
+    assert by_name[ROOT].parent_span_id.hex() == "ab" * 8, "the client's own span is above all"
+    assert by_name[ROOT].kind == Span.SPAN_KIND_SERVER
+    said = attributes(by_name[ROOT])
+    assert (said["mcp.method.name"], said["gen_ai.tool.name"]) == ("tools/call", "planner_plan")
+    assert said["mcp.protocol.version"] == "2026-07-28"
+    assert attributes(by_name["tools/call read"])["messaging.system"] == "nats"
+    attempts = sorted(
+        (span for _, span in told if span.name == "process index"), key=lambda span: span.start_time_unix_nano
+    )
+    assert [attributes(each)["fabric.task.attempt"] for each in attempts] == [1, 2]
+    assert [each.status.code for each in attempts] == [2, 0]
+    assert attributes(attempts[0])["error.type"] == "ValueError"
+    assert [event.name for event in attempts[0].events] == ["retry"]
+    assert all(each.links[0].span_id == by_name["start index"].span_id for each in attempts), "linked to its cause"
+    assert {span.kind for span in attempts} == {Span.SPAN_KIND_CONSUMER}
+
+    env = {"FABRIC_NATS_URL": traced.nats_url}
+    document = fabric("trace", trace_id, "--json", env=env).json
+    here = [span for each in document["resourceSpans"] for scope in each["scopeSpans"] for span in scope["spans"]]
+    assert {span["spanId"] for span in here} == {span.span_id.hex() for _, span in told}
+    drawn = fabric("trace", f"00-{trace_id}-{'ab' * 8}-01", env={**env, "COLUMNS": "160"})
+    assert drawn.code == 0
+    for words in (f"trace {trace_id}", ROOT, "    open file", "error: ValueError", "attempt 2", "retry", "━"):
+        assert words in drawn.out
+    assert SECRET.encode() not in backend.raw
+    assert SECRET not in json.dumps(document)
+
+
+def test_the_newest_trace_is_listed_and_its_failure_seen(traced: Running, backend: Receiver) -> None:
+    trace_id = call(traced, "planner_fail", sampled=True, door="header")
+    wait_until(lambda: len(backend.of(trace_id)) >= 3, what="3 spans")
+    assert {(span.status.code, attributes(span)["error.type"]) for _, span in backend.of(trace_id)} == {
+        (2, "tool_error")
+    }
+    assert SECRET.encode() not in backend.raw
+    env = {"FABRIC_NATS_URL": traced.nats_url}
+    listed = fabric("trace", "list", "--json", env=env).json
+    assert (listed[0]["id"], listed[0]["name"], listed[0]["failed"]) == (trace_id, "tools/call planner_fail", True)
+    assert trace_id in fabric("trace", "last", env=env).out
+
+
+def test_what_is_not_sampled_leaves_nothing(traced: Running, backend: Receiver) -> None:
+    before = len(backend.spans)
+    unsampled, _ = call(traced, "planner_plan", sampled=False), call(traced, "planner_plan", sampled=None)
+    after = call(traced, "planner_fail", sampled=True)  # what came before it is told before it
+    wait_until(lambda: len(backend.of(after)) >= 3, what="3 spans")
+    assert {span.trace_id.hex() for _, span in backend.spans[before:]} == {after}
+    fabric("trace", unsampled, env={"FABRIC_NATS_URL": traced.nats_url}).refused(2, "no such trace", "fix:")
