@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,8 @@ from fabric.embedded import DataFolder, ephemeral_data_folder, open_data_folder,
 from fabric.embedded.nats_server import start_nats
 from fabric.embedded.valkey_server import start_valkey
 from fabric.gateway.replicas import GatewaySpecs, gateway_ready, gateways
+from fabric.observability.metrics_page import page_of_all
+from fabric.observability.metrics_socket import RUN
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, Supervisor
 from fabric.settings import NATS_SYSTEM_URL, Settings
@@ -58,13 +60,15 @@ async def run_node(settings: Settings, plan: NodePlan, on_event: OnEvent) -> Asy
         with gateways(settings.host, settings.port) as (listener, replicas):
             run, port = folder.inside("run"), int(listener.getsockname()[1])
             async with Supervisor(with_mistakes(on_event, run)) as supervisor:
-                with mistakes_told(run):
-                    found = await _start(supervisor, folder, settings, plan, replicas, port)
-                found.publish(folder)
-                try:
-                    yield found
-                finally:
-                    found.withdraw(folder)
+                with page_of_all(supervisor, run, settings.metrics_host, settings.metrics_port or 0) as metrics_port:
+                    with mistakes_told(run):
+                        found = await _start(supervisor, folder, settings, plan, replicas, port)
+                    found = replace(found, metrics_url=_url(settings.metrics_host, metrics_port, "/metrics"))
+                    found.publish(folder)
+                    try:
+                        yield found
+                    finally:
+                        found.withdraw(folder)
 
 
 @asynccontextmanager
@@ -103,7 +107,7 @@ async def _start(
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=private)).scale(1)
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
     ruled = {"FABRIC_POLICY": str(settings.policy)} if settings.policy else {}
-    gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token)))
+    gateway = Copies(supervisor, replicas(_gateway_env(settings, shared, token) | {RUN: str(run)}))
     noted = {"FABRIC_AUDIT": settings.audit}
     platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited | ruled | noted))
     own = (_REGISTRY, _PLATFORM)
@@ -116,13 +120,17 @@ async def _start(
     await _listed(len(plan.pools), host, port)
 
     return Whereabouts(
-        mcp_url=f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp",
+        mcp_url=_url(host, port, "/mcp"),
         nats_url=nats_url,
         redis_url=redis_url,
         token=token,
         pid=os.getpid(),
         pids={status.name: status.pid for status in supervisor.statistics() if status.pid is not None},
     )
+
+
+def _url(host: str, port: int, path: str) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
 async def _brokers(supervisor: Supervisor, folder: DataFolder, settings: Settings) -> tuple[str, str]:

@@ -139,6 +139,16 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
         "info", description="one of debug, info, warning, error, critical"
     )
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="the address on which /metrics listens for Prometheus, like 127.0.0.1"
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="the port of /metrics, from 1 to 65535, or 0 for any free one; without one, `fabric up` takes any, "
+        "and gateways and pools by themselves serve none",
+    )
     allowed_hosts: _List = Field((), description="host names, separated by commas, that clients may ask for")
     allowed_origins: _List = Field(
         (), description="origins of web pages, separated by commas, like https://example.com"

@@ -62,6 +62,8 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "MAX_CONNECTIONS": "70",
         "CLIENT_TIMEOUT": "2.5",
         "LOG_LEVEL": "DEBUG",
+        "METRICS_HOST": "0.0.0.0",
+        "METRICS_PORT": "9420",
         "ALLOWED_HOSTS": "a.example, b.example:8420,",
         "ALLOWED_ORIGINS": "https://a.example,http://localhost:3000",
     }

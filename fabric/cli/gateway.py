@@ -13,6 +13,9 @@ from fabric.cli.console import err, fail, run
 from fabric.cli.processes import Shown
 from fabric.cli.stopping import Stop
 from fabric.gateway.replicas import gateways
+from fabric.observability.metrics_page import page_of_all
+from fabric.observability.metrics_socket import RUN
+from fabric.pool.run_folder import run_folder
 from fabric.process import Copies, Supervisor
 from fabric.settings import Settings, load_settings
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -39,9 +42,10 @@ def gateway(
 
 async def _replicated(settings: Settings, replicas: int) -> None:
     stop = Stop()
-    with gateways(settings.host, settings.port) as (listener, specs):
+    with gateways(settings.host, settings.port) as (listener, specs), run_folder() as run:
         async with Supervisor(Shown()) as supervisor:
-            await Copies(supervisor, specs({})).scale(replicas)
-            host, port = listener.getsockname()[:2]
-            err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
-            await stop.wait()
+            with page_of_all(supervisor, run, settings.metrics_host, settings.metrics_port):
+                await Copies(supervisor, specs({RUN: str(run)})).scale(replicas)
+                host, port = listener.getsockname()[:2]
+                err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
+                await stop.wait()

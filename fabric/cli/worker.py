@@ -23,10 +23,12 @@ from fabric.cli.console import err, fail, run
 from fabric.cli.options import DataOption, label_pairs
 from fabric.cli.processes import Shown
 from fabric.cli.stopping import Stop
+from fabric.observability.metrics_page import page_of_all
 from fabric.pool.ready import ReadyFile
 from fabric.pool.run_folder import run_folder
 from fabric.pool.specs import PoolSpec, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, ProcessStartError, Supervisor
+from fabric.settings import Settings, load_settings
 from fabric_sdk.cancelling import keep_on
 from fabric_sdk.contracts.errors import ConfigurationError
 
@@ -44,10 +46,14 @@ def worker(
     ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Replace the workers when the code changes.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Exists while all workers take calls.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve /metrics of all of them on this port.", min=0, max=65_535)
+    ] = None,
     data: DataOption = None,
 ) -> None:
     """Serve an agent, or an MCP server object, from a pool of processes. SIGTERM drains it."""
     try:
+        settings = load_settings(metrics_port=metrics_port)
         pool = PoolSpec(
             target=target,
             name=name,
@@ -57,7 +63,7 @@ def worker(
         )
     except ConfigurationError as mistake:
         fail(mistake)
-    run(_worker(pool, processes, reload=reload, ready_file=ready_file, url=_url(data)))
+    run(_worker(pool, processes, settings, reload=reload, ready_file=ready_file, url=_url(data)))
 
 
 def _url(data: Path | None) -> str:
@@ -69,18 +75,22 @@ def _url(data: Path | None) -> str:
     return run(found())
 
 
-async def _worker(pool: PoolSpec, processes: int, *, reload: bool, ready_file: Path | None, url: str) -> None:
+async def _worker(
+    pool: PoolSpec, processes: int, settings: Settings, *, reload: bool, ready_file: Path | None, url: str
+) -> None:
     stop = Stop()
     env = {"FABRIC_NATS_URL": url, "FABRIC_LOG_LEVEL": os.environ.get("FABRIC_LOG_LEVEL", "warning")}
     with run_folder() as run:
         async with Supervisor(with_mistakes(Shown(), run)) as supervisor:
             workers = Copies(supervisor, worker_specs(pool, run=run, env=env))
+            metrics = page_of_all(supervisor, run, settings.metrics_host, settings.metrics_port)
             # Before any code is loaded: of a change that came in between, nobody would ever hear.
             async with _reloading(workers, pool, run) if reload else nullcontext():
-                with mistakes_told(run):
-                    await workers.scale(processes)
-                with ReadyFile.of(ready_file):
-                    await stop.wait()
+                with metrics:
+                    with mistakes_told(run):
+                        await workers.scale(processes)
+                    with ReadyFile.of(ready_file):
+                        await stop.wait()
 
 
 @asynccontextmanager

@@ -42,6 +42,8 @@ from fabric.gateway.websocket import Door
 from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge, metadata, metadata_url
+from fabric.observability.metrics import METRICS
+from fabric.observability.metrics_gateway import REFUSED
 from fabric.settings import Settings
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
@@ -114,10 +116,14 @@ class Gateway:
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         stop_listening = self._fabric.transport.listen(self._connection_changed)
+        stop_telling = METRICS.watch(
+            "fabric_gateway_in_flight", "Requests that are being served.", lambda: [((), self._serving)]
+        )
         try:
             yield
         finally:
             stop_listening()
+            stop_telling()
             await self._errands.end()
             await end(keeping)
             await self._gate.close()
@@ -338,4 +344,5 @@ async def _are_json(headers: Headers, send: Send) -> bool:
 
 async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """An HTTP refusal, in words that a JSON-RPC client shows too."""
+    REFUSED.of(str(status)).add()
     await respond(send, status, rpc.error(rpc.NULL, rpc.INVALID_REQUEST, message), headers)

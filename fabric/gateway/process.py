@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -23,6 +24,9 @@ from fabric.gateway.http import PING_SECONDS
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
 from fabric.gateway.upgraded import Upgraded
+from fabric.observability.metrics_page import page_of_one
+from fabric.observability.metrics_process import told
+from fabric.observability.metrics_socket import supervised
 from fabric.settings import BAD_USAGE, Settings, load_settings
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
@@ -32,8 +36,8 @@ log = logging.getLogger("fabric.gateway")
 _STOP_SECONDS: Final = 30
 
 
-async def serve(settings: Settings, listeners: list[socket.socket]) -> None:
-    """Serve until SIGTERM or SIGINT; requests in hand are finished."""
+async def serve(settings: Settings, listeners: list[socket.socket], metrics: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in hand are finished. `metrics`: the file that says where it is asked."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
@@ -43,7 +47,7 @@ async def serve(settings: Settings, listeners: list[socket.socket]) -> None:
     try:
         async with Fabric.over(transport) as fabric:
             gateway = Gateway(fabric, settings)
-            async with gateway.run():
+            async with gateway.run(), told(transport, metrics):
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)
@@ -107,7 +111,9 @@ def main() -> None:
         settings.check_gateway()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
-        uvloop.run(serve(settings, listeners or [bind(settings.host, settings.port)]))
+        port = settings.metrics_port if supervised() is None else None
+        with page_of_one("gateway", settings.metrics_host, port) as metrics:
+            uvloop.run(serve(settings, listeners or [bind(settings.host, settings.port)], metrics))
     except FabricError as mistake:
         sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)

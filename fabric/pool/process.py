@@ -23,6 +23,8 @@ import uvloop
 
 from fabric import garbage, logs
 from fabric.broker import connect_until
+from fabric.observability.metrics_process import told
+from fabric.observability.metrics_worker import counted, watched
 from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
@@ -67,14 +69,15 @@ async def serve(load_target: Callable[[], Servable], *, nats_url: str, limits: L
     if ready is not None:
         ready.forget_refusal()
     transport.listen(_tell_of_nats)
-    worker = Worker(transport, servable, limits=limits)
+    worker = Worker(transport, servable, limits=limits, middleware=(counted,))
     watching = keep_on(Blocking().run, "watching for what blocks the event loop")
     try:
         await worker.start()
         if not _offers(worker.description) and not getattr(servable, "reactions", {}):
             log.warning("agent %s offers nothing: write a function with @agent.tool above it", worker.description.name)
         garbage.settle()
-        async with ready.living(worker.description.name) if ready else nullcontext():
+        living = ready.living(worker.description.name) if ready else nullcontext()
+        async with told(transport), watched(worker), living:
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
