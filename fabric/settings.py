@@ -38,7 +38,7 @@ BAD_USAGE = 2
 NATS_SCHEMES = ("nats", "tls")
 REDIS_SCHEMES = ("redis", "rediss")
 
-_MAY_HOLD_SECRETS = {"token", "nats_url", "nats_system_url", "redis_url"}
+_MAY_HOLD_SECRETS = {"token", "nats_url", "nats_system_url", "redis_url", "public_url", "jwt_issuer", "jwt_jwks_url"}
 
 
 class SettingsError(ConfigurationError):
@@ -139,6 +139,16 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
         "info", description="one of debug, info, warning, error, critical"
     )
+    log_format: Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)] = Field(
+        "auto", description="one of auto, text, json: auto is text on a terminal and JSON elsewhere"
+    )
+    log_file: Path | None = Field(
+        None, description="a file that log lines go to as well, as JSON; each process adds its name to it"
+    )
+    log_file_size: ByteSize = Field(
+        ByteSize(10 * 1024 * 1024), ge=1024, description="the size at which that file is moved aside, like 10MiB"
+    )
+    log_file_count: int = Field(5, ge=1, description="how many files that were moved aside are kept, 1 or more")
     metrics_host: str = Field(
         "127.0.0.1", min_length=1, description="the address on which /metrics listens for Prometheus, like 127.0.0.1"
     )

@@ -42,6 +42,7 @@ from fabric.gateway.websocket import Door
 from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge, metadata, metadata_url
+from fabric.logs import speaking
 from fabric.observability.metrics import METRICS
 from fabric.observability.metrics_gateway import REFUSED
 from fabric.settings import Settings
@@ -247,7 +248,9 @@ class Gateway:
         if isinstance(token, Denied):
             await refuse(send, token.status, token.message, token.headers)
             return None
-        return self._authenticator.known(token) or await self._identified(token, scope, send, refuse)
+        identity = self._authenticator.known(token) or await self._identified(token, scope, send, refuse)
+        speaking.set(identity)
+        return identity
 
     async def _identified(self, token: bytes, scope: Scope, send: Send, refuse: Refuse) -> Identity | None:
         """Who sent a token that is not known yet; else the request is refused, and counted against its address."""

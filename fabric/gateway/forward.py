@@ -18,6 +18,7 @@ from mcp.shared.inbound import NAME_BEARING_METHODS
 from fabric.gateway.auditing import Barred
 from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
 from fabric.gateway.view import Route, View
+from fabric.logs import speaking
 from fabric.observability.metrics_calls import OK, outcome_of
 from fabric.observability.metrics_gateway import CALLS, SIZES
 from fabric_sdk import Fabric
@@ -138,6 +139,7 @@ async def _counted(method: str, route: Route, params: bytes, asker: Asker, answe
     tool = route.name if method == "tools/call" else ""  # URIs are too many
     calls = CALLS.of(method, route.agent, tool, "platform" if route.of_platform else "read" if route.safe else "write")
     SIZES.request.record(len(params))
+    speaking.set(asker)
     outcome, began = OK, perf_counter()
     try:
         result = await answer

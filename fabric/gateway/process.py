@@ -107,7 +107,7 @@ def main() -> None:
     """Read the environment, listen, serve. `FABRIC_LISTEN_FD` names sockets that listen already."""
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings)
         settings.check_gateway()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []

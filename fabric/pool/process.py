@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ready.forget_refusal()
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings)
         if settings.nats_url is None:
             raise ConfigurationError("a worker needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         traits = checked_traits(options.capability, dict(pair.split("=", 1) for pair in options.label))

@@ -14,10 +14,12 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
-def call(running: Running, tool: str, *, token: str | None = None, **arguments: Any) -> httpx.Response:
+def call(
+    running: Running, name: str, arguments: Mapping[str, Any] | None = None, *, token: str | None = None, **more: Any
+) -> httpx.Response:
     """One call as an MCP client sends it, in a trace that is sampled."""
-    params = {"name": tool, "arguments": arguments, "_meta": meta(traceparent=TRACEPARENT)}
-    lines = headers("tools/call", tool, token=token or running.token)
+    params = {"name": name, "arguments": {**(arguments or {}), **more}, "_meta": meta(traceparent=TRACEPARENT)}
+    lines = headers("tools/call", name, token=token or running.token)
     return httpx.post(
         running.mcp_url, content=json.dumps(request("tools/call", params)), headers=lines, trust_env=False
     )

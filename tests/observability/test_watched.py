@@ -1,14 +1,18 @@
-"""A running fabric, watched from outside. Proves: OP-2, OP-3."""
+"""A running fabric, watched from outside. Proves: OP-2, OP-3, SE-7."""
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from cli.inside import fabric_inside
 from docs.pages import codes, read, table
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.openmetrics.parser import (
@@ -61,9 +65,21 @@ def collector() -> Generator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def watched(collector: Collector) -> Generator[Running]:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every process writes down what it has to say."""
+    return tmp_path_factory.mktemp("logs")
+
+
+def canary(where: str) -> str:
+    """What must come to light nowhere."""
+    return f"canary-{where}-5ecre7"
+
+
+@pytest.fixture(scope="module")
+def watched(collector: Collector, logs: Path) -> Generator[Running]:
     """Two gateways and two workers, all asked over one page, and sending to a collector."""
-    env = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.url, "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    env = {"FABRIC_TOKEN": canary("token"), "FABRIC_LOG_LEVEL": "debug", "FABRIC_LOG_FILE": str(logs / "fabric.log")}
+    env |= {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": collector.url, "OTEL_METRIC_EXPORT_INTERVAL": "500"}
     with running_fabric(str(HELLO), "--processes", "2", "--gateways", "2", env=env) as running:
         yield running
 
@@ -144,3 +160,54 @@ def test_a_collector_is_sent_the_same(watched: Running, collector: Collector) ->
         what="the gateway's histogram at the collector",
     )
     assert "fabric_stream_messages" in collector.names["durable-1"]
+
+
+def test_lines_say_by_themselves_who_and_what_they_are_about(watched: Running, logs: Path) -> None:
+    call(watched, "hello_crash")
+    lines = [json.loads(line) for path in logs.glob("fabric.hello-*.log") for line in path.read_text().splitlines()]
+    (line, *_) = [line for line in lines if line["message"] == "tool crash failed"]
+    assert (line["agent"], line["trace_id"], line["principal"]) == ("hello", TRACE, "operator")
+    assert line["process"] in ("hello-1", "hello-2")
+    assert line["level"] == "error"
+    assert "something unexpected" in line["exception"]
+    assert re.fullmatch("[0-9a-f]{16}", line["instance"])
+
+
+def test_lines_of_a_task_name_it(watched: Running, logs: Path) -> None:
+    assert call(watched, "durable_start_task", arguments={"agent": "hello", "tool": "crash"}).status_code == 200
+
+    def told() -> list[dict[str, Any]]:
+        said = "".join(path.read_text() for path in logs.glob("fabric.hello-*.log"))
+        return [line for line in map(json.loads, said.splitlines()) if "task_id" in line]
+
+    wait_until(told, what="a line of the task")
+    assert told()[0]["attempt"] >= 1
+
+
+def test_no_secret_and_no_payload_comes_to_light(watched: Running, logs: Path, collector: Collector) -> None:
+    said: list[str] = []
+    argument, base = canary("argument"), watched.mcp_url.removesuffix("/mcp")
+    for tool, arguments in (("echo", {"text": argument}), ("echo", {"txet": argument}), ("crash", {"of": argument})):
+        call(watched, f"hello_{tool}", **arguments)
+    call(watched, "hello_unencodable", of=argument)
+    call(watched, "hello_nothing", text=argument)
+    said.append(call(watched, "hello_echo", token=canary("wrong"), text="hi").text)
+    own = {"authorization": f"Bearer {watched.token}", "content-type": "application/json", "x-secret": canary("header")}
+    for path in ("/mcp", "/api/tools/hello_echo", "/api/tools/hello_echo?key=" + canary("url"), "/" + canary("path")):
+        httpx.post(base + path, content=b'{"broken": "' + argument.encode(), headers=own, trust_env=False)
+    basic = f"http://someone:{canary('password')}@{base.removeprefix('http://')}/mcp"
+    said.append(httpx.post(basic, json={}, trust_env=False).text)
+    said += [page(watched.metrics_url), *(path.read_text() for path in logs.iterdir())]
+    said += [name for names in collector.names.values() for name in names]
+    assert len(said) > 8  # the pages, and a log of each process
+    found = {word for text in said for word in re.findall(r"canary-\w+-5ecre7", text)}
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["FABRIC_NATS_URL", "FABRIC_REDIS_URL", "FABRIC_PUBLIC_URL", "FABRIC_JWT_ISSUER", "FABRIC_JWT_JWKS_URL"]
+)
+def test_a_wrong_setting_is_refused_without_its_password(name: str) -> None:
+    refused = fabric_inside("up", "--ephemeral", env={name: f"ftp://user:{canary('setting')}@host"})
+    refused.refused(2, name)
+    assert "canary" not in refused.out + refused.err
