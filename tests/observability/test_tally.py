@@ -22,6 +22,8 @@ from fabric.observability.metrics_calls import OK, Calls, outcome_of
 from fabric.observability.metrics_otlp import in_otel_words
 from fabric.observability.metrics_page import worded
 from fabric.observability.metrics_socket import answering, asked
+from fabric.observability.metrics_summary import quantile, rows
+from fabric.observability.metrics_summary import read as summary
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.scope import Trace
 
@@ -161,3 +163,25 @@ async def test_what_opentelemetry_is_sent_is_the_same() -> None:
     assert (point.count, point.sum, point.min, point.max) == (1, 0.3, 0.2, 0.5)
     assert point.bucket_counts[SECONDS.index(0.5)] == 1
     assert point.exemplars[0].trace_id == int(TRACE, 16)
+
+
+def test_a_quantile_is_what_prometheus_makes_of_the_buckets() -> None:
+    buckets = [0] * (len(SECONDS) + 1)
+    assert quantile(buckets, 0.5) is None
+    buckets[SECONDS.index(0.2)] = 10
+    assert quantile(buckets, 0.5) == pytest.approx(0.15)
+    buckets[-1] = 1000
+    assert quantile(buckets, 0.95) == SECONDS[-1]
+
+
+def _worked(calls: int, errors: int) -> list[Family]:
+    labels = ("agent", "kind", "method", "tool", "outcome")
+    points = (Point(("hello", "call", "m", "t", "ok"), calls), Point(("hello", "call", "m", "t", "internal"), errors))
+    return [Family("fabric_worker_calls", "counter", "", labels, points)]
+
+
+def test_rates_are_summed_over_processes_and_one_that_began_anew_counts_from_nothing() -> None:
+    before = {"a": summary(_worked(100, 0)), "b": summary(_worked(500, 9))}
+    after = {"a": summary(_worked(120, 2)), "b": summary(_worked(10, 0)), "c": summary(_worked(4, 0))}
+    (row,) = rows(before, after, 2.0)
+    assert (row.calls_per_second, row.errors_per_second) == ((22 + 10 + 4) / 2, 1.0)

@@ -188,7 +188,7 @@ def test_no_secret_and_no_payload_comes_to_light(watched: Running, logs: Path, c
     said: list[str] = []
     argument, base = canary("argument"), watched.mcp_url.removesuffix("/mcp")
     for tool, arguments in (("echo", {"text": argument}), ("echo", {"txet": argument}), ("crash", {"of": argument})):
-        call(watched, f"hello_{tool}", **arguments)
+        call(watched, f"hello_{tool}", arguments)
     call(watched, "hello_unencodable", of=argument)
     call(watched, "hello_nothing", text=argument)
     said.append(call(watched, "hello_echo", token=canary("wrong"), text="hi").text)
@@ -211,3 +211,15 @@ def test_a_wrong_setting_is_refused_without_its_password(name: str) -> None:
     refused = fabric_inside("up", "--ephemeral", env={name: f"ftp://user:{canary('setting')}@host"})
     refused.refused(2, name)
     assert "canary" not in refused.out + refused.err
+
+
+def test_top_shows_each_agent_once(watched: Running) -> None:
+    env = {"FABRIC_NATS_URL": watched.nats_url}
+    call(watched, "hello_echo", text="hi")
+    shown = {row["agent"]: row for row in fabric_inside("top", "--once", "--interval", "0.5", "--json", env=env).json}
+    assert (shown["hello"]["instances"], shown["hello"]["waiting"]) == (2, 0)
+    assert {"registry", "durable"} <= set(shown)
+    table = fabric_inside("top", "--once", "--interval", "0.5", env=env)
+    assert table.code == 0
+    assert table.out.split()[:3] == ["AGENT", "UP", "CALLS/S"]
+    assert "hello" in table.out
