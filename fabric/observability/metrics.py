@@ -27,7 +27,7 @@ MOST: Final = 500
 OTHER: Final = "other"
 """What the labels of those say."""
 
-_COLLECT_SECONDS: Final = 2.0
+_COLLECT_SECONDS: Final = 1.0
 
 Labels = tuple[str, ...]
 Kind = Literal["counter", "gauge", "histogram"]

@@ -25,7 +25,9 @@ _Info = Mapping[str, Any]
 
 
 async def kept(fabric: Fabric) -> list[Family]:
-    """All of it, now."""
+    """All of it, now; nothing while the broker is away, at once and not after a while."""
+    if not fabric.transport.connected:
+        return []
     streams, queues = await asyncio.gather(_streams(fabric), _queues(fabric))
     agents = sorted({agent for agent, _ in queues})[:MOST]
     dead = await asyncio.gather(*(_dead(fabric, agent) for agent in agents))

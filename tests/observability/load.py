@@ -15,7 +15,13 @@ TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 
 def call(
-    running: Running, name: str, arguments: Mapping[str, Any] | None = None, *, token: str | None = None, **more: Any
+    running: Running,
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    token: str | None = None,
+    timeout: float = 30.0,
+    **more: Any,
 ) -> httpx.Response:
     """One call as an MCP client sends it, in a trace that is sampled."""
     params = {"name": name, "arguments": {**(arguments or {}), **more}, "_meta": meta(traceparent=TRACEPARENT)}
