@@ -66,6 +66,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "LOG_FILE": "/var/log/fabric.log",
         "LOG_FILE_SIZE": "1MiB",
         "LOG_FILE_COUNT": "3",
+        "AUDIT": "calls",
         "METRICS_HOST": "0.0.0.0",
         "METRICS_PORT": "9420",
         "ALLOWED_HOSTS": "a.example, b.example:8420,",
