@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ from fabric.embedded.nats_server import start_nats
 from fabric.embedded.valkey_server import start_valkey
 from fabric.gateway.replicas import GatewaySpecs, gateway_ready, gateways
 from fabric.live import Announcer, LiveSettings
+from fabric.observability.metrics_page import page_of_all
+from fabric.observability.metrics_socket import RUN
 from fabric.pool.sizes import followed
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, Supervisor
@@ -71,15 +73,18 @@ async def run_node(live: LiveSettings, plan: NodePlan, on_event: OnEvent) -> Asy
             run, port = folder.inside("run"), int(listener.getsockname()[1])
             async with Supervisor(with_mistakes(on_event, run)) as supervisor:
                 file = LiveFile(run, settings)
-                with mistakes_told(run):
-                    started = await _start(supervisor, folder, settings, plan, replicas, port, file.env)
-                started.found.publish(folder)
-                try:
-                    announcer = Announcer("fabric up", lambda: Fabric.connect(started.found.nats_url))
-                    async with followed(live, started.pools, file, run, announcer):
-                        yield started.found
-                finally:
-                    started.found.withdraw(folder)
+                with page_of_all(supervisor, run, settings.metrics_host, settings.metrics_port or 0) as metrics_port:
+                    with mistakes_told(run):
+                        started = await _start(supervisor, folder, settings, plan, replicas, port, file.env)
+                    metrics_url = _url(settings.metrics_host, metrics_port, "/metrics")
+                    found = replace(started.found, metrics_url=metrics_url)
+                    found.publish(folder)
+                    try:
+                        announcer = Announcer("fabric up", lambda: Fabric.connect(found.nats_url))
+                        async with followed(live, started.pools, file, run, announcer):
+                            yield found
+                    finally:
+                        found.withdraw(folder)
 
 
 @asynccontextmanager
@@ -116,7 +121,7 @@ async def _start(
     audited = {NATS_SYSTEM_URL: settings.nats_system_url} if settings.nats_system_url else {}
 
     await Copies(supervisor, worker_specs(_REGISTRY, run=run, env=shared | {"FABRIC_REDIS_URL": redis_url})).scale(1)
-    gateway = Copies(supervisor, replicas(door))
+    gateway = Copies(supervisor, replicas(door | {RUN: str(run)}))
     platform = Copies(supervisor, worker_specs(_PLATFORM, run=run, env=shared | audited))
     own = (_REGISTRY, _PLATFORM)
     named = zip(plan.pools, labels((*own, *plan.pools))[len(own) :], strict=True)
@@ -128,7 +133,7 @@ async def _start(
     await _listed(len(plan.pools), host, port)
 
     found = Whereabouts(
-        mcp_url=f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp",
+        mcp_url=_url(host, port, "/mcp"),
         nats_url=nats_url,
         redis_url=redis_url,
         token=token,
@@ -136,6 +141,10 @@ async def _start(
         pids={status.name: status.pid for status in supervisor.statistics() if status.pid is not None},
     )
     return _Started(found, {pool.key: copies for pool, copies in pools if pool.key is not None})
+
+
+def _url(host: str, port: int, path: str) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
 async def _brokers(supervisor: Supervisor, folder: DataFolder, settings: Settings) -> tuple[str, str]:

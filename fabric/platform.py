@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
+from functools import partial
 
 from fabric.access.service import agent as access
 from fabric.approvals.service import build as build_approvals
@@ -17,6 +18,9 @@ from fabric.audit.acts import noting
 from fabric.audit.service import agent as audit
 from fabric.audit.trail import Trail
 from fabric.durable.service import agent as durable
+from fabric.observability.metrics import METRICS
+from fabric.observability.metrics_kept import kept
+from fabric.observability.metrics_worker import counted, watched
 from fabric.settings import load_settings
 from fabric_sdk import Agent, Fabric
 from fabric_sdk.cancelling import end, keep_on
@@ -41,9 +45,12 @@ def build() -> Agent:
             stack.push_async_callback(trail.close)
             stack.push_async_callback(end, [writing])
             await stack.enter_async_context(durable.lifespan(fabric))
+            stack.callback(METRICS.ask(partial(kept, fabric)))
             for agent in others:
-                worker = Worker(fabric.transport, agent, middleware=[noting(trail, await agent.describe())])
+                noting_here = noting(trail, await agent.describe())
+                worker = Worker(fabric.transport, agent, middleware=[counted, noting_here])
                 await worker.start()
+                await stack.enter_async_context(watched(worker))
                 stack.push_async_callback(worker.drain)
             noted = noting(trail, await durable.describe())(durable.handle)
             together.handle = noted  # pyright: ignore[reportAttributeAccessIssue] - its worker is made by the pool

@@ -27,6 +27,8 @@ class Whereabouts:
     pid: int
     pids: dict[str, int]
     """Process id by process name."""
+    metrics_url: str = ""
+    """What Prometheus scrapes."""
 
     def to_json(self) -> str:
         """As scripts read it, from the data folder or a ready file."""

@@ -15,6 +15,8 @@ from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
 from fabric.gateway.replicas import gateways
 from fabric.live import Announcer, LiveSettings, following
+from fabric.observability.metrics_page import page_of_all
+from fabric.observability.metrics_socket import RUN
 from fabric.pool.run_folder import run_folder
 from fabric.process import Copies, Supervisor
 from fabric.settings.passing import LiveFile, fixed
@@ -48,9 +50,11 @@ async def _replicated(live: LiveSettings, replicas: int) -> None:
         file = LiveFile(folder, settings)
         live.listen(lambda change: file.write(change.settings))
         async with Supervisor(Shown()) as supervisor:
-            await Copies(supervisor, specs(fixed(settings, secrets=True) | file.env)).scale(replicas)
-            host, port = listener.getsockname()[:2]
-            err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
-            live.hear_hangup()
-            async with following(live, Announcer("fabric gateway", lambda: Fabric.connect(settings.nats_url))):
-                await stop.wait()
+            with page_of_all(supervisor, folder, settings.metrics_host, settings.metrics_port):
+                env = fixed(settings, secrets=True) | file.env | {RUN: str(folder)}
+                await Copies(supervisor, specs(env)).scale(replicas)
+                host, port = listener.getsockname()[:2]
+                err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
+                live.hear_hangup()
+                async with following(live, Announcer("fabric gateway", lambda: Fabric.connect(settings.nats_url))):
+                    await stop.wait()

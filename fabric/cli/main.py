@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "prompt": "offers:prompt",
     "ps": "ps:ps",
     "tools": "ps:tools",
+    "top": "top:top",
     "task": "task:app",
     "dead": "dead:app",
     "schedule": "schedule:app",

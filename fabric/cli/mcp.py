@@ -13,6 +13,7 @@ from rich.markup import escape
 from fabric import logs
 from fabric.cli.console import err, fail, run
 from fabric.cli.options import DataOption
+from fabric.settings import load_settings
 from fabric.stdio.hosts import HOSTS, Command, HostName
 from fabric.stdio.pipes import require_pipes
 from fabric.whereabouts import Whereabouts, usual_folder
@@ -43,8 +44,8 @@ def mcp(
     from fabric.stdio.gateway import Gateway  # with an HTTP client, which no other command needs
     from fabric.stdio.serving import serve
 
-    logs.configure("warning")
     try:
+        logs.configure(load_settings(log_level="warning"))
         gateway = Gateway(url, token)
         require_pipes()
     except ConfigurationError as mistake:

@@ -27,7 +27,7 @@ def supervised(config: Path | None, given: Mapping[str, Any]) -> LiveSettings:
         ConfigurationError: something is wrong with them.
     """
     live = LiveSettings(config, given, defaults={"log_level": "warning"}, check=check)
-    logs.configure(live.settings.log_level)
+    logs.configure(live.settings)
     live.listen(_show_change)
     return live
 

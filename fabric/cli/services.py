@@ -6,6 +6,7 @@ by the exit code and the ready file. `fabric up` starts the same targets by itse
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +19,17 @@ ReadyOption = Annotated[
 
 def registry(ready_file: ReadyOption = None) -> None:
     """Keep the registry of the fabric that FABRIC_NATS_URL names, in FABRIC_REDIS_URL. SIGTERM drains it."""
-    _serve("fabric.registry.service:build", ready_file)
+    _serve("registry", "fabric.registry.service:build", ready_file)
 
 
 def platform(ready_file: ReadyOption = None) -> None:
     """Serve the agents `durable`, `access` and `approvals` to that fabric. SIGTERM drains them."""
-    _serve("fabric.platform:build", ready_file)
+    _serve("platform", "fabric.platform:build", ready_file)
 
 
-def _serve(target: str, ready_file: Path | None) -> None:
+def _serve(name: str, target: str, ready_file: Path | None) -> None:
+    from fabric.observability.metrics_socket import PROCESS
     from fabric.pool import process  # with the worker: a moment that no other command shall pay
 
+    os.environ.setdefault(PROCESS, name)  # what its logs and metrics call it
     process.main([target, *([] if ready_file is None else ["--ready-file", str(ready_file)])])

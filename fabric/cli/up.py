@@ -96,6 +96,7 @@ def _greet(connection: Whereabouts, folder: Path | None) -> None:
     if connection.token is not None:
         out.print(f"[bold]token[/]  {escape(connection.token)}", soft_wrap=True)
     out.print(f"[bold]bus[/]    export FABRIC_NATS_URL={escape(connection.nats_url)}", soft_wrap=True)
+    out.print(f"[bold]watch[/]  {escape(connection.metrics_url)}", soft_wrap=True)
     if folder is not None:
         out.print(f"[bold]data[/]   {escape(str(folder.absolute()))}", soft_wrap=True)
     nearby = "with that in its environment" if folder is None else "in another terminal"

@@ -24,6 +24,7 @@ from fabric.cli.options import ConfigOption, DataOption, label_pairs
 from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
 from fabric.live import Announcer, LiveSettings
+from fabric.observability.metrics_page import page_of_all
 from fabric.pool.ready import ReadyFile
 from fabric.pool.run_folder import run_folder
 from fabric.pool.sizes import followed
@@ -53,6 +54,9 @@ def worker(
     ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Replace the workers when the code changes.")] = False,
     ready_file: Annotated[Path | None, typer.Option(help="Exists while all workers take calls.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve /metrics of all of them on this port.", min=0, max=65_535)
+    ] = None,
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -65,7 +69,7 @@ def worker(
         "labels": tuple(label_pairs(label or []).items()),
     }
     try:
-        live = supervised(config, {})
+        live = supervised(config, {"metrics_port": metrics_port})
         pool = _pool(live.settings, target, {key: value for key, value in typed.items() if value})
     except ConfigurationError as mistake:
         fail(mistake)
@@ -100,14 +104,16 @@ async def _worker(
         async with Supervisor(with_mistakes(Shown(), run)) as supervisor:
             workers = Copies(supervisor, worker_specs(pool, run=run, env=env))
             pools = {pool.key: workers} if pool.key is not None and scaled else {}
+            metrics = page_of_all(supervisor, run, live.settings.metrics_host, live.settings.metrics_port)
             # Before any code is loaded: of a change that came in between, nobody would ever hear.
             async with _reloading(workers, pool, run) if reload else nullcontext():
-                with mistakes_told(run):
-                    await workers.scale(pool.processes)
-                live.hear_hangup()
-                with ReadyFile.of(ready_file):
-                    async with followed(live, pools, file, run, announcer):
-                        await stop.wait()
+                with metrics:
+                    with mistakes_told(run):
+                        await workers.scale(pool.processes)
+                    live.hear_hangup()
+                    with ReadyFile.of(ready_file):
+                        async with followed(live, pools, file, run, announcer):
+                            await stop.wait()
 
 
 @asynccontextmanager

@@ -43,6 +43,9 @@ from fabric.gateway.websocket import Door
 from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge, metadata, metadata_url
+from fabric.logs import speaking
+from fabric.observability.metrics import METRICS
+from fabric.observability.metrics_gateway import REFUSED
 from fabric.settings import Settings
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
@@ -117,10 +120,14 @@ class Gateway:
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         stop_listening = self._fabric.transport.listen(self._connection_changed)
+        stop_telling = METRICS.watch(
+            "fabric_gateway_in_flight", "Requests that are being served.", lambda: [((), self._serving)]
+        )
         try:
             yield
         finally:
             stop_listening()
+            stop_telling()
             await self._errands.end()
             await end(keeping)
             await self._gate.close()
@@ -249,7 +256,9 @@ class Gateway:
         if isinstance(token, Denied):
             await refuse(send, token.status, token.message, token.headers)
             return None
-        return self._authenticator.known(token) or await self._identified(token, scope, send, refuse)
+        identity = self._authenticator.known(token) or await self._identified(token, scope, send, refuse)
+        speaking.set(identity)
+        return identity
 
     async def _identified(self, token: bytes, scope: Scope, send: Send, refuse: Refuse) -> Identity | None:
         """Who sent a token that is not known yet; else the request is refused, and counted against its address."""
@@ -346,4 +355,5 @@ async def _are_json(headers: Headers, send: Send) -> bool:
 
 async def _refuse(send: Send, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """An HTTP refusal, in words that a JSON-RPC client shows too."""
+    REFUSED.of(str(status)).add()
     await respond(send, status, rpc.error(rpc.NULL, rpc.INVALID_REQUEST, message), headers)

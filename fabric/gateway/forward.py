@@ -6,10 +6,11 @@ results.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
+from time import perf_counter
 from typing import Any, Final
 
 from mcp.shared.inbound import NAME_BEARING_METHODS
@@ -18,6 +19,9 @@ from opentelemetry.trace import Span
 from fabric.gateway.auditing import Barred
 from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
 from fabric.gateway.view import Route, View
+from fabric.logs import speaking
+from fabric.observability.metrics_calls import OK, outcome_of
+from fabric.observability.metrics_gateway import CALLS, SIZES
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
@@ -99,7 +103,9 @@ class Forwarder:
             FabricError: see `patterns.call.Caller.call`.
         """
         answer = self._fabric.caller.call(self._call(method, named, route, params, asker))
-        return _renamed(route, answer) if method == "resources/read" and route.name != named else answer
+        if method == "resources/read" and route.name != named:
+            answer = _renamed(route, answer)
+        return _counted(method, route, params, asker, answer)
 
     async def answer(
         self,
@@ -119,7 +125,9 @@ class Forwarder:
         """
         call = self._call(method, named, route, params, asker)
         answer = follow_up(self._fabric.caller, call, asked, answers)
-        return await (_renamed(route, answer) if method == "resources/read" and route.name != named else answer)
+        if method == "resources/read" and route.name != named:
+            answer = _renamed(route, answer)
+        return await _counted(method, route, params, asker, answer)
 
     def _call(self, method: str, named: str, route: Route, params: bytes, asker: Asker) -> Call:
         params = own_params(method, named, route, params)
@@ -136,6 +144,24 @@ class Forwarder:
             on_frame=asker.on_frame,
             target=route.name,
         )
+
+
+async def _counted(method: str, route: Route, params: bytes, asker: Asker, answer: Awaitable[Body]) -> Body:
+    """The answer, counted."""
+    tool = route.name if method == "tools/call" else ""  # URIs are too many
+    calls = CALLS.of(method, route.agent, tool, "platform" if route.of_platform else "read" if route.safe else "write")
+    SIZES.request.record(len(params))
+    speaking.set(asker)
+    outcome, began = OK, perf_counter()
+    try:
+        result = await answer
+        SIZES.response.record(len(result.encoded()))
+        return result
+    except BaseException as failure:
+        outcome = outcome_of(failure)
+        raise
+    finally:
+        calls.ended(began, outcome, asker.trace)
 
 
 async def _renamed(route: Route, answer: Coroutine[Any, Any, Body]) -> Body:

@@ -24,6 +24,7 @@ from fabric.identity.oauth import challenge
 from fabric.limits.keeper import LimitsKeeper
 from fabric.limits.limiter import LOCKED_OUT, Limited, Limiter, Permit
 from fabric.limits.sharing import Sharing
+from fabric.observability.metrics_gateway import DENIED, THROTTLED
 from fabric.policy.decisions import Standing
 from fabric.policy.keeper import PolicyKeeper
 from fabric.policy.model import Decision, Rule
@@ -161,6 +162,7 @@ class Gate:
         return row is not None and time.time() < row.value["expires"]
 
     def _forbidden(self, decision: Decision, route: Route) -> Barred:
+        DENIED.of().add()
         if decision.needs_scopes:
             said = challenge(metadata=self.metadata_url, error="insufficient_scope", scopes=decision.needs_scopes)
             words = f"a token with the scope {' '.join(sorted(decision.needs_scopes))} is needed"
@@ -182,5 +184,6 @@ class AskFirst(Exception):
 def limited(by: Limited, route: Route | None = None) -> Barred:
     """The refusal of what a limit stands against: a call, or all that comes from an address."""
     error, outcome = by.error, "locked" if by.rule == LOCKED_OUT else "limited"
+    THROTTLED.of(by.rule).add()
     more: dict[str, Any] = {"data": error.data, "status": 429, "headers": by.headers}
     return Barred(error.code, str(error), outcome, route, by.rule, **more)

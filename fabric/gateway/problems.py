@@ -17,6 +17,7 @@ from fabric.gateway.approving import PENDING
 from fabric.gateway.gate import FORBIDDEN
 from fabric.gateway.http import Send, respond
 from fabric.gateway.rpc import Refusal
+from fabric.observability.metrics_gateway import REFUSED
 from fabric_sdk import FabricError
 from fabric_sdk.contracts import errors
 
@@ -59,6 +60,7 @@ class Problem(Exception):
 
 async def refuse(send: Send, status: int, message: str, headers: Lines = ()) -> None:
     """Say no to a request before it is looked at."""
+    REFUSED.of(str(status)).add()
     await fail(send, Problem(status, message, headers=headers))
 
 

@@ -28,6 +28,9 @@ from fabric.gateway.sockets import bind, room_for
 from fabric.gateway.upgraded import Upgraded
 from fabric.live import Announcer, LiveSettings, following
 from fabric.named_files import check
+from fabric.observability.metrics_page import page_of_one
+from fabric.observability.metrics_process import told
+from fabric.observability.metrics_socket import supervised
 from fabric.observability.tracing import configure, exporting
 from fabric.settings import BAD_USAGE, Settings
 from fabric_sdk import Fabric, FabricError
@@ -38,8 +41,17 @@ log = logging.getLogger("fabric.gateway")
 _STOP_SECONDS: Final = 30
 
 
-async def serve(live: LiveSettings, listeners: list[socket.socket], *, alone: bool) -> None:
-    """Serve until SIGTERM or SIGINT; requests in hand are finished. Whoever is `alone` announces changes itself."""
+async def serve(
+    live: LiveSettings, listeners: list[socket.socket], *, alone: bool, metrics: Path | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests in hand are finished.
+
+    Args:
+        live: the settings.
+        listeners: sockets that listen already.
+        alone: whether nobody else announces changes of the settings.
+        metrics: the file that says where this process is asked for what it counted.
+    """
     settings = live.settings
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -54,7 +66,7 @@ async def serve(live: LiveSettings, listeners: list[socket.socket], *, alone: bo
             live.listen(lambda change: gateway.follow(change.settings))
             announcer = Announcer("gateway", lambda: nullcontext(fabric)) if alone else None
             exported = exporting(transport, "gateway", uuid4().hex[:16])
-            async with exported, gateway.run(), following(live, announcer):
+            async with exported, gateway.run(), told(transport, metrics), following(live, announcer):
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)
@@ -115,12 +127,15 @@ def main(config: Path | None = None) -> None:
     try:
         live = LiveSettings(config, check=check)
         settings = live.settings
-        logs.configure(settings.log_level)
+        logs.configure(settings)
         settings.check_gateway()
         configure()
         inherited = os.environ.get("FABRIC_LISTEN_FD")
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
-        uvloop.run(serve(live, listeners or [bind(settings.host, settings.port)], alone=not inherited))
+        port = settings.metrics_port if supervised() is None else None
+        with page_of_one("gateway", settings.metrics_host, port) as metrics:
+            bound = listeners or [bind(settings.host, settings.port)]
+            uvloop.run(serve(live, bound, alone=not inherited, metrics=metrics))
     except FabricError as mistake:
         sys.stderr.write(f"error: {mistake}\n")
         sys.exit(BAD_USAGE)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from fabric.embedded.wire import http_status
 from fabric.gateway.sockets import bind
+from fabric.observability.metrics_socket import PROCESS
 from fabric.process import ProcessSpec
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -46,10 +47,11 @@ def gateways(host: str, port: int) -> Generator[tuple[socket.socket, Callable[[M
                 async def probe() -> None:
                     await gateway_ready(_LOOPBACK, own.getsockname()[1])
 
+                name = "gateway" if number == 1 else f"gateway-{number}"
                 return ProcessSpec(
-                    name="gateway" if number == 1 else f"gateway-{number}",
+                    name=name,
                     argv=(sys.executable, "-m", "fabric.gateway.process"),
-                    env={**env, "FABRIC_LISTEN_FD": ",".join(map(str, descriptors))},
+                    env={**env, PROCESS: name, "FABRIC_LISTEN_FD": ",".join(map(str, descriptors))},
                     probe=probe,
                     grace=_GRACE_SECONDS,
                     descriptors=descriptors,

@@ -24,6 +24,10 @@ import uvloop
 from fabric import garbage, logs
 from fabric.broker import connect_until
 from fabric.live import LiveSettings
+from fabric.observability.metrics_page import page_of_one
+from fabric.observability.metrics_process import told
+from fabric.observability.metrics_socket import PROCESS, supervised
+from fabric.observability.metrics_worker import counted, watched
 from fabric.observability.tracing import configure, exporting
 from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
@@ -51,9 +55,17 @@ _LOOK_SECONDS: Final = 1.0
 
 
 async def serve(
-    load_target: Callable[[], Servable], *, live: LiveSettings, limits: Limits, ready: ReadyFile | None
+    load_target: Callable[[], Servable],
+    *,
+    live: LiveSettings,
+    limits: Limits,
+    ready: ReadyFile | None,
+    metrics: Path | None = None,
 ) -> int:
-    """Serve a target until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code."""
+    """Serve a target until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code.
+
+    `metrics` is the file that says where it is asked for what it counted, if that is not its supervisor's.
+    """
     servable = load_target()  # before signals are heard: an import that hangs is ended by them at once
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -73,7 +85,7 @@ async def serve(
     if ready is not None:
         ready.forget_refusal()
     transport.listen(_tell_of_nats)
-    worker = Worker(transport, servable, limits=limits)
+    worker = Worker(transport, servable, limits=limits, middleware=(counted,))
     watching = [
         keep_on(Blocking().run, "watching for what blocks the event loop"),
         keep_on(live.run, "following the configuration"),
@@ -84,7 +96,8 @@ async def serve(
             log.warning("agent %s offers nothing: write a function with @agent.tool above it", worker.description.name)
         garbage.settle()
         living = ready.living(worker.description.name) if ready else nullcontext()
-        async with exporting(transport, worker.description.name, worker.instance), living:
+        exported = exporting(transport, worker.description.name, worker.instance)
+        async with exported, told(transport, metrics), watched(worker), living:
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
@@ -148,19 +161,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ready.forget_refusal()
     try:
         live = LiveSettings()
-        logs.configure(live.settings.log_level)
+        settings = live.settings
+        logs.configure(settings)
         configure()
-        if live.settings.nats_url is None:
+        if settings.nats_url is None:
             raise ConfigurationError("a worker needs NATS", fix="set FABRIC_NATS_URL, or start it with `fabric up`")
         traits = checked_traits(options.capability, dict(pair.split("=", 1) for pair in options.label))
-        code = uvloop.run(
-            serve(
-                partial(load, options.target, name=options.name, traits=traits),
-                live=live,
-                limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
-                ready=ready,
-            )
+        work = partial(
+            serve,
+            partial(load, options.target, name=options.name, traits=traits),
+            live=live,
+            limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
+            ready=ready,
         )
+        alone = settings.metrics_port if supervised() is None else None
+        with page_of_one(os.environ.get(PROCESS, "worker"), settings.metrics_host, alone) as metrics:
+            code = uvloop.run(work(metrics=metrics))
     except ConfigurationError as mistake:
         if ready is not None:
             ready.refuse(mistake)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fabric.observability.metrics_socket import PROCESS, RUN
 from fabric.pool.ready import ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError, Ready
 from fabric.settings import BAD_USAGE, PoolSettings, Settings
@@ -109,7 +110,7 @@ def worker_specs(
         return ProcessSpec(
             name=name,
             argv=tuple(argv),
-            env=env,
+            env={**env, RUN: str(run), PROCESS: name},
             without=_PLATFORM_SECRETS,
             probe=ReadyFile(ready, silence=pool.silence).probe,
             startup=_STARTUP_SECONDS,

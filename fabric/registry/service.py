@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from fabric.limits.spending import Count, Spender, Spent, Standing
 from fabric.logs import Once
+from fabric.observability.metrics import METRICS, MOST, Family, Point
 from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreDamaged, StoreUnavailable, Written
 from fabric.settings import load_settings
@@ -204,6 +205,19 @@ class Registry:
             agents=[AgentEntry(name=name, digest=digest, instances=beats) for name, digest, beats in agents],
         )
 
+    async def leases(self) -> list[Family]:
+        """How many instances of each agent there are, and whether Redis is."""
+        states: Counter[tuple[str, str]] = Counter()
+        for entry in (await self.catalogue()).agents:
+            states.update((entry.name, beat.state) for beat in entry.instances)
+            states[entry.name, "ready"] += 0  # so that the last one's end is a zero, and no gap
+        leases = tuple(Point(labels, count) for labels, count in states.most_common(MOST))
+        up = (Point((), float(not self._away)),)
+        return [
+            Family("fabric_leases", "gauge", "Instances with a lease.", ("agent", "state"), leases),
+            Family("fabric_redis_up", "gauge", "Whether the registry reaches Redis.", (), up),
+        ]
+
     async def conversation(self, conversation_id: str) -> conversations.Read:
         """What is remembered of a conversation, read through the cache."""
         return await conversations.read(self._fabric, self._store, conversation_id)
@@ -297,9 +311,11 @@ def build(redis_url: str | None = None) -> Agent:
         held.append(registry)
         beats = await fabric.transport.subscribe(subjects.BEATS, registry.hear, queue="registry")
         keeping = keep_on(registry.keep, "keeping the registry")
+        stop_telling = METRICS.ask(registry.leases)
         try:
             yield
         finally:
+            stop_telling()
             await beats.close()
             await end([keeping])
             await registry.close()

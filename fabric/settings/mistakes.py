@@ -56,7 +56,9 @@ def _line(detail: ErrorDetails, origins: Mapping[Key, Origin]) -> str:
         return f"{head}: {_no_such(loc[-1], PoolSettings.model_fields)}"
     if loc[-1] == "[key]":
         return f"{_head(loc[:-1], origins)}: {_NAME}"
-    shown = "" if detail["type"] in _WORDS or is_secret(loc[0]) else f"{detail['input']!r}: "
+    # An address may hold a password, where none is wanted, too.
+    hidden = detail["type"] in _WORDS or is_secret(loc[0]) or "@" in str(detail["input"])
+    shown = "" if hidden else f"{detail['input']!r}: "
     found = field(key) or field(loc[0])
     takes = f"; it takes {found.description}" if found is not None and loc != (POOLS, loc[-1]) else ""
     return f"{head}: {shown}{_words(detail)}{takes}"

@@ -166,6 +166,26 @@ class Settings(BaseSettings):
         json_schema_extra=LIVE,
         description="the share of requests that are traced where their clients do not say, from 0 to 1",
     )
+    log_format: Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)] = Field(
+        "auto", description="one of auto, text, json: auto is text on a terminal and JSON elsewhere"
+    )
+    log_file: Path | None = Field(
+        None, description="a file that log lines go to as well, as JSON; each process adds its name to it"
+    )
+    log_file_size: ByteSize = Field(
+        ByteSize(10 * 1024 * 1024), ge=1024, description="the size at which that file is moved aside, like 10MiB"
+    )
+    log_file_count: int = Field(5, ge=1, description="how many files that were moved aside are kept, 1 or more")
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="the address on which /metrics listens for Prometheus, like 127.0.0.1"
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="the port of /metrics, from 1 to 65535, or 0 for any free one; without one, `fabric up` takes any, "
+        "and gateways and pools by themselves serve none",
+    )
     allowed_hosts: _List = Field((), description="host names, separated by commas, that clients may ask for")
     allowed_origins: _List = Field(
         (), description="origins of web pages, separated by commas, like https://example.com"

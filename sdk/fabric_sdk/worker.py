@@ -183,7 +183,7 @@ class Worker:
             await self._hear(subjects.directs(self.instance), self._receive),
         ]
         await self._transport.flush()
-        self._announcer = Announcer(self._transport, self.description, self.instance, self._load)
+        self._announcer = Announcer(self._transport, self.description, self.instance, self.load)
         await self._announcer.open()
         self._taker.open()
         self._listener = Listener(self._fabric, name, self._reactions)
@@ -563,7 +563,8 @@ class Worker:
         except errors.TransportUnavailable:
             return  # the caller hears the next one, or sends the call elsewhere
 
-    def _load(self) -> Load:
+    def load(self) -> Load:
+        """How busy it is."""
         hands = self._hands
         return Load(
             self.limits.concurrency,

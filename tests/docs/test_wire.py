@@ -57,6 +57,7 @@ BUILT = {
     "control": [subjects.control("reader")],
     "beat": [subjects.beat("reader", "0a1b")],
     "BEATS": [subjects.BEATS],
+    "METRICS": [subjects.METRICS],
     "reply": [REPLY],
     "replies": [subjects.replies("c1")],
     "alive": [subjects.alive(REPLY, "0a1b")],

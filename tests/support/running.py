@@ -26,6 +26,7 @@ class Running:
     token: str | None
     pid: int
     pids: dict[str, int]
+    metrics_url: str
     process: subprocess.Popen[bytes]
 
     @property

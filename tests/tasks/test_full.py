@@ -123,6 +123,6 @@ async def test_a_worker_leaves_although_nothing_can_be_written(
     await limit(fabric, RECORDS, max_bytes=1)
     ending, waiting = await client.start("work"), await client.start("work", priority="low")
     await begun.wait()
-    await eventually(lambda: first._load().waiting == 1, what="a task without a hand")  # pyright: ignore[reportPrivateUsage]
+    await eventually(lambda: first.load().waiting == 1, what="a task without a hand")
     await asyncio.wait_for(first.drain(0), 20)
     assert [(await task.status()).state for task in (ending, waiting)] == ["queued", "queued"]

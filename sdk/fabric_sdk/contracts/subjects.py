@@ -28,6 +28,9 @@ POOL: Final = "pool"
 CATALOGUE_CHANGED: Final = "fab.catalogue.changed"
 """Published by the registry when an agent, an instance or a description came or went. Body: `{"at": Unix seconds}`."""
 
+METRICS: Final = "fab.metrics"
+"""Asked for what it counted, every process of the platform and every pool's worker process answers."""
+
 BEATS: Final = "fab.beat.>"
 """Every heartbeat of every instance."""
 

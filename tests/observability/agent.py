@@ -1,0 +1,34 @@
+"""An agent for whoever watches: quick, slow, and lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fabric_sdk import Agent
+from fabric_sdk.contracts.errors import Reject
+
+agent = Agent("shown", version="1.0.0")
+
+
+@agent.tool(annotations={"readOnlyHint": True})
+async def look() -> str:
+    """Be quick."""
+    return "seen"
+
+
+@agent.tool
+async def change() -> str:
+    """Be no reading."""
+    return "changed"
+
+
+@agent.tool
+async def hang() -> None:
+    """Never return."""
+    await asyncio.Event().wait()
+
+
+@agent.tool
+async def doom() -> None:
+    """As a task, die at the first attempt."""
+    raise Reject("it cannot be done")
