@@ -13,6 +13,7 @@ from rich.markup import escape
 from fabric import logs
 from fabric.cli.console import err, fail, run
 from fabric.cli.options import DataOption
+from fabric.settings import load_settings
 from fabric.stdio.hosts import HOSTS, Command, HostName
 from fabric.stdio.pipes import require_pipes
 from fabric.whereabouts import Whereabouts, usual_folder
@@ -40,6 +41,8 @@ def mcp(
         if (found := Whereabouts.of(data)) is None:
             fail(TransportUnavailable("no fabric is running here", fix="start one with `fabric up`, or give --url"))
         url, token = found.mcp_url, token or found.token
+    elif token is None:
+        token = _token_of_settings()
     from fabric.stdio.gateway import Gateway  # with an HTTP client, which no other command needs
     from fabric.stdio.serving import serve
 
@@ -52,6 +55,14 @@ def mcp(
     if sys.stdin.isatty():
         err.print("[dim]Waiting for an MCP host; `fabric mcp --config claude` prints what one needs.[/]")
     run(serve(gateway))
+
+
+def _token_of_settings() -> str | None:
+    try:
+        token = load_settings().token
+    except ConfigurationError as mistake:
+        fail(mistake)
+    return token.get_secret_value() if token else None
 
 
 def _print_config(host: HostName, url: str | None, token: str | None, data: Path | None) -> None:
