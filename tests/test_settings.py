@@ -44,6 +44,7 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
         "REDIS_URL": "rediss://cache:6379/1",
         "DATA": "/srv/fabric",
         "LIMITS": "/etc/fabric/limits.yaml",
+        "AUDIT": "calls",
         "POLICY": "/etc/fabric/policy.yaml",
         "HOST": "0.0.0.0",
         "PORT": "0",

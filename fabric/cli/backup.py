@@ -132,7 +132,7 @@ async def _running_or_started(data: Path | None) -> AsyncGenerator[_Broker]:
 
 @asynccontextmanager
 async def _started(data: Path | None) -> AsyncGenerator[_Broker]:
-    """The broker that the environment names, or a private one on the data folder of a fabric that does not run."""
+    """The broker that the settings name, or a private one on the data folder of a fabric that does not run."""
     if (url := _named(data)) is not None:
         yield _Broker(url)
         return
@@ -143,7 +143,7 @@ async def _started(data: Path | None) -> AsyncGenerator[_Broker]:
 
 
 def _named(data: Path | None) -> str | None:
-    return os.environ.get("FABRIC_NATS_URL") or None if data is None else None
+    return load_settings().nats_url if data is None else None
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -26,13 +27,14 @@ from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.named_files import check
-from fabric.settings import NATS_SYSTEM_URL, PREFIX, Settings, load_settings
+from fabric.settings import PREFIX, Settings, load_settings
 from fabric.settings.keys import is_secret, variable
 from fabric.settings.loading import gather, resolve
 from fabric.settings.places import CONFIG, ENVIRONMENT, find
 from fabric_sdk import FabricError, tuning
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
+from fabric_sdk.contracts.errors import ConfigurationError
 
 _INTERNAL: Final = {CONFIG, ENVIRONMENT, f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES}
 """Variables that are no settings of the platform's."""
@@ -73,6 +75,7 @@ def doctor(
 
 
 async def _examine(data: Path | None, monitor: str | None) -> list[Finding]:
+    system_url = _system_url()
     looks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
         ("python", _python),
         ("binaries", _binaries),
@@ -80,13 +83,19 @@ async def _examine(data: Path | None, monitor: str | None) -> list[Finding]:
         ("nats", lambda: _nats(data)),
         ("jetstream", lambda: syncs(data, monitor)),
         ("streams", lambda: streams(data)),
-        *([("replicas", replicas)] if os.environ.get(NATS_SYSTEM_URL) else []),
+        *([("replicas", lambda: replicas(system_url))] if system_url else []),
         ("redis", lambda: _redis(data)),
         ("registry", lambda: _registry(data)),
         ("agents", lambda: _agents(data)),
         ("gateway", lambda: _gateway(data)),
     ]
     return [await _look(name, look) for name, look in looks]
+
+
+def _system_url() -> str | None:
+    with suppress(ConfigurationError):  # what is wrong with the settings, the look at them tells
+        return load_settings().nats_system_url
+    return None
 
 
 async def _look(name: str, look: Callable[[], Awaitable[str]]) -> Finding:

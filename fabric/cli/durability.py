@@ -6,7 +6,6 @@ Above: `doctor`. Below: `fabric.durable`, and the server's own HTTP monitor.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,7 +16,6 @@ from fabric.durable.audit import audit
 from fabric.durable.server import Fill, fills, server_id
 from fabric.embedded import probe_nats
 from fabric.embedded.wire import UnexpectedReply, http_status
-from fabric.settings import NATS_SYSTEM_URL
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import FabricError
 from fabric_sdk.jetstream import replicas as copies
@@ -60,9 +58,9 @@ async def syncs(data: Path | None, monitor: str | None) -> str:
     return "the server syncs before it acknowledges"
 
 
-async def replicas() -> str:
-    """Whether every replica of every stream holds what the others hold."""
-    system = await NatsTransport.connect(os.environ[NATS_SYSTEM_URL])
+async def replicas(url: str) -> str:
+    """Whether, as a user of the system account sees it, every replica of every stream holds what the others hold."""
+    system = await NatsTransport.connect(url)
     try:
         alarms = await audit(system, between=1.0)
     finally:

@@ -41,6 +41,8 @@ def mcp(
         if (found := Whereabouts.of(data)) is None:
             fail(TransportUnavailable("no fabric is running here", fix="start one with `fabric up`, or give --url"))
         url, token = found.mcp_url, token or found.token
+    elif token is None:
+        token = _token_of_settings()
     from fabric.stdio.gateway import Gateway  # with an HTTP client, which no other command needs
     from fabric.stdio.serving import serve
 
@@ -53,6 +55,14 @@ def mcp(
     if sys.stdin.isatty():
         err.print("[dim]Waiting for an MCP host; `fabric mcp --config claude` prints what one needs.[/]")
     run(serve(gateway))
+
+
+def _token_of_settings() -> str | None:
+    try:
+        token = load_settings().token
+    except ConfigurationError as mistake:
+        fail(mistake)
+    return token.get_secret_value() if token else None
 
 
 def _print_config(host: HostName, url: str | None, token: str | None, data: Path | None) -> None:

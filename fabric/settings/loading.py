@@ -120,13 +120,13 @@ def _document(file: Path, content: bytes) -> Document:
 
 
 def _secret(name: str, path: Path) -> str:
-    """The text of a secret file, without the end of its line."""
+    """The text of a secret file, without white space around it: most ways of writing one end it with a line."""
     variable = f"{layers.variable(name)}_FILE"
     try:
-        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+        secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else "it is no UTF-8"
-        raise SettingsError([f"{variable}: {path}: {reason}"]) from None
+        reason = failure.strerror if isinstance(failure, OSError) else "it is no text"
+        raise SettingsError([f"{variable}: {path} cannot be read: {reason}"]) from None
     if not secret:
-        raise SettingsError([f"{variable}: {path}: the file is empty"])
+        raise SettingsError([f"{variable}: {path} is empty"])
     return secret

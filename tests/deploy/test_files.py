@@ -141,7 +141,8 @@ def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [(None, "No such file"), (b"\n", "the file is empty"), (b"\xff", "it is no UTF-8")]
+    ("text", "why"),
+    [(None, "cannot be read: No such file"), (b" \n", "is empty"), (b"\xff", "it is no text")],
 )
 def test_a_secret_file_that_holds_none_is_told(tmp_path: Path, text: bytes | None, why: str) -> None:
     file = tmp_path / "secret"

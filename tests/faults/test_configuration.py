@@ -78,14 +78,13 @@ def test_a_bad_change_is_refused_and_a_good_one_holds_and_no_call_fails(tmp_path
             command.until_said("pool mill has 4 processes, after 2")
             wait_until(lambda: asyncio.run(limited(node)), what="the new limit")
             command.until_said(": changed: log_level\n", times=2)  # the gateway and the workers, at their new level
-            going.flows()
+            command.until(lambda: len(going.pids) == 4, what="a share of the calls for each of the four")
 
             limits.write_text("limits: []\n")
             write("info", 1, port=1)
             command.until_said("pool mill has 1 processes, after 4")
             going.flows()
         assert going.failed == [], going.summary()
-        assert len(going.pids) == 4, "each of the four had its share"
         assert asyncio.run(announced(node)) | {"host": ""} == {
             "host": "",
             "process": "fabric up",
