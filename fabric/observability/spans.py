@@ -1,4 +1,4 @@
-"""Spans as the platform keeps them: OpenTelemetry's API over a few fields, ten times cheaper than its SDK.
+"""Spans as the platform keeps them: OpenTelemetry's API over a few fields, five times cheaper than its SDK.
 
 Above: `tracing`, which makes this the process's provider, and `spans_export`. Below: OpenTelemetry's API. Only what is
 sampled gets here. The spans of other libraries are the SDK's; they are kept beside ours, in the same form.
