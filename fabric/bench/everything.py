@@ -1,7 +1,7 @@
 """`gateway.full` and `gateway.many_tools`: the gateway with everything on, and with a very large catalogue.
 
 Above: `suite`. Below: `ground`, `load`. Everything is: a JSON Web Token of an issuer with rotating keys, a policy of a
-hundred rules, limits on clients, tools and agents, and a hundred tools.
+hundred rules, limits on clients, tools and agents, a hundred tools, each call in the audit log, and one in ten traced.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ async def _everything(ground: Ground) -> Gateway:
         "jwt_jwks_url": (folder / "jwks.json").as_uri(),
         "policy": str(folder / "policy.yaml"),
         "limits": str(folder / "limits.yaml"),
+        "audit": "calls",
+        "trace_sampling": "0.1",
     }
     gateway = await ground.start_gateway(settings)
     return Gateway(gateway.url, token)

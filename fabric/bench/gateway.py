@@ -32,5 +32,18 @@ async def _beside_the_sdk() -> AsyncGenerator[Sides]:
         yield Sides(load(gateway.url, tool="echo_echo", token=gateway.token), load(floor, tool="echo"))
 
 
+@asynccontextmanager
+async def _beside_itself_unobserved() -> AsyncGenerator[Sides]:
+    async with Ground.open() as watched, Ground.open(OTEL_SDK_DISABLED="true") as unwatched:
+        await watched.start_worker()
+        await unwatched.start_worker()
+        seen, unseen = await watched.start_gateway({"trace_sampling": "0.1"}), await unwatched.start_gateway()
+        yield Sides(
+            load(seen.url, tool="echo_echo", token=seen.token), load(unseen.url, tool="echo_echo", token=unseen.token)
+        )
+
+
 TOOLS_CALL = Benchmark(name="gateway.tools_call", unit="calls/s", sides=_beside_bare_forwarding, needs_wrk=True)
 VS_SDK = Benchmark(name="gateway.vs_sdk", unit="calls/s", sides=_beside_the_sdk, needs_wrk=True)
+OBSERVED = Benchmark(name="gateway.observed", unit="calls/s", sides=_beside_itself_unobserved, needs_wrk=True)
+"""One call in ten traced, beside none; metrics are counted on both sides."""

@@ -45,7 +45,9 @@ class Gateway:
 class Ground:
     """A NATS server, and whatever is started on it."""
 
-    def __init__(self, supervisor: Supervisor, folder: DataFolder, nats_url: str, sockets: ExitStack) -> None:
+    def __init__(
+        self, supervisor: Supervisor, folder: DataFolder, nats_url: str, sockets: ExitStack, env: Mapping[str, str]
+    ) -> None:
         self.nats_url = nats_url
         self._supervisor = supervisor
         self._folder = folder
@@ -56,12 +58,12 @@ class Ground:
 
     @staticmethod
     @asynccontextmanager
-    async def open() -> AsyncGenerator[Ground]:
-        """A private nats-server in a folder that is removed at the end."""
+    async def open(**env: str) -> AsyncGenerator[Ground]:
+        """A private nats-server in a folder that is removed at the end; `env` is for all that is started on it."""
         async with ephemeral_data_folder() as folder:
             with ExitStack() as sockets:
                 async with Supervisor() as supervisor:
-                    yield Ground(supervisor, folder, (await start_nats(supervisor, folder)).url, sockets)
+                    yield Ground(supervisor, folder, (await start_nats(supervisor, folder)).url, sockets, env)
 
     @property
     def folder(self) -> Path:

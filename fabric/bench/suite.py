@@ -26,6 +26,7 @@ BENCHMARKS: Final = {
         calls.HOST_LATENCY,
         gateway.TOOLS_CALL,
         gateway.VS_SDK,
+        gateway.OBSERVED,
         everything.FULL,
         everything.FULL_VS_SDK,
         everything.MANY_TOOLS,

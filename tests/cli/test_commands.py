@@ -65,7 +65,7 @@ def test_what_works_ends_with_code_0(done: dict[str, Done], name: str) -> None:
 def test_ps_shows_each_instance(done: dict[str, Done], node: Up) -> None:
     pid = node.pids["hello-1"]
     heading, *rows = [line.split()[0] for line in done["ps"].out.splitlines()]
-    assert (heading, sorted(rows)) == ("AGENT", ["access", "approvals", "durable", "hello", "registry"])
+    assert (heading, sorted(rows)) == ("AGENT", ["access", "approvals", "audit", "durable", "hello", "registry"])
     assert f":{pid}" in done["ps"].out
     agents: list[dict[str, Any]] = done["ps as JSON"].json["agents"]
     (hello,) = (agent for agent in agents if agent["name"] == "hello")

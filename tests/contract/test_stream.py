@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from support.transports import broker_of
 from support.waiting import Ear, eventually
 
 from fabric_sdk import Agent, Context, Fabric, Stream, ToolError
@@ -706,7 +707,7 @@ async def test_a_stream_leaves_nothing_behind(stage: Stage, name: str) -> None:
     agent, handled = keeping(name)
     worker, client = await stage.serve(agent), await stage.client()
     both = [client.transport, worker._transport]  # pyright: ignore[reportPrivateUsage]
-    transports = [each.__dict__.get("_broker", each) for each in both]
+    transports = [broker_of(each) for each in both]
 
     def interests() -> int:
         kept: list[Any] = [

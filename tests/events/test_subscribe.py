@@ -16,6 +16,7 @@ import nats
 import pytest
 from support.events import data, program, publish_all, take
 from support.nats_server import PrivateNats
+from support.transports import broker_of
 
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.envelope import Body, Message
@@ -460,7 +461,7 @@ def test_an_interest_says_where_it_begins() -> None:
 async def test_a_closed_client_is_forgotten(keeping: PrivateNats, word: str) -> None:
     async with AsyncExitStack() as stack:
         fabric = await stack.enter_async_context(Fabric.connect(keeping.url))
-        transport = cast("Any", fabric.transport)
+        transport = broker_of(fabric.transport)
         async with Fabric.over(transport) as inner:
             await inner.publish(f"{word}.a", 1)
         before = len(transport._listeners), len(transport._interests)

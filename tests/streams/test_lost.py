@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -11,6 +10,7 @@ import pytest
 from streams.conftest import End, Serve
 from streams.wire import way_to
 from support.nats_server import PrivateNats
+from support.transports import broker_of
 from support.waiting import eventually
 
 from fabric_sdk import Agent, Context, Stream
@@ -19,6 +19,7 @@ from fabric_sdk.contracts import errors
 from fabric_sdk.patterns import stream as streaming
 from fabric_sdk.routing.window import WINDOW, WINDOW_BYTES
 from fabric_sdk.transports import nats
+from fabric_sdk.transports.base import Transport
 from fabric_sdk.worker import Worker
 
 MANY = 10 * WINDOW
@@ -77,9 +78,9 @@ async def _talk(stream: Stream, got: list[int]) -> None:
     await sending
 
 
-def heard(transport: Any) -> list[str]:
+def heard(transport: Transport) -> list[str]:
     """The streams that somebody hears over this connection."""
-    return [each._subject for each in transport._interests if each._subject.startswith("fab.stream.")]
+    return [each._subject for each in broker_of(transport)._interests if each._subject.startswith("fab.stream.")]
 
 
 def streams_of(worker: Worker) -> int:
