@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -21,10 +22,23 @@ from support.waiting import Ear, eventually, until
 from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.connecting import SOCKETS, connect, instances
 from fabric_sdk.contracts import errors, subjects
-from fabric_sdk.contracts.envelope import EMPTY, Message
+from fabric_sdk.contracts.envelope import EMPTY, Body, Message
+from fabric_sdk.transports import sockets
+from fabric_sdk.transports.frames import encode_frame
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.transports.nearest import NearestTransport
+from fabric_sdk.transports.sockets import Link
 from fabric_sdk.worker import Worker
+
+
+class Nobody:
+    """Owns a link and hears nothing."""
+
+    def take(self, link: Link, message: Message) -> None: ...
+
+    def leave(self, link: Link) -> None: ...
+
+    def lose(self, link: Link) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +59,7 @@ async def near(url: str, folder: Path) -> NearestTransport:
     return NearestTransport(broker, folder, partial(instances, broker, seconds=0.1))
 
 
-def sockets(folder: Path) -> list[Path]:
+def socket_files(folder: Path) -> list[Path]:
     return list(folder.glob("*.sock"))
 
 
@@ -144,7 +158,7 @@ async def test_a_worker_that_is_killed_is_noticed_at_once(server: PrivateNats, t
                 await asyncio.wait_for(call, 5)
             # The socket of the dead is swept by the next that starts, which is called in its place.
             await until(lambda: transport.meet("hello"), lambda links: links == 1, what="a link to the next")
-            assert len(sockets(folder)) == 1
+            assert len(socket_files(folder)) == 1
             assert await fabric.agent("hello").call("echo", {"text": "still here"}) == "still here"
 
 
@@ -169,7 +183,7 @@ async def test_workers_that_leave_lose_no_call(server: PrivateNats, folder: Path
         stop.set()
         await asyncio.gather(*asking)
         assert workers[0].failed == workers[1].failed == 0
-        assert len(sockets(folder)) == 1
+        assert len(socket_files(folder)) == 1
 
 
 async def test_while_the_broker_is_away_calls_on_the_host_go_on(folder: Path) -> None:
@@ -204,13 +218,38 @@ async def test_what_is_cancelled_before_it_comes_is_not_begun(server: PrivateNat
 
 async def test_a_stranger_at_the_socket_is_turned_away_and_hurts_nobody(server: PrivateNats, folder: Path) -> None:
     async with serving(server.url, folder, named("steady")), client(server.url, folder) as (fabric, transport):
-        (path,) = sockets(folder)
+        (path,) = socket_files(folder)
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
         await reader.read()  # its greeting, and the end
         writer.close()
         assert await transport.meet("steady") == 1
         assert await fabric.agent("steady").call("who")
+
+
+async def test_a_caller_that_reads_nothing_is_given_up_and_holds_nobody(
+    server: PrivateNats, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_STUCK_SECONDS", 0.2)
+    agent = Agent("generous")
+
+    @agent.tool
+    async def much() -> str:
+        return "x" * 500_000
+
+    async with serving(server.url, folder, agent) as (only,), client(server.url, folder) as (fabric, _):
+        stuck = Link(1 << 20, Nobody())
+        assert await sockets.connect(folder, only.instance, stuck)
+        assert stuck._transport is not None  # pyright: ignore[reportPrivateUsage]
+        stuck._transport.pause_reading()  # pyright: ignore[reportPrivateUsage]
+        for number in range(12):
+            reply = subjects.reply("f" * 32, time.time() + 60, number)
+            body = Body({"name": "much", "arguments": {}})
+            stuck.send(encode_frame(Message(subjects.call("generous", "tools/call"), body, reply=reply))[0])
+        await eventually(lambda: only.served == 12, what="the end of all twelve")
+        assert len(await fabric.agent("generous").call("much")) == 500_000
+        stuck.close()
+        await stuck.gone.wait()
 
 
 async def test_a_message_that_the_broker_would_not_take_is_refused_here_as_well(
@@ -282,4 +321,4 @@ async def test_only_the_sockets_of_the_dead_are_swept(server: PrivateNats, folde
         busy.bind(str(folder / "busy.sock"))
         busy.listen(0)
         async with serving(server.url, folder, named("tidy")) as (only,):
-            assert {path.stem for path in sockets(folder)} == {"busy", only.instance}
+            assert {path.stem for path in socket_files(folder)} == {"busy", only.instance}

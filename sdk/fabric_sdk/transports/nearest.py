@@ -83,7 +83,7 @@ class NearestTransport:
             link.open[message.reply] = None
         link.send(frame)
         if not link.writable.is_set():
-            await link.writable.wait()
+            await link.room()
 
     async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> Subscription:
         interest = await self._broker.subscribe(subject, receiver, queue=queue)

@@ -26,6 +26,8 @@ The other end says `bye` too, behind all that it has sent."""
 _CONNECT_SECONDS: Final = 2.0
 _BYE_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 1.0
+_STUCK_SECONDS: Final = 5.0
+"""For so long, one end may leave unread what the other wants to send: a broker would not wait for it either."""
 _HIGH_WATER: Final = 1024 * 1024
 """Bytes that wait to be written, above which a link counts as full."""
 _LONGEST_PATH: Final = 100
@@ -96,6 +98,15 @@ class Link(asyncio.Protocol):
     def say(self, word: Word) -> None:
         """Tell the other end itself something."""
         self.send(encode_frame(Message("", EMPTY, reply=word))[0])
+
+    async def room(self) -> None:
+        """Wait until not too much waits to be written; whoever reads nothing for long is given up."""
+        try:
+            async with asyncio.timeout(_STUCK_SECONDS):
+                await self.writable.wait()
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
 
     def close(self) -> None:
         """Write what waits, and go."""
