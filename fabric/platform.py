@@ -1,8 +1,8 @@
 """The platform's own agents but for the registry, side by side in one process: each for itself would cost another.
 
-Above: `fabric up`. Below: the agents `durable`, `access`, `approvals` and `audit`. They hold nothing, so any number of
-such processes share their work; each agent is found, called and listed as if it were alone. What they are told to do is
-noted in the audit log.
+Above: `fabric up`, `fabric platform`. Below: the agents `durable`, `access`, `approvals` and `audit`. They hold
+nothing, so any number of such processes share their work; each agent is found, called and listed as if it were alone.
+What they are told to do is noted in the audit log.
 """
 
 from __future__ import annotations

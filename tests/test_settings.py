@@ -40,7 +40,6 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     given = {
         "NATS_URL": "nats://a:4222, tls://b:4222",
         "NATS_SYSTEM_URL": "nats://sys:sys@a:4222",
-        "REPLICAS": "3",
         "REDIS_URL": "rediss://cache:6379/1",
         "DATA": "/srv/fabric",
         "LIMITS": "/etc/fabric/limits.yaml",

@@ -38,7 +38,10 @@ def nats_url(data: Path | None, settings: Settings | None = None) -> str:
         return found.nats_url
     if data is not None:
         raise TransportUnavailable(f"no fabric is running on {data}", fix="check --data, or leave it out")
-    raise TransportUnavailable("no fabric is running here", fix="start one with `fabric up`, or set FABRIC_NATS_URL")
+    raise TransportUnavailable(
+        "no fabric is running here",
+        fix="start one with `fabric up`, or say where it is: --data, FABRIC_DATA or FABRIC_NATS_URL",
+    )
 
 
 def here(data: Path | None) -> Whereabouts | None:

@@ -32,11 +32,13 @@ from fabric.settings.keys import is_secret, variable
 from fabric.settings.loading import gather, resolve
 from fabric.settings.places import CONFIG, ENVIRONMENT, find
 from fabric_sdk import FabricError, tuning
+from fabric_sdk.connecting import SOCKETS
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
 from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.jetstream import replicas as replication
 
-_INTERNAL: Final = {CONFIG, ENVIRONMENT, f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES}
+_INTERNAL: Final = {CONFIG, ENVIRONMENT, f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES, SOCKETS, replication.VARIABLE}
 """Variables that are no settings of the platform's."""
 _ELSEWHERE: Final = "not known from here: no fabric on this data folder uses that NATS server"
 

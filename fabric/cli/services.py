@@ -23,7 +23,7 @@ def registry(ready_file: ReadyOption = None) -> None:
 
 
 def platform(ready_file: ReadyOption = None) -> None:
-    """Serve the agents `durable`, `access` and `approvals` to that fabric. SIGTERM drains them."""
+    """Serve the agents `durable`, `access`, `approvals` and `audit` to that fabric. SIGTERM drains them."""
     _serve("platform", "fabric.platform:build", ready_file)
 
 

@@ -61,14 +61,14 @@ def worker(
     config: ConfigOption = None,
 ) -> None:
     """Serve an agent, or an MCP server object, from a pool of processes. SIGTERM drains it."""
-    typed = {
-        "processes": processes,
-        "concurrency": concurrency,
-        "name": name,
-        "capabilities": tuple(capability or ()),
-        "labels": tuple(label_pairs(label or []).items()),
-    }
     try:
+        typed = {
+            "processes": processes,
+            "concurrency": concurrency,
+            "name": name,
+            "capabilities": tuple(capability or ()),
+            "labels": tuple(label_pairs(label or []).items()),
+        }
         live = supervised(config, {"metrics_port": metrics_port})
         pool = _pool(live.settings, target, {key: value for key, value in typed.items() if value})
     except ConfigurationError as mistake:

@@ -11,17 +11,7 @@ from typing import Any, Final
 
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.envelope import EMPTY, Message
-from fabric_sdk.contracts.streams import (
-    ACCESS,
-    CONVERSATIONS,
-    EVENTS,
-    LATER,
-    OBJECTS,
-    RECORDS,
-    SCHEMAS,
-    SESSIONS,
-    TASKS,
-)
+from fabric_sdk.contracts.streams import CATALOGUE
 from fabric_sdk.jetstream import Missing
 
 _WHO: Final = "$SYS.REQ.USER.INFO"
@@ -64,22 +54,24 @@ async def fills(fabric: Fabric) -> list[Fill]:
     account = await fabric.jetstream.request("INFO")
     most = account.get("limits", {}).get("max_storage", 0)
     found = [Fill(name="account", messages=0, size=account.get("storage", 0), most_size=most)] if most > 0 else []
-    for stream in (TASKS, RECORDS, LATER, EVENTS, SCHEMAS, CONVERSATIONS, ACCESS, SESSIONS, OBJECTS):
+    for stream in CATALOGUE:
         try:
             about = await fabric.jetstream.request(f"STREAM.INFO.{stream.name}")
         except Missing:
             continue
-        found.append(_fill(stream.name, about))
+        if about["config"]["storage"] == "file":  # what is in memory may get lost, and takes no room
+            found.append(_fill(stream.name, about))
     return found
 
 
 def _fill(name: str, about: Mapping[str, Any]) -> Fill:
     state, config = about["state"], about["config"]
+    bounded = config["discard"] == "new"  # else it is meant to be full, and drops what is oldest
     return Fill(
         name=name,
         messages=state["messages"],
         size=state["bytes"],
-        most_messages=config.get("max_msgs", 0),
-        most_size=config.get("max_bytes", 0),
+        most_messages=config.get("max_msgs", 0) if bounded else 0,
+        most_size=config.get("max_bytes", 0) if bounded else 0,
         replicas=config["num_replicas"],
     )

@@ -35,8 +35,19 @@ async def kept(fabric: Fabric) -> list[Family]:
     return [
         _of_streams("fabric_stream_messages", "Messages that a stream keeps.", streams, "messages"),
         _of_streams("fabric_stream_size_bytes", "Bytes that a stream keeps.", streams, "bytes", unit="bytes"),
-        _of_rooms("fabric_stream_limit_messages", "Messages that a stream has room for.", streams, "max_msgs"),
-        _of_rooms("fabric_stream_limit_bytes", "Bytes that a stream has room for.", streams, "max_bytes", "bytes"),
+        _of_rooms(
+            "fabric_stream_limit_messages",
+            "Messages a stream takes, if it drops none.",
+            streams,
+            "max_msgs",
+        ),
+        _of_rooms(
+            "fabric_stream_limit_bytes",
+            "Bytes a stream takes, if it drops none.",
+            streams,
+            "max_bytes",
+            "bytes",
+        ),
         _of_queues("fabric_queue_waiting", "Messages that nobody has been given.", queues, "num_pending"),
         _of_queues("fabric_queue_in_hand", "Messages given to somebody and not settled.", queues, "num_ack_pending"),
         _of_queues(
@@ -101,7 +112,9 @@ def _of_streams(name: str, help: str, streams: Mapping[str, _Info], what: str, u
 
 
 def _of_rooms(name: str, help: str, streams: Mapping[str, _Info], what: str, unit: str = "") -> Family:
-    rooms = ((stream, about["config"].get(what, 0)) for stream, about in streams.items())
+    # Those that drop what is oldest are meant to be full.
+    kept = {stream: about["config"] for stream, about in streams.items() if about["config"]["discard"] == "new"}
+    rooms = ((stream, config.get(what, 0)) for stream, config in kept.items())
     points = tuple(Point((stream,), room) for stream, room in rooms if room > 0)
     return Family(name, "gauge", help, ("stream",), points, unit)
 

@@ -87,13 +87,6 @@ class Settings(BaseSettings):
         description="the address of your NATS servers for a user of their system account, like nats://sys:…@host:4222; "
         "with it, the replicas of all streams are compared in the background",
     )
-    replicas: int | None = Field(
-        None,
-        ge=1,
-        le=5,
-        description="on how many NATS servers each stream has to be kept, from 1 to 5; unless set, three where the "
-        "cluster has them when the stream is first needed",
-    )
     redis_url: str | None = Field(
         None,
         repr=False,

@@ -21,7 +21,7 @@ from backup.digest import Digest, digest
 from fabric.node import run_broker
 from fabric_sdk import Fabric
 from fabric_sdk.contracts import subjects
-from fabric_sdk.contracts.streams import LATER
+from fabric_sdk.contracts.streams import AUDIT, LATER
 from fabric_sdk.handle import Task
 
 pytestmark = pytest.mark.timeout(120)
@@ -74,7 +74,8 @@ async def test_a_fabric_is_saved_wiped_and_restored(tmp_path: Path) -> None:
     with up(f"{SHOP}:agent", "--data", kept, folder=tmp_path, env=env) as running:
         async with Fabric.connect(running.nats_url) as client:
             tasks = await fill(client)
-            before = await digest(client.jetstream)
+            # What was done by hand is noted a moment later.
+            before = await until(partial(digest, client.jetstream), lambda found: AUDIT.name in found)
         saved = await inside("backup", backup, "--data", kept, "--json")
         assert saved.code == 0, saved.err
         assert backup.stat().st_mode & 0o777 == 0o600

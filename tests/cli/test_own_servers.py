@@ -72,7 +72,7 @@ def test_they_are_used_and_none_is_started_beside_them(own: Up, nats: PrivateNat
 def test_redis_goes_away_and_comes_back_empty(own: Up, redis: RedisServer) -> None:
     redis.kill()
     wait_until(lambda: catalogue(own)["revision"] == 0, what="a catalogue from the bus")
-    assert names(own) == {"access", "approvals", "durable", "hello", "registry"}
+    assert names(own) == {"access", "approvals", "audit", "durable", "hello", "registry"}
     assert says(own).out == "hi\n"
     unwell = doctor(own)
     assert unwell.code == 1
@@ -80,7 +80,7 @@ def test_redis_goes_away_and_comes_back_empty(own: Up, redis: RedisServer) -> No
     assert all(each["fix"] for each in unwell.json if each["state"] == "failed")
     redis.start()
     wait_until(lambda: catalogue(own)["revision"] > 0, what="a catalogue in Redis")
-    assert names(own) == {"access", "approvals", "durable", "hello", "registry"}, "it is whole or not there"
+    assert names(own) == {"access", "approvals", "audit", "durable", "hello", "registry"}, "it is whole or not there"
 
 
 def test_nats_goes_away_and_comes_back(own: Up, nats: PrivateNats) -> None:

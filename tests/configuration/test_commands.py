@@ -23,9 +23,8 @@ def test_check_tells_of_all_environments(tmp_path: Path) -> None:
     assert (done.code, done.out) == (0, f"{file}: no mistake\n")
     file.write_text(f'{GOOD}[env.test]\nlimits = "none.yaml"\n[env.other]\nlog_levl = "info"\n')
     done = fabric_inside("config", "check", "--config", file, env={})
-    done.refused(
-        2, f"{file}:10: log_levl: there is no such setting; did you mean log_level?", "none.yaml", "FABRIC_LIMITS"
-    )
+    told = f"{file}:10: log_levl: there is no such setting; did you mean log_level or log_file?"
+    done.refused(2, told, "none.yaml", "FABRIC_LIMITS")
     done = fabric_inside("config", "check", "--config", file, "--env", "test", env={})
     done.refused(2, "none.yaml")
     assert "log_levl" not in done.err

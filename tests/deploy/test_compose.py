@@ -73,7 +73,8 @@ async def streams(stack: Stack) -> dict[str, int]:
                 about = await fabric.jetstream.request(f"STREAM.INFO.{stream.name}")
             except Missing:
                 continue
-            found[stream.name] = about["config"]["num_replicas"]
+            if about["config"]["storage"] == "file":  # what is kept in memory may get lost with its server
+                found[stream.name] = about["config"]["num_replicas"]
     return found
 
 

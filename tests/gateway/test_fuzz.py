@@ -133,7 +133,7 @@ def test_reading_a_body_ends_in_parts_or_in_a_refusal(body: bytes) -> None:
 
 
 # For a ladder that is climbed no higher than to the method.
-LADDER = Modern(None, None, None, None, None, None, None, server={}, scope="private")  # type: ignore[arg-type]
+LADDER = Modern(None, None, None, None, None, None, None, None, server={}, scope="private")  # type: ignore[arg-type]
 
 
 @given(

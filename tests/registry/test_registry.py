@@ -107,8 +107,15 @@ async def pool(running: Running, folder: Path, name: str) -> AsyncGenerator[psut
 async def test_the_catalogue_shows_what_is_there(seen: Seen, fabric_on_redis: Running) -> None:
     await until(seen.pids, lambda pids: pids == {fabric_on_redis.pids[f"hello-{number}"] for number in (1, 2)})
     catalogue = await until(seen.catalogue, lambda catalogue: catalogue.revision > 0)
-    assert [entry.name for entry in catalogue.agents] == ["access", "approvals", "durable", "hello", "registry"]
-    hello = catalogue.agents[3]
+    assert [entry.name for entry in catalogue.agents] == [
+        "access",
+        "approvals",
+        "audit",
+        "durable",
+        "hello",
+        "registry",
+    ]
+    hello = next(entry for entry in catalogue.agents if entry.name == "hello")
     for beat in hello.instances:
         assert (beat.version, beat.state, beat.capacity, beat.digest) == ("1.2.3", "ready", 64, hello.digest)
 
