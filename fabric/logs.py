@@ -21,9 +21,11 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 import structlog
+from pydantic import SecretStr
 from structlog.typing import EventDict, Processor
 
 from fabric.settings import PREFIX, Settings
+from fabric.settings.keys import is_secret
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.scope import Trace, current_asker, current_scope
@@ -35,7 +37,6 @@ _SECRET: Final = re.compile(
     r"(?i:(?<=bearer )[^\s\"',\\]+)|(?<=://)[^\s/@\"']*:[^\s/@\"']+(?=@)|\bfab_[0-9a-f]+_[\w-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]*"
 )
 """What looks like a bearer's token, a password in an address, an API key of ours, or a JSON Web Token."""
-_SECRETS: Final = ("TOKEN", "NATS_URL", "NATS_SYSTEM_URL", "REDIS_URL")
 _LEAST: Final = 6
 """Characters of a secret that may be looked for: a shorter one is part of too much else."""
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {9: "\t", 10: "\\n", 13: "\\r"}
@@ -74,10 +75,10 @@ def configure(settings: Settings) -> None:
     """
     stream = logging.StreamHandler()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    stream.setFormatter(_formatter(_text(colors=sys.stderr.isatty()) if as_text else _JSON))
+    stream.setFormatter(_formatter(_text(colors=sys.stderr.isatty()) if as_text else _JSON, settings))
     handlers: list[logging.Handler] = [stream]
     if settings.log_file is not None:
-        handlers.append(_file(settings.log_file, int(settings.log_file_size), settings.log_file_count))
+        handlers.append(_file(settings.log_file, settings))
     logging.basicConfig(handlers=handlers, force=True)
     set_level(settings.log_level)
 
@@ -97,17 +98,18 @@ class _Private(RotatingFileHandler):
         return TextIOWrapper(os.fdopen(descriptor, "ab"), encoding=self.encoding)
 
 
-def _file(path: Path, size: int, count: int) -> logging.Handler:
+def _file(path: Path, settings: Settings) -> logging.Handler:
     """A file that is moved aside when it is full; each of several processes has its own, named after it."""
     if process := os.environ.get(f"{PREFIX}PROCESS"):
         path = path.with_name(f"{path.stem}.{process}{path.suffix}")
     try:
+        size, count = int(settings.log_file_size), settings.log_file_count
         handler = _Private(path, maxBytes=size, backupCount=count, encoding="utf-8")
     except OSError as failure:
         raise ConfigurationError(
             f"the log cannot be written to {path}: {failure.strerror}", fix="give FABRIC_LOG_FILE another path"
         ) from None
-    handler.setFormatter(_formatter(_JSON))
+    handler.setFormatter(_formatter(_JSON, settings))
     return handler
 
 
@@ -163,7 +165,7 @@ class _Masking(structlog.stdlib.ProcessorFormatter):
         return masked(super().format(record), self.secrets)
 
 
-def _formatter(render: Sequence[Processor]) -> logging.Formatter:
+def _formatter(render: Sequence[Processor], settings: Settings) -> logging.Formatter:
     formatter = _Masking(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
@@ -173,7 +175,7 @@ def _formatter(render: Sequence[Processor]) -> logging.Formatter:
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )
-    formatter.secrets = given()
+    formatter.secrets = given(settings)
     return formatter
 
 
@@ -187,11 +189,12 @@ def masked(text: str, secrets: Sequence[str] = ()) -> str:
     return _SECRET.sub(_HIDDEN, text)
 
 
-def given() -> list[str]:
-    """Of this process: tokens and passwords in the environment, the longest first."""
+def given(settings: Settings) -> list[str]:
+    """Of this process: the tokens and passwords in its settings, wherever they came from, the longest first."""
     found: set[str] = set()
-    for name in _SECRETS:
-        value = os.environ.get(PREFIX + name, "")
-        passwords = [urlsplit(url).password or "" for url in value.split(",")] if name.endswith("_URL") else [value]
+    for name in filter(is_secret, Settings.model_fields):
+        value = getattr(settings, name)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
+        passwords = [urlsplit(url).password or "" for url in text.split(",")] if name.endswith("_url") else [text]
         found.update(each for password in passwords for each in (password, unquote(password)) if len(each) >= _LEAST)
     return sorted(found, key=len, reverse=True)

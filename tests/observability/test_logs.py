@@ -121,7 +121,9 @@ def test_what_looks_like_a_secret_is_hidden(text: str, left: str) -> None:
     assert logs.masked(text) == left
 
 
-def test_secrets_are_known_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FABRIC_TOKEN", "long-enough")
+def test_secrets_are_known_wherever_the_settings_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.write_text("long-enough\n")
+    monkeypatch.setenv("FABRIC_TOKEN_FILE", str(token))
     monkeypatch.setenv("FABRIC_NATS_URL", "nats://a:pass%2Fword@h:1,nats://b:other-one@h:2")
-    assert set(logs.given()) == {"long-enough", "pass%2Fword", "pass/word", "other-one"}
+    assert set(logs.given(load_settings())) == {"long-enough", "pass%2Fword", "pass/word", "other-one"}
