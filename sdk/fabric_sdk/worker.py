@@ -256,6 +256,7 @@ class Worker:
         if deadline <= now:
             raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
         if message.reply in self._early:
+            del self._early[message.reply]
             raise errors.CallCancelled
         key, principal, trace, roles = None, None, None, _NO_ROLES
         if headers := message.headers:
@@ -514,7 +515,7 @@ class Worker:
         """End a call whose caller waits no longer."""
         if (job := self._hands.jobs.get(reply)) is not None:
             self._end(job, errors.CallCancelled())
-        else:
+        elif (subjects.due_of(reply) or 0.0) > time.time():  # a foreign caller may use one address for many calls
             self._early[reply] = None
             if len(self._early) > _MOST_EARLY:
                 del self._early[next(iter(self._early))]

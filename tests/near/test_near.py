@@ -186,12 +186,44 @@ async def test_workers_that_leave_lose_no_call(server: PrivateNats, folder: Path
         assert len(socket_files(folder)) == 1
 
 
+async def test_what_came_over_the_broker_is_answered_over_the_broker(server: PrivateNats, folder: Path) -> None:
+    async with (
+        client(server.url, folder) as (fabric, transport),
+        serving(server.url, folder, named("patient")) as (only,),
+    ):
+        calls = [asyncio.create_task(fabric.agent("patient").call("wait", {"seconds": 1.0})) for _ in range(20)]
+        await eventually(lambda: "running=20" in repr(only), what="the beginning of all")
+        assert await transport.meet("patient") == 1
+        assert await fabric.agent("patient").call("who") == only.instance  # over the link
+        await only.drain()
+        assert await asyncio.gather(*calls) == ["waited"] * 20
+
+
+async def test_two_instances_of_one_process_answer_over_their_own_links(server: PrivateNats, folder: Path) -> None:
+    transport = await near(server.url, folder)
+    both = [Worker(transport, named(name)) for name in ("left", "right")]
+    for worker_of_one in both:
+        await worker_of_one.start()
+    async with client(server.url, folder) as (fabric, caller):
+        assert await caller.meet("left") == await caller.meet("right") == 1
+        slow = [asyncio.create_task(fabric.agent("left").call("wait", {"seconds": 0.2})) for _ in range(50)]
+        for _ in range(50):
+            await fabric.agent("right").call("who")
+        await asyncio.gather(*slow)
+        links = list(caller._nearby._links.values())  # pyright: ignore[reportPrivateUsage]
+        assert [len(link.open) for link in links] == [0, 0]
+    for worker_of_one in both:
+        await worker_of_one.drain()
+    await transport.close()
+
+
 async def test_while_the_broker_is_away_calls_on_the_host_go_on(folder: Path) -> None:
     with private_nats() as lonely:
         async with serving(lonely.url, folder, named("robust")), client(lonely.url, folder) as (fabric, transport):
             assert await transport.meet("robust") == 1
             lonely.kill()
             await eventually(lambda: not transport.connected, what="the loss of the broker")
+            assert await transport.meet("robust") == 1  # nobody can be asked, and the link is as good as before
             assert await asyncio.wait_for(fabric.agent("robust").call("wait", {"seconds": 0}), 5) == "waited"
             lonely.start()
             await eventually(lambda: transport.connected, what="its return")
@@ -238,7 +270,7 @@ async def test_a_caller_that_reads_nothing_is_given_up_and_holds_nobody(
         return "x" * 500_000
 
     async with serving(server.url, folder, agent) as (only,), client(server.url, folder) as (fabric, _):
-        stuck = Link(1 << 20, Nobody())
+        stuck = Link(Nobody())
         assert await sockets.connect(folder, only.instance, stuck)
         assert stuck._transport is not None  # pyright: ignore[reportPrivateUsage]
         stuck._transport.pause_reading()  # pyright: ignore[reportPrivateUsage]

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from fabric_sdk.contracts.envelope import Message
-from fabric_sdk.contracts.subjects import Header, head
+from fabric_sdk.contracts.subjects import Header, alive, head
 from fabric_sdk.transports.frames import encode_frame
 from fabric_sdk.transports.nearby import HandOver
 from fabric_sdk.transports.sockets import Link, Listener, close_all
@@ -20,23 +19,34 @@ log = logging.getLogger(__name__)
 
 
 class Callers:
-    """Links from callers, by what the subjects of their answers begin with."""
+    """Links from callers: what is answered goes back the way it came."""
 
-    def __init__(self, folder: Path, hand_over: HandOver, most: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, hand_over: HandOver) -> None:
         """
         Args:
             folder: where the sockets of this host are.
             hand_over: takes the calls.
-            most: how many bytes a message may have now.
         """
-        self._folder, self._hand_over, self._most = folder, hand_over, most
+        self._folder, self._hand_over = folder, hand_over
         self._listeners: dict[str, Listener] = {}
         self._links: set[Link] = set()
-        self.back: dict[str, Link] = {}
+        self._calls: dict[str, Link] = {}
+        """By the subject of the answer, until it is given."""
+        self._alive: dict[str, Link] = {}
+        """By the subject on which an instance tells a client what it still works on."""
+
+    def way(self, subject: str) -> Link | None:
+        """The link for what is said to a caller, if its call came over one."""
+        return self._calls.get(subject) or self._alive.get(subject)
+
+    def said(self, message: Message) -> None:
+        """Forget a call that is answered."""
+        if message.headers is None or Header.FRAME not in message.headers:
+            self._calls.pop(message.subject, None)
 
     async def listen(self, instance: str) -> None:
         """Take calls to `instance` from now on; where that cannot be, they go over the broker."""
-        listener = Listener(self._folder, instance, self._link)
+        listener = Listener(self._folder, instance, lambda: self._link(instance))
         try:
             await listener.open()
         except OSError as unfit:
@@ -54,8 +64,8 @@ class Callers:
         await asyncio.gather(*(self.stop(instance) for instance in list(self._listeners)))
         await close_all(self._links)
 
-    def _link(self) -> Link:
-        link = Link(self._most(), self)
+    def _link(self, instance: str) -> Link:
+        link = Link(self, instance)
         self._links.add(link)
         return link
 
@@ -63,10 +73,12 @@ class Callers:
 
     def take(self, link: Link, message: Message) -> None:
         if message.reply:
-            back = head(message.reply)
-            if self.back.get(back) is not link:
-                self.back[back] = link
+            self._calls[message.reply] = link
+            if (client := head(message.reply)) not in link.clients:
+                link.clients.add(client)
+                self._alive[alive(message.reply, link.here)] = link
         if not self._hand_over(message) and message.reply:
+            self._calls.pop(message.reply, None)
             link.send(encode_frame(Message(message.reply, headers={Header.STATUS: "503"}))[0])
 
     def leave(self, link: Link) -> None:
@@ -76,5 +88,6 @@ class Callers:
         self._links.discard(link)
         for listener in self._listeners.values():
             listener.forget(link)
-        for name in [name for name, way in self.back.items() if way is link]:
-            del self.back[name]
+        for ways in (self._calls, self._alive):
+            for subject in [subject for subject, way in ways.items() if way is link]:
+                del ways[subject]

@@ -34,7 +34,10 @@ class FrameReader:
     def __init__(self, most: int) -> None:
         """No message may have more than `most` bytes of headers and body."""
         self._most = most + _ROOM
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._have = 0
+        self._need = 0
+        """Bytes without which nothing is whole: pieces of a large frame are put together once."""
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that are whole with `data`, in order.
@@ -42,10 +45,14 @@ class FrameReader:
         Raises:
             ValueError: this is no frame, or too large a one.
         """
-        if self._rest:
-            data = self._rest + data
+        if self._have:
+            self._pieces.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._pieces)
         messages: list[Message] = []
-        at, end = 0, len(data)
+        at, end, self._need = 0, len(data), _SIZES.size
         while end - at >= _SIZES.size:
             body, head, subject, reply = _SIZES.unpack_from(data, at)
             begin = at + _SIZES.size
@@ -53,10 +60,12 @@ class FrameReader:
                 raise ValueError(f"a frame of {body + head + subject + reply} bytes")
             next_at = begin + subject + reply + head + body
             if next_at > end:
+                self._need = next_at - at
                 break
             messages.append(_message(data, begin, begin + subject, begin + subject + reply, next_at - body, next_at))
             at = next_at
-        self._rest = data[at:]
+        rest = data[at:]
+        self._pieces, self._have = ([rest], len(rest)) if rest else ([], 0)
         return messages
 
 

@@ -7,6 +7,7 @@ those of them that have a socket here are connected to. Until then, and where no
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.subjects import CALLS, DIRECTS, Header
+from fabric_sdk.contracts.subjects import CALLS, DIRECTS, Header, due_of
 from fabric_sdk.transports.sockets import Link, age, close_all, connect, instances
 
 Find = Callable[[str], Awaitable[set[str]]]
@@ -23,6 +24,8 @@ Find = Callable[[str], Awaitable[set[str]]]
 HandOver = Callable[[Message], bool]
 """Gives a message to whoever hears it in this process; tells whether anybody does."""
 
+_LATE_SECONDS: Final = 5.0
+"""After its deadline, an answer is not waited for longer than that: its worker will not send any."""
 _LOOK_SECONDS: Final = 1.0
 """Between two looks at whether sockets came or went."""
 _ASK_SECONDS: Final = 15.0
@@ -67,15 +70,14 @@ class _Pool:
 class Nearby:
     """Links to instances, by what the subjects of calls begin with."""
 
-    def __init__(self, folder: Path, find: Find, hand_over: HandOver, most: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, find: Find, hand_over: HandOver) -> None:
         """
         Args:
             folder: where the sockets of this host are.
             find: finds instances.
             hand_over: takes the answers.
-            most: how many bytes a message may have now.
         """
-        self._folder, self._find, self._hand_over, self._most = folder, find, hand_over, most
+        self._folder, self._find, self._hand_over = folder, find, hand_over
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, _Pool] = {}
         self._links: dict[str, Link] = {}
@@ -84,6 +86,7 @@ class Nearby:
         """All, with those over which the last answers come."""
         self._age = 0
         self._wake = asyncio.Event()
+        self._meeting = asyncio.Lock()
         self._looking = keep_on(self._look_on, "looking for instances on this host")
 
     def __len__(self) -> int:
@@ -98,11 +101,13 @@ class Nearby:
             self._pools[head] = _Pool(head.removeprefix(CALLS))
             self._wake.set()
             return None
-        return self._links.get(head.removeprefix(DIRECTS))
+        link = self._links.get(head.removeprefix(DIRECTS))
+        return link if link is not None and link.writable.is_set() else None
 
     async def meet(self, agent: str) -> int:
         """Look for the instances of `agent` now, and not in the background; how many links there are."""
         pool = self._pools.setdefault(CALLS + agent, _Pool(agent))
+        self._wake.set()
         await self._meet(pool)
         return len(pool.links)
 
@@ -149,6 +154,8 @@ class Nearby:
                 async with asyncio.timeout(_LOOK_SECONDS if self._pools else None):
                     await self._wake.wait()
             self._wake.clear()
+            for link in list(self._open):
+                _forget_overdue(link, time.time() - _LATE_SECONDS)
             now, age_now = self._loop.time(), age(self._folder)
             changed, self._age = age_now != self._age, age_now
             for pool in list(self._pools.values()):
@@ -168,16 +175,26 @@ class Nearby:
         except errors.TransportUnavailable:
             pool.due = 0.0
             return
-        links = await asyncio.gather(*(self._link(instance) for instance in there & here))
-        pool.links = [link for link in links if link is not None and not link.leaving]
-        pool.elsewhere = len(pool.links) < len(there)
+        async with self._meeting:
+            for instance in there & here:
+                if (link := await self._link(instance)) is not None and link not in pool.links and not link.leaving:
+                    pool.links.append(link)
+        # Who does not answer now is busy, or the broker is away: a link that is open tells by itself when it ends.
+        pool.elsewhere = not there <= {link.instance for link in pool.links}
 
     async def _link(self, instance: str) -> Link | None:
         if (known := self._links.get(instance)) is not None:
             return known
-        link = Link(self._most(), self)
+        link = Link(self)
         if not await connect(self._folder, instance, link):
             return None
         self._open.add(link)
         self._links[instance] = link
         return link
+
+
+def _forget_overdue(link: Link, before: float) -> None:
+    """Owe no more what was to come before this time, in Unix seconds."""
+    for reply in [reply for reply in link.open if (due_of(reply) or before) < before]:
+        del link.open[reply]
+    link.close_if_idle()

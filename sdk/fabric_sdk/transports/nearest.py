@@ -23,18 +23,19 @@ from fabric_sdk.transports.nearby import Find, Nearby
 
 log = logging.getLogger(__name__)
 
-_NEAR: Final = (CALLS, DIRECTS, REPLIES)
+_CALLED: Final = (CALLS, DIRECTS)
+_NEAR: Final = (*_CALLED, REPLIES)
 
 
 class _Interest:
     """Interest in what may come over a link as well."""
 
-    def __init__(self, transport: NearestTransport, name: str, over_broker: Subscription) -> None:
-        self._transport, self._name, self._over_broker = transport, name, over_broker
+    def __init__(self, transport: NearestTransport, name: str, receiver: Receiver, over_broker: Subscription) -> None:
+        self._transport, self._name, self._receiver, self._over_broker = transport, name, receiver, over_broker
 
     async def close(self) -> None:
         await asyncio.gather(self._over_broker.close(), self._transport.stop_listening(self._name))
-        self._transport.forget(self._name)
+        self._transport.forget(self._name, self._receiver)
 
 
 class NearestTransport:
@@ -50,8 +51,8 @@ class NearestTransport:
         self._broker = broker
         self._receivers: dict[str, Receiver] = {}
         """Of what is heard here, by the first tokens of its subject."""
-        self._nearby = Nearby(folder, find, self._hand_over, lambda: broker.max_message)
-        self._callers = Callers(folder, self._hand_over, lambda: broker.max_message)
+        self._nearby = Nearby(folder, find, self._hand_over)
+        self._callers = Callers(folder, self._hand_over)
 
     def __repr__(self) -> str:
         return f"<NearestTransport {len(self._nearby)} links, {self._broker!r}>"
@@ -67,9 +68,10 @@ class NearestTransport:
     async def publish(self, message: Message) -> None:
         subject = message.subject
         link = None
-        if subject.startswith(_NEAR):
-            name = head(subject)
-            link = self._callers.back.get(name) or self._nearby.pick(name)
+        if subject.startswith(REPLIES):
+            link = self._callers.way(subject)
+        elif subject.startswith(_CALLED):
+            link = self._nearby.pick(head(subject))
         if link is None:
             await self._broker.publish(message)
             return
@@ -79,11 +81,13 @@ class NearestTransport:
                 f"the message has {size} bytes, the fabric takes {self._broker.max_message}",
                 fix="send less, or raise max_payload in the NATS server's configuration",
             )
-        if message.reply:
-            link.open[message.reply] = None
         link.send(frame)
+        if message.reply:
+            link.owe(message.reply)  # who calls has a deadline, and waits for the answer alone
+            return
+        self._callers.said(message)
         if not link.writable.is_set():
-            await link.room()
+            await link.writable.wait()
 
     async def subscribe(self, subject: str, receiver: Receiver, *, queue: str = "") -> Subscription:
         interest = await self._broker.subscribe(subject, receiver, queue=queue)
@@ -93,7 +97,7 @@ class NearestTransport:
         self._receivers[name] = receiver
         if name.startswith(DIRECTS):
             await self._callers.listen(name.removeprefix(DIRECTS))
-        return _Interest(self, name, interest)
+        return _Interest(self, name, receiver, interest)
 
     async def meet(self, agent: str) -> int:
         """Look for the instances of `agent` on this host now, rather than after the first call.
@@ -118,9 +122,10 @@ class NearestTransport:
         if name.startswith(DIRECTS):
             await self._callers.stop(name.removeprefix(DIRECTS))
 
-    def forget(self, name: str) -> None:
-        """Hand over nothing more whose subject begins so."""
-        self._receivers.pop(name, None)
+    def forget(self, name: str, receiver: Receiver) -> None:
+        """Hand over nothing more to `receiver` whose subject begins so."""
+        if self._receivers.get(name) == receiver:
+            del self._receivers[name]
 
     def _hand_over(self, message: Message) -> bool:
         receiver = self._receivers.get(head(message.subject))

@@ -28,6 +28,8 @@ _BYE_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 1.0
 _STUCK_SECONDS: Final = 5.0
 """For so long, one end may leave unread what the other wants to send: a broker would not wait for it either."""
+_MOST: Final = 64 * 1024 * 1024
+"""Bytes of a message: NATS's own most. What the broker takes now is for senders to keep to."""
 _HIGH_WATER: Final = 1024 * 1024
 """Bytes that wait to be written, above which a link counts as full."""
 _LONGEST_PATH: Final = 100
@@ -53,8 +55,11 @@ class Owner(Protocol):
 class Link(asyncio.Protocol):
     """One connection: messages in both directions, in order, until one end goes."""
 
-    def __init__(self, most: int, owner: Owner) -> None:
-        """No message may have more than `most` bytes of headers and body."""
+    def __init__(self, owner: Owner, here: str = "") -> None:
+        """`here` is the instance that listens at this end, if one does."""
+        self.here = here
+        self.clients: set[str] = set()
+        """Those that call over it, as the subjects of their answers begin."""
         self.instance = ""
         """The instance that listens at the other end; empty at the listener's own."""
         self.leaving = False
@@ -72,7 +77,10 @@ class Link(asyncio.Protocol):
         self.gone = asyncio.Event()
         """Set once there is no connection any more."""
         self._held: list[bytes] = []
-        self._reader = FrameReader(most)
+        self._held_size = 0
+        self._paused = False
+        self._written = 0
+        self._reader = FrameReader(_MOST)
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -89,24 +97,27 @@ class Link(asyncio.Protocol):
         if not self._held:
             self._loop.call_soon(self._flush)
         self._held.append(frame)
+        self._held_size += len(frame)
+        if self._held_size > _HIGH_WATER:
+            self.writable.clear()
+
+    def owe(self, reply: str) -> None:
+        """Note that an answer to `reply` is to come."""
+        if not self.open:
+            self.heard = self._loop.time()  # nothing was to be heard until now
+        self.open[reply] = None
 
     def _flush(self) -> None:
         held, self._held = self._held, []
+        self._written, self._held_size = self._written + self._held_size, 0
         if held and self._transport is not None:
             self._transport.write(b"".join(held))
+        if not self._paused:
+            self.writable.set()
 
     def say(self, word: Word) -> None:
         """Tell the other end itself something."""
         self.send(encode_frame(Message("", EMPTY, reply=word))[0])
-
-    async def room(self) -> None:
-        """Wait until not too much waits to be written; whoever reads nothing for long is given up."""
-        try:
-            async with asyncio.timeout(_STUCK_SECONDS):
-                await self.writable.wait()
-        except TimeoutError:
-            if self._transport is not None:
-                self._transport.abort()
 
     def close(self) -> None:
         """Write what waits, and go."""
@@ -161,10 +172,30 @@ class Link(asyncio.Protocol):
         self._owner.lose(self)
 
     def pause_writing(self) -> None:
+        self._paused = True
         self.writable.clear()
+        self._loop.call_later(_STUCK_SECONDS, self._look, self._read())
 
     def resume_writing(self) -> None:
+        self._paused = False
         self.writable.set()
+
+    def _read(self) -> int:
+        """How many bytes the other end has taken."""
+        return self._written - (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
+    def _look(self, before: int) -> None:
+        """Give up an end that has read nothing for long."""
+        if self._paused and self._transport is not None:
+            if (now := self._read()) == before:
+                self._transport.abort()
+            else:
+                self._loop.call_later(_STUCK_SECONDS, self._look, now)
+
+    def abort(self) -> None:
+        """Go, and leave what waits."""
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class Listener:
@@ -185,7 +216,10 @@ class Listener:
         """
         _sweep(self._path.parent)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._connected, str(self._path))
+        # Under its name only once it listens: one that does not is taken for dead, and swept.
+        aside = self._path.with_suffix(".new")
+        self._server = await loop.create_unix_server(self._connected, str(aside))
+        aside.rename(self._path)
 
     async def close(self) -> None:
         """Take no more, once all that was sent until now has come. The links stay, for what is still to be answered."""
@@ -220,6 +254,8 @@ async def close_all(links: Iterable[Link]) -> None:
         async with asyncio.timeout(_CLOSE_SECONDS):
             for link in closing:
                 await link.gone.wait()
+    for link in closing:
+        link.abort()
 
 
 async def connect(folder: Path, instance: str, link: Link) -> bool:
@@ -243,8 +279,11 @@ def instances(folder: Path) -> set[str]:
 
 
 def age(folder: Path) -> int:
-    """A number that is another one after sockets came or went."""
-    return folder.stat().st_mtime_ns
+    """A number that is another one after sockets came or went; 0 while there is no folder."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def private_folder(wanted: str | None) -> Path | None:
