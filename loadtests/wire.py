@@ -43,7 +43,7 @@ class Wire:
             self._socket.sendall(request)
             head, body = self._head(self._socket)
             return int(head[9:12]), head, self._body(self._socket, head, body)
-        except BaseException:
+        except BaseException:  # whatever it is, half an answer must not be read as the next one's
             self.close()
             raise
 

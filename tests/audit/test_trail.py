@@ -193,7 +193,7 @@ async def test_entries_are_followed_as_they_come(fabric: Fabric) -> None:
         following = asyncio.create_task(follow())
         while not heard:  # it follows from some moment on
             it.note(entry(who))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # no event tells from when on it follows; another entry does
         it.note(entry(who, agent="last"))
         await eventually(lambda: heard[-1].entry.agent == "last")
         await end([following])

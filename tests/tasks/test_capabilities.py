@@ -22,7 +22,7 @@ def able(agent: Agent, *, number: int) -> Agent:
 
     @other.tool
     async def who(context: Context) -> str:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # the work: long enough for several to be in hand at once
         return context.agent
 
     @other.tool(task=Policy(attempts=1))

@@ -75,7 +75,7 @@ class Peer:
     async def _beat(self) -> None:
         while True:
             await self._say_beat("ready")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)  # between two heartbeats, as the older wire has them
 
     async def _say_beat(self, state: str) -> None:
         beat = {"agent": self.agent, "instance": self.instance, "version": "0.0.1", "digest": self._digest}
