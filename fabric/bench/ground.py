@@ -54,7 +54,7 @@ class Ground:
         self._run = folder.inside("run")
         self._sockets = sockets
         defaults = LiveFile(self._run, Settings.model_construct(log_level="warning"))
-        self._env = _NO_SETTINGS | defaults.env | {"FABRIC_NATS_URL": nats_url}
+        self._env = _NO_SETTINGS | defaults.env | {"FABRIC_NATS_URL": nats_url, **env}
 
     @staticmethod
     @asynccontextmanager

@@ -102,6 +102,14 @@ async def test_wrong_credentials_are_called_so_and_never_shown(server: PrivateNa
         assert secret not in str(refused.value)
 
 
+async def test_one_user_holds_for_all_servers_and_may_be_written_as_urls_are(server: PrivateNats) -> None:
+    transport = await NatsTransport.connect(f"nats://{HOST}:{server.port},nats://%61:one@{HOST}:{server.port}")
+    await transport.close()
+    with pytest.raises(ConfigurationError, match="more than one user") as refused:
+        await NatsTransport.connect(f"nats://a:one@{HOST}:{server.port},nats://b:two@{HOST}:{server.port}")
+    assert refused.value.fix
+
+
 @pytest.mark.parametrize(
     "url",
     [

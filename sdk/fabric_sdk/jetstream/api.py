@@ -141,8 +141,10 @@ class JetStream:
         finally:
             del self._waiting[message.reply]
 
-    async def request(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask `$JS.API.<verb>` until it is answered.
+    async def request(
+        self, verb: str, body: Mapping[str, Any] | None = None, *, patience: float = PATIENCE
+    ) -> dict[str, Any]:
+        """Ask `$JS.API.<verb>` until it is answered, for about `patience` seconds.
 
         Raises:
             Missing: there is no such thing.
@@ -152,11 +154,12 @@ class JetStream:
 
         async def once() -> dict[str, Any]:
             try:
-                return checked(await self.ask(Message(f"$JS.API.{verb}", Body(encoded=encoded))))
+                question = Message(f"$JS.API.{verb}", Body(encoded=encoded))
+                return checked(await self.ask(question, min(ANSWER_SECONDS, patience)))
             except _Unheard:
                 raise _NoJetStream(**_NO_JETSTREAM) from None
 
-        return await _patiently(once, PATIENCE)
+        return await _patiently(once, patience)
 
     # what exists
 
@@ -220,15 +223,15 @@ class JetStream:
                 await self.create_consumer(consumer)
         return self._ack_waits[name]
 
-    async def create_consumer(self, consumer: Consumer) -> int:
+    async def create_consumer(self, consumer: Consumer, *, patience: float = PATIENCE) -> int:
         """Create `consumer`, which nobody else has made, and its stream; returns how many messages it will deliver."""
         await self.ensure(consumer.stream)
         verb = f"CONSUMER.CREATE.{consumer.stream.name}.{consumer.name}"
         try:
-            there = await self.request(verb, consumer.config())
+            there = await self.request(verb, consumer.config(), patience=patience)
         except Missing:
             await self._ensure_again(consumer.stream)
-            there = await self.request(verb, consumer.config())
+            there = await self.request(verb, consumer.config(), patience=patience)
         self._remember(consumer, there)
         return int(there.get("num_pending", 0))
 

@@ -7,6 +7,7 @@ gone with the server that held it, a new one begins after the last message that 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.streams import Consumer, Stream, reading
-from fabric_sdk.jetstream.api import JetStream, Missing
+from fabric_sdk.jetstream.api import PATIENCE, JetStream, Missing
 from fabric_sdk.jetstream.pull import Delivery, Pull
 from fabric_sdk.transports.base import ConnectionEvent
 
@@ -26,6 +27,8 @@ _AHEAD_BYTES: Final = 16 * 1024 * 1024
 _AT_FIRST: Final = 64
 _AT_LEAST: Final = 4
 _LOOK_SECONDS: Final = 1.0
+_MADE_SECONDS: Final = 2.5
+"""In which a consumer is made, where one can be."""
 
 
 class Reader:
@@ -98,10 +101,25 @@ class Reader:
             await self._again()
 
     async def _begin(self, start: Mapping[str, Any]) -> int:
+        """Have a consumer made, and pull from it.
+
+        It has one copy, which the cluster may give to a server that has just died and is not known to have: that
+        consumer answers nobody. So whoever is not answered soon asks for another one, which may be kept elsewhere.
+        """
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._attempt(start)
+            except errors.TransportUnavailable as away:
+                if not away.retryable or time.monotonic() > until:
+                    raise
+                await self._end()
+
+    async def _attempt(self, start: Mapping[str, Any]) -> int:
         consumer = reading(self._stream, f"read-{uuid4().hex}", self._wanted, start)
         self._order, self._consumer = 0, consumer
         self._pull = Pull(self._jetstream, consumer, self._take)
-        there_are = await self._jetstream.create_consumer(consumer)
+        there_are = await self._jetstream.create_consumer(consumer, patience=_MADE_SECONDS)
         await self._pull.open()
         return there_are
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import nats
 import nats.errors
@@ -238,7 +238,8 @@ class NatsTransport:
             ConfigurationError: the URL is malformed, or the server refuses these credentials.
             TransportUnavailable: no NATS server answers there.
         """
-        options: dict[str, Any] = {"servers": _servers(url), "name": name}
+        servers = _servers(url)
+        options: dict[str, Any] = {"servers": [_bare(server) for server in servers], "name": name, **_user(servers)}
         options |= {"user_credentials": _checked_credentials(credentials)} if credentials else {}
         options |= {"tls": tls} if tls else {}
         transport = NatsTransport(options)
@@ -473,6 +474,33 @@ def _servers(url: str) -> list[str]:
     if schemes & _WEBSOCKETS and schemes - _WEBSOCKETS:
         raise ConfigurationError("the NATS URL mixes ws:// and nats://", fix="use one of them for all servers")
     return servers
+
+
+def _user(servers: list[str]) -> dict[str, str]:
+    """What a URL says of the user, as nats-py's options: it has to hold for all servers of the cluster.
+
+    nats-py takes it from the server's own URL, and so would come without it to those servers that the cluster told of:
+    as nobody, or where that is allowed, as somebody else.
+
+    Raises:
+        ConfigurationError: the servers are given different ones.
+    """
+    stated = {(parts.username, parts.password) for parts in map(urlsplit, servers) if parts.username is not None}
+    if len(stated) > 1:
+        raise ConfigurationError(
+            "the NATS URL names more than one user", fix="name one that all servers of the cluster know"
+        )
+    for username, password in stated:
+        if password is None:
+            return {"token": unquote(username)}
+        return {"user": unquote(username), "password": unquote(password)}
+    return {}
+
+
+def _bare(server: str) -> str:
+    """The URL of a server without the user."""
+    parts = urlsplit(server)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _checked_credentials(path: str) -> str:
