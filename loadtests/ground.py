@@ -102,6 +102,8 @@ def ground(folder: Path, *, processes: int = 2, gateways: int = 2) -> Generator[
         "FABRIC_JWT_JWKS_URL": (folder / "jwks.json").as_uri(),
         "FABRIC_POLICY": str(folder / "policy.yaml"),
         "FABRIC_LIMITS": str(folder / "limits.yaml"),
+        "FABRIC_AUDIT": "calls",
+        "FABRIC_TRACE_SAMPLING": "0.1",
     }
     ready = folder / "ready.json"
     command = [str(Path(sys.executable).with_name("fabric")), "up", "--data", str(folder / "data"), "--port", "0"]

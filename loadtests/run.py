@@ -54,7 +54,7 @@ class Phase:
 
 QUIET: Final = (
     Phase(name="saturated", users=("Modern",), count=32, target=Target(rate=2000)),
-    Phase(name="paced", users=("Modern",), count=50, pace=20, target=Target(rate=970, p95=50)),
+    Phase(name="paced", users=("Modern",), count=52, pace=20, target=Target(rate=1000, p95=50)),
     Phase(name="mixed", users=_MIXED, count=40, pace=10, target=Target(p95=200)),
 )
 CHAOS: Final = (Phase(name="chaos", users=_MIXED, count=40, pace=10, target=Target(errors=0.001)),)

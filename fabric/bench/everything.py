@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -88,10 +89,10 @@ async def _beside_bare_forwarding() -> AsyncGenerator[Sides]:
 
 
 @asynccontextmanager
-async def _beside_the_sdk() -> AsyncGenerator[Sides]:
+async def _beside_the_sdk(tools: int = 1) -> AsyncGenerator[Sides]:
     async with Ground.open() as ground:
         gateway = await _everything(ground)
-        floor = await ground.start_floor_server("sdk")
+        floor = await ground.start_floor_server("sdk", str(tools))
         yield Sides(load(gateway.url, tool="echo_echo", token=gateway.token), load(floor, tool="echo"))
 
 
@@ -108,4 +109,8 @@ async def _beside_few() -> AsyncGenerator[Sides]:
 
 FULL: Final = Benchmark(name="gateway.full", unit="calls/s", sides=_beside_bare_forwarding, needs_wrk=True)
 FULL_VS_SDK: Final = Benchmark(name="gateway.full_vs_sdk", unit="calls/s", sides=_beside_the_sdk, needs_wrk=True)
+FULL_VS_SDK_TOOLS: Final = Benchmark(
+    name="gateway.full_vs_sdk.tools", unit="calls/s", sides=partial(_beside_the_sdk, _TOOLS), needs_wrk=True
+)
+"""The same where the SDK's server offers as many tools; each of its calls looks through them."""
 MANY_TOOLS: Final = Benchmark(name="gateway.many_tools", unit="calls/s", sides=_beside_few, needs_wrk=True)

@@ -28,7 +28,7 @@ from fabric.settings.passing import LiveFile
 _HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
 _ECHO: Final = PoolSpec(target="fabric.bench.echo:agent")
-_MANY: Final = PoolSpec(target="fabric.bench.many:agent")
+_MANY: Final = PoolSpec(target="fabric.bench.many:build")
 _REGISTRY: Final = PoolSpec(target="fabric.registry.service:build", name="registry")
 _NO_SETTINGS: Final = {PREFIX + name.upper(): "" for name in Settings.model_fields}
 """What is measured are the defaults, whatever this process's environment and configuration say."""
@@ -114,10 +114,11 @@ class Ground:
         """The program in `floors` of this name."""
         await self._supervisor.start(self._floor(name))
 
-    async def start_floor_server(self, name: str) -> str:
+    async def start_floor_server(self, name: str, *arguments: str) -> str:
         """The HTTP server in `floors` of this name; returns the URL of its endpoint."""
         listener = self._listen()
-        await self._supervisor.start(self._floor(name, str(listener.fileno()), descriptors=(listener.fileno(),)))
+        descriptor = listener.fileno()
+        await self._supervisor.start(self._floor(name, str(descriptor), *arguments, descriptors=(descriptor,)))
         return f"http://{_HOST}:{listener.getsockname()[1]}/mcp"
 
     def _floor(self, name: str, *arguments: str, descriptors: tuple[int, ...] = ()) -> ProcessSpec:

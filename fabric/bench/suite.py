@@ -29,6 +29,7 @@ BENCHMARKS: Final = {
         gateway.OBSERVED,
         everything.FULL,
         everything.FULL_VS_SDK,
+        everything.FULL_VS_SDK_TOOLS,
         everything.MANY_TOOLS,
         durable.TASK_START,
         durable.TASK_RUN,

@@ -1,4 +1,4 @@
-"""The official SDK's low-level server: `python -m fabric.bench.floors.sdk READY DESCRIPTOR`. It answers by itself.
+"""The official SDK's low-level server, answering itself: `python -m fabric.bench.floors.sdk READY DESCRIPTOR [TOOLS]`.
 
 Above: `ground`. Below: `mcp` with its defaults, and its own HTTP application: JSON responses, no sessions.
 """
@@ -23,6 +23,7 @@ from mcp_types import (  # noqa: TID251
 
 from fabric.bench.echo import agent, echo
 from fabric.bench.floors import http
+from fabric.bench.many import with_tools
 
 
 async def _call(ctx: ServerRequestContext[Any], params: CallToolRequestParams) -> CallToolResult:
@@ -30,9 +31,9 @@ async def _call(ctx: ServerRequestContext[Any], params: CallToolRequestParams) -
     return CallToolResult(content=[TextContent(text=text)], structured_content={"result": text})
 
 
-async def main(ready: Path, descriptor: int) -> None:
-    """Serve the same tool as the product's worker, with the same results."""
-    tools = [Tool.model_validate(tool) for tool in (await agent.describe()).tools]
+async def main(ready: Path, descriptor: int, count: int = 1) -> None:
+    """Serve the same tools as the product's worker, with the same results."""
+    tools = [Tool.model_validate(tool) for tool in (await with_tools(agent.name, count).describe()).tools]
 
     async def list_tools(ctx: ServerRequestContext[Any], params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=tools)
@@ -44,4 +45,4 @@ async def main(ready: Path, descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+    uvloop.run(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
