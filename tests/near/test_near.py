@@ -1,4 +1,4 @@
-"""Processes of one host call each other over sockets, all else goes over the broker. Proves: RT-2, RT-4, CM-2."""
+"""Processes of one host call each other over sockets, all else goes over the broker. Proves: RT-2, RT-4, CM-2, CM-5."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 from cli.command import HELLO, signal_part, worker
 from support.nats_server import PrivateNats, private_nats
@@ -116,6 +117,18 @@ async def test_calls_and_answers_do_not_pass_the_broker(server: PrivateNats, fol
         assert len(set(answers)) == 2  # shared out
         await transport.flush()
         assert len(heard.heard) == before
+
+
+async def test_all_calls_to_an_instance_share_one_connection(server: PrivateNats, folder: Path) -> None:
+    def connections() -> int:
+        return len(psutil.Process().net_connections("all"))
+
+    async with serving(server.url, folder, named("shared")), client(server.url, folder) as (fabric, transport):
+        assert await transport.meet("shared") == 1
+        before = connections()
+        agent = fabric.agent("shared")
+        await asyncio.gather(agent.call("wait", {"seconds": 0.1}), *(agent.call("who") for _ in range(200)))
+        assert connections() == before
 
 
 async def test_instances_are_found_in_the_background_when_they_come(server: PrivateNats, folder: Path) -> None:
