@@ -54,6 +54,11 @@ class Node:
             self._process.wait()
             self._process = None
 
+    @property
+    def log(self) -> str:
+        """The end of what it has written since the first start."""
+        return (self._folder / "log").read_text()[-2000:]
+
     def monitored(self, path: str) -> dict[str, Any]:
         """What its monitor says at `path`."""
         with urllib.request.urlopen(f"http://{HOST}:{self.monitor}{path}", timeout=2) as answer:
@@ -88,7 +93,7 @@ class Cluster:
         """Return when all of them are ready."""
         until = time.monotonic() + _READY_SECONDS
         while not all(node.is_ready for node in self.nodes):
-            assert time.monotonic() < until, "the cluster is not ready"
+            assert time.monotonic() < until, "\n".join(["the cluster is not ready", *(node.log for node in self.nodes)])
             time.sleep(0.1)
 
 

@@ -28,6 +28,9 @@ HOST = "127.0.0.1"
 # Below what the kernel gives to outgoing connections: there, a client that keeps trying to reach a server that is gone
 # can meet itself.
 _PORTS = range(20_000, 32_000)
+# Tests run side by side, and what one has stopped and will start again leaves its port free: each process has its own.
+_SIDES = 8
+_given: set[int] = set()
 
 
 class PrivateNats:
@@ -116,7 +119,12 @@ def private_nats(configuration: str = "") -> Generator[PrivateNats]:
 
 
 def free_port() -> int:
-    return next(port for port in random.sample(_PORTS, len(_PORTS)) if is_free(port))
+    """A port that nobody has, and that this process is not given again."""
+    side = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SIDES
+    mine = _PORTS[side::_SIDES]
+    port = next(port for port in random.sample(mine, len(mine)) if port not in _given and is_free(port))
+    _given.add(port)
+    return port
 
 
 def tied() -> list[str]:
