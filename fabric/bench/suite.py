@@ -39,6 +39,24 @@ BENCHMARKS: Final = {
     )
 }
 
+GOALS: Final = {
+    "call.memory": 0.20,
+    "call.nats.throughput": 0.70,
+    "call.nats.latency": 0.70,
+    "gateway.tools_call": 0.60,
+    "gateway.vs_sdk": 4.0,
+    "gateway.observed": 0.90,
+    "gateway.full": 0.55,
+    "gateway.full_vs_sdk": 5.0,
+    "gateway.many_tools": 0.95,
+    "task.start": 0.70,
+    "task.run": 0.50,
+    "event.publish": 0.70,
+    "event.consume": 0.60,
+    "stream.messages": 0.60,
+}
+"""The ratios that a release has to show, of those benchmarks that have one to reach."""
+
 _RESULTS: Final = Path("loadtests", "results", "latest.json")
 
 

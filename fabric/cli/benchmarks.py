@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from fabric.bench.comparison import Result, compare
-from fabric.bench.suite import chosen, write
+from fabric.bench.suite import GOALS, chosen, write
 from fabric.cli.console import err, print_json, run, table
 from fabric.cli.stopping import Stop
 
@@ -20,7 +20,7 @@ def measure(names: Sequence[str], seconds: float, rounds: int, *, json_output: b
     if json_output:
         print_json([asdict(result) for result in results])
     else:
-        table(("benchmark", "value", "floor", "unit", "ratio", "n"), [_row(result) for result in results])
+        table(("benchmark", "value", "floor", "unit", "ratio", "goal", "n"), [_row(result) for result in results])
 
 
 async def _measured(names: Sequence[str], seconds: float, rounds: int) -> list[Result]:
@@ -33,6 +33,6 @@ async def _measured(names: Sequence[str], seconds: float, rounds: int) -> list[R
     return results
 
 
-def _row(result: Result) -> tuple[str, float, float, str, float, int]:
+def _row(result: Result) -> tuple[str, float, float, str, float, float | str, int]:
     value, floor = (round(number) if number >= 1000 else number for number in (result.value, result.floor))
-    return result.name, value, floor, result.unit, round(result.ratio, 2), result.n
+    return result.name, value, floor, result.unit, round(result.ratio, 2), GOALS.get(result.name, ""), result.n

@@ -84,8 +84,9 @@ def test_a_benchmark_prints_its_result_and_writes_it_into_the_project(project: P
 def test_people_get_a_table(project: Path) -> None:
     ran = bench(project, "call.memory", "--seconds", "0.05", "--rounds", "1")
     heading, row = ran.stdout.splitlines()
-    assert heading.split() == ["benchmark", "value", "floor", "unit", "ratio", "n"]
+    assert heading.split() == ["benchmark", "value", "floor", "unit", "ratio", "goal", "n"]
     assert row.split()[0] == "call.memory"
+    assert row.split()[-2] == "0.2"
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(project: Path) -> None:
