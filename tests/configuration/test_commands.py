@@ -31,6 +31,55 @@ def test_check_tells_of_all_environments(tmp_path: Path) -> None:
     fabric_inside("config", "check", "--config", tmp_path, env={}).refused(2, "there is no such file", "--config")
 
 
+def test_all_mistakes_are_told_at_once_as_they_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text("""\
+port = "web"
+limits = "none.yaml"
+[pools.shop]
+target = "shop.py"
+processes = 0
+[pools.mill]
+target = "mill.py:agent"
+capabilities = ["a b"]
+wheels = 3
+[env.open]
+anonymous = true
+host = "0.0.0.0"
+[env.production.pools.shop]
+target = "other.py"
+""")
+    done = fabric_inside("config", "check", "--config", file, env={"FABRIC_POOLS": '{"yard": {"target": "yard.py"}}'})
+    done.refused(2)
+    said = [
+        f"{file}:1: port: 'web': ",
+        f"{file}:2: limits: {tmp_path}/none.yaml: ",
+        f"{file}:4: pools.shop.target: there is no file {tmp_path}/shop.py",
+        f"{file}:5: pools.shop.processes: 0: ",
+        f"{file}:7: pools.mill.target: there is no file {tmp_path}/mill.py",
+        f"{file}:8: pools.mill.capabilities: 'a b' cannot name a capability",
+        f"{file}:9: pools.mill.wheels: there is no such setting",
+        f"{file}:11: FABRIC_ANONYMOUS: without tokens",
+        f"{file}:14: pools.shop.target: there is no file {tmp_path}/other.py",
+        "FABRIC_POOLS.yard.target: there is no file yard.py",
+    ]
+    lines = done.err.removeprefix("error: ").splitlines()
+    assert [line[: len(begin)] for line, begin in zip(lines, said, strict=True)] == said
+
+
+def test_a_file_that_is_wrong_does_not_keep_anybody_from_looking(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text("port = \n")
+    env = {"FABRIC_CONFIG": str(file)}
+    fabric_inside("ps", env=env).refused(
+        2, f"{file}:1: invalid value", "`fabric config check`", "FABRIC_CONFIG=/dev/null"
+    )
+    for named in (("--data", str(tmp_path)), ()):
+        done = fabric_inside("ps", *named, env=env if named else {"FABRIC_CONFIG": "/dev/null"})
+        done.refused(3, "no fabric is running")
+    fabric_inside("ps", env={"FABRIC_PORT": "web"}).refused(2, "FABRIC_PORT: 'web'")
+
+
 def test_show_says_where_each_value_is_from_and_hides_what_is_secret(tmp_path: Path) -> None:
     file = tmp_path / "fabric.toml"
     file.write_text(GOOD)
