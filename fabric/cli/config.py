@@ -18,6 +18,7 @@ from pydantic import ByteSize, SecretStr
 
 from fabric.cli.console import fail, out, print_json, table
 from fabric.cli.options import ConfigOption, JsonOption
+from fabric.cli.variables import warn_of_variables
 from fabric.named_files import check as check_files
 from fabric.pool.specs import PoolSpec
 from fabric.settings import PoolSettings, Settings, SettingsError
@@ -42,6 +43,7 @@ _ANY: Final = PoolSettings.model_construct(target="module:object")
 @app.command()
 def check(config: ConfigOption = None, environment: EnvOption = None) -> None:
     """Tell every mistake, with its line; of all environments that the file has, unless one is named."""
+    warn_of_variables()
     try:
         inputs = gather(find(config))
         one = environment or os.environ.get(ENVIRONMENT)

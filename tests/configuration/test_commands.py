@@ -80,6 +80,27 @@ def test_a_file_that_is_wrong_does_not_keep_anybody_from_looking(tmp_path: Path)
     fabric_inside("ps", env={"FABRIC_PORT": "web"}).refused(2, "FABRIC_PORT: 'web'")
 
 
+def test_a_variable_without_effect_is_told_by_whoever_would_have_heard_it(tmp_path: Path) -> None:
+    env = {
+        "FABRIC_LOG_LEVL": "debug",
+        "FABRIC_TOKN_FILE": "x",
+        "FABRIC_XYZZY": "x",
+        "FABRIC_NATS_URL": "nats://127.0.0.1:1",
+    }
+    hints = {
+        "FABRIC_LOG_LEVL": "did you mean FABRIC_LOG_LEVEL or FABRIC_LOG_FILE?",
+        "FABRIC_TOKN_FILE": "did you mean FABRIC_TOKEN_FILE or FABRIC_LOG_FILE?",
+        "FABRIC_XYZZY": "unset it",
+    }
+    said = "".join(f"warning: {name} is no setting, and so without effect; {hint}\n" for name, hint in hints.items())
+    checked = fabric_inside("config", "check", env=env)
+    assert (checked.code, checked.err) == (0, said)
+    started = fabric_inside("up", "--data", tmp_path, "--port", "0", env=env)
+    assert (started.code, started.err[: len(said)]) == (2, said), "there is no such NATS"
+    known = {"FABRIC_REPLICAS": "1", "FABRIC_MCP_URL": "x", "FABRIC_PROCESS": "x", "FABRIC_TASK_ACK_WAIT": "15"}
+    assert fabric_inside("config", "check", env=known).err == ""
+
+
 def test_show_says_where_each_value_is_from_and_hides_what_is_secret(tmp_path: Path) -> None:
     file = tmp_path / "fabric.toml"
     file.write_text(GOOD)
