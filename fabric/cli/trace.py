@@ -24,6 +24,12 @@ from fabric_sdk.contracts.errors import InvalidParams, UnknownName
 _ID: Final = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
 _BEGINNING: Final = re.compile(r"[0-9a-f]{4,31}")
 _MOST: Final = 1_000_000
+_KEPT: Final = (
+    "spans are kept for an hour, of calls that come through the gateway: one in ten, unless FABRIC_TRACE_SAMPLING says "
+    "otherwise (1 traces all), and those whose client sends a sampled traceparent; `fabric call` goes past the gateway "
+    "and is not traced"
+)
+"""What is to be known where there is no trace."""
 
 
 def trace(
@@ -66,7 +72,7 @@ async def _find(fabric: Fabric, which: str) -> Trace:
     if found is None:
         raise UnknownName(
             "no such trace is kept" if which != "last" else "no trace is kept",
-            fix="spans are kept for an hour, of the requests that are sampled: see FABRIC_TRACE_SAMPLING",
+            fix=_KEPT,
         )
     # In full, also where part of it lies before what was looked at.
     return await trace_of(fabric.jetstream, found.id) or found
