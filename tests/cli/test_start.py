@@ -112,6 +112,29 @@ def test_a_port_that_is_none_is_said_to_be_the_option_s() -> None:
     assert (done.code, "--port" in done.err, "FABRIC_PORT" in done.err) == (2, True, False)
 
 
+@pytest.mark.parametrize(
+    ("typed", "said", "fix"),
+    [
+        ("call", "missing argument 'agent'", "fabric call [OPTIONS]"),
+        ("task start", "missing argument 'agent'", "fabric task start [OPTIONS]"),
+        ("ps --jsn", "no such option: --jsn", "fabric ps [OPTIONS]"),
+        ("up --gateways many", "invalid value for '--gateways'", "fabric up [OPTIONS]"),
+        ("wroker", "no such command 'wroker'. Did you mean 'worker'?", "fabric [OPTIONS] COMMAND"),
+        ("config chck", "no such command 'chck'. Did you mean 'check'?", "fabric config [OPTIONS] COMMAND"),
+        ("--verbose", "no such option: --verbose", "fabric [OPTIONS] COMMAND"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_with_how_it_is_written(typed: str, said: str, fix: str) -> None:
+    done = fabric_inside(*typed.split(), env={"COLUMNS": "40"})
+    done.refused(2, f"error: {said}", f"  fix: write `{fix}", "--help` says more")
+
+
+def test_without_a_command_there_is_help() -> None:
+    for typed in ((), ("config",)):
+        done = fabric_inside(*typed, env={})
+        assert ("error:" in done.out + done.err, "Commands" in done.out + done.err) == (False, True)
+
+
 def test_ctrl_c_while_the_command_itself_is_loaded_ends_it_quietly(tmp_path: Path) -> None:
     # An import that takes longer than the test: it is the signal that ends it.
     (tmp_path / "typer.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
