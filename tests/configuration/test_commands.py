@@ -101,6 +101,16 @@ def test_a_variable_without_effect_is_told_by_whoever_would_have_heard_it(tmp_pa
     assert fabric_inside("config", "check", env=known).err == ""
 
 
+def test_a_worker_of_no_module_is_told_of_the_pools_that_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text('[pools.re-view]\ntarget = "a:b"\n[pools.mill]\ntarget = "a:b"\n')
+    env = {"FABRIC_CONFIG": str(file), "FABRIC_NATS_URL": "nats://127.0.0.1:1"}
+    fabric_inside("worker", "review", env=env).refused(2, "review is no module", "did you mean re-view?")
+    fabric_inside("worker", "shop", env=env).refused(2, "file.py:object", "there are: mill, re-view")
+    file.write_text("")
+    fabric_inside("worker", "shop", env=env).refused(2, "there are: none")
+
+
 def test_show_says_where_each_value_is_from_and_hides_what_is_secret(tmp_path: Path) -> None:
     file = tmp_path / "fabric.toml"
     file.write_text(GOOD)
