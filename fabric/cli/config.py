@@ -76,9 +76,14 @@ def show(config: ConfigOption = None, environment: EnvOption = None, json_output
     if json_output:
         print_json(rows)
         return
+    here = f"{Path.cwd()}{os.sep}"
     table(
         ("SETTING", "VALUE", "FROM", "LIVE"),
-        [(row["setting"], _words(row["value"]), row["from"], "yes" if row["live"] else "") for row in rows],
+        [
+            (row["setting"], _words(row["value"]), str(row["from"]).removeprefix(here), "yes" if row["live"] else "")
+            for row in rows
+        ],
+        whole=("SETTING", "LIVE"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cli.command import fabric
 from cli.inside import fabric_inside
 
 GOOD = """\
@@ -125,6 +126,11 @@ def test_show_says_where_each_value_is_from_and_hides_what_is_secret(tmp_path: P
     shown = fabric_inside("config", "show", env=env | {"COLUMNS": "300"}).out
     assert "4.0MiB" in shown
     assert "s3cret" not in shown + done.out
+    narrow = fabric("config", "show", env=env | {"COLUMNS": "60"}, cwd=tmp_path).out.splitlines()
+    settings = {line.split()[0] for line in narrow if not line.startswith(" ")}
+    assert settings == {"SETTING", *found}, "their names stay whole"
+    assert max(map(len, narrow)) <= 60
+    assert any(line.split() == ["log_level", "warning", "fabric.toml:6", "yes"] for line in narrow)
 
 
 def test_schema_is_json() -> None:

@@ -6,6 +6,7 @@ Proves: OP-2.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Generator
 from pathlib import Path
@@ -140,6 +141,9 @@ def test_the_newest_trace_is_listed_and_its_failure_seen(traced: Running, backen
     listed = fabric("trace", "list", "--json", env=env).json
     assert (listed[0]["id"], listed[0]["name"], listed[0]["failed"]) == (trace_id, "tools/call planner_fail", True)
     assert trace_id in fabric("trace", "last", env=env).out
+    newest = fabric("trace", "list", env={**env, "COLUMNS": "80"}).out.splitlines()[1]
+    assert re.fullmatch(rf"{trace_id[:8]}  \d\d:\d\d:\d\d  tools/call planner_fail .*", newest)
+    assert len(newest) <= 80
 
 
 def test_who_finds_no_trace_is_told_what_is_traced() -> None:
