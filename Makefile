@@ -38,8 +38,8 @@ demo: $(DEPS) ## Run the review example; REPO=<path> reviews another repository
 AGENT ?= examples/hello/agent.py
 
 .PHONY: up
-up: $(DEPS) ## Start a fabric with an example agent; AGENT=<file.py> takes yours, DATA=<folder> keeps its data there
-	$(VENV)/bin/fabric up $(if $(DATA),--data "$(DATA)") $(AGENT)
+up: $(DEPS) ## Start a fabric with an example agent, or AGENT=<file.py>; PORT=<number>, DATA=<folder> for its data
+	$(VENV)/bin/fabric up $(if $(PORT),--port "$(PORT)") $(if $(DATA),--data "$(DATA)") $(AGENT)
 
 # Tests mostly wait, for processes that start and for times that pass: three side by side keep two cores busy. Each file
 # stays in one process, which shares its servers.

@@ -5,7 +5,11 @@ Above: `main`. Below: `fabric.settings`. Secrets are never shown.
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
@@ -14,12 +18,13 @@ from pydantic import ByteSize, SecretStr
 
 from fabric.cli.console import fail, out, print_json, table
 from fabric.cli.options import ConfigOption, JsonOption
+from fabric.cli.variables import warn_of_variables
 from fabric.named_files import check as check_files
 from fabric.pool.specs import PoolSpec
-from fabric.settings import Settings, SettingsError
-from fabric.settings.keys import flat, is_live, is_secret
+from fabric.settings import PoolSettings, Settings, SettingsError
+from fabric.settings.keys import POOLS, flat, is_live, is_secret, variable
 from fabric.settings.layers import Origin
-from fabric.settings.loading import Inputs, environments, gather, resolve
+from fabric.settings.loading import NAMING, Inputs, environments, examine, gather, resolve
 from fabric.settings.places import ENVIRONMENT, find, usual
 from fabric.settings.schema import schema as json_schema
 from fabric_sdk.contracts.address import shown
@@ -31,18 +36,21 @@ EnvOption = Annotated[str | None, typer.Option("--env", help="Which [env.NAME] o
 
 _DEFAULT: Final = Origin("default", "default")
 _HIDDEN: Final = "********"
+_NOTHING: Final = Settings.model_construct()
+_ANY: Final = PoolSettings.model_construct(target="module:object")
 
 
 @app.command()
 def check(config: ConfigOption = None, environment: EnvOption = None) -> None:
     """Tell every mistake, with its line; of all environments that the file has, unless one is named."""
+    warn_of_variables()
     try:
         inputs = gather(find(config))
         one = environment or os.environ.get(ENVIRONMENT)
         names = [one] if one else ["", *environments(inputs)]
-        mistakes = [line for name in names for line in _mistakes(inputs, name)]
+        mistakes = dict.fromkeys(line for name in names for line in _mistakes(inputs, name))
         if mistakes:
-            raise SettingsError(dict.fromkeys(mistakes))
+            raise SettingsError(sorted(mistakes, key=partial(_line, inputs.file)))
     except ConfigurationError as mistake:
         fail(mistake)
     where = inputs.file or f"no {' and no '.join(map(str, usual()))}: the environment"
@@ -68,9 +76,14 @@ def show(config: ConfigOption = None, environment: EnvOption = None, json_output
     if json_output:
         print_json(rows)
         return
+    here = f"{Path.cwd()}{os.sep}"
     table(
         ("SETTING", "VALUE", "FROM", "LIVE"),
-        [(row["setting"], _words(row["value"]), row["from"], "yes" if row["live"] else "") for row in rows],
+        [
+            (row["setting"], _words(row["value"]), str(row["from"]).removeprefix(here), "yes" if row["live"] else "")
+            for row in rows
+        ],
+        whole=("SETTING", "LIVE"),
     )
 
 
@@ -80,15 +93,39 @@ def schema() -> None:
     print_json(json_schema())
 
 
-def _mistakes(inputs: Inputs, environment: str) -> list[str]:
+def _mistakes(inputs: Inputs, environment: str) -> Generator[str]:
     try:
-        settings = resolve(inputs, {}, environment=environment).settings
-        check_files(Settings.model_construct(), settings)
-        for key, pool in settings.pools.items():
-            PoolSpec.configured(key, pool)
+        found, mistakes = examine(inputs, environment)
     except ConfigurationError as mistake:
-        return str(mistake).splitlines()
-    return []
+        yield from str(mistake).splitlines()
+        return
+    yield from mistakes
+
+    def where(key: str) -> str:
+        origin = found.origins.get(key, _DEFAULT)
+        _, dot, inner = key.partition(".")
+        return f"{origin.where}: {key}" if origin.kind == "file" else f"{variable(key)}{dot}{inner}"
+
+    for name in NAMING:
+        path = getattr(found.settings, name)
+        try:
+            check_files(_NOTHING, _NOTHING.model_copy(update={name: path}))
+        except ConfigurationError as mistake:
+            at = re.compile(rf"{re.escape(str(path))}\S*:\d+: ")
+            yield from (line if at.match(line) else f"{where(name)}: {line}" for line in str(mistake).splitlines())
+    for name, pool in found.settings.pools.items():
+        for part in PoolSettings.model_fields:
+            key, value = f"{POOLS}.{name}.{part}", getattr(pool, part)
+            try:
+                PoolSpec.configured(name, _ANY.model_copy(update={part: value}))
+            except ConfigurationError as mistake:
+                yield f"{where(key)}: {mistake}"
+
+
+def _line(file: Path | None, mistake: str) -> float:
+    """On which line of the file a mistake stands; what stands elsewhere comes after."""
+    place, _, _ = mistake.removeprefix(f"{file}:").partition(":")
+    return int(place) if place.isdecimal() else math.inf
 
 
 def _visible(key: str, value: Any) -> Any:

@@ -31,13 +31,15 @@ def nats_url(data: Path | None, settings: Settings | None = None) -> str:
         TransportUnavailable: neither the settings nor a running fabric say.
         ConfigurationError: the settings are wrong.
     """
-    settings = settings or load_settings()
-    if data is None and settings.nats_url:
-        return settings.nats_url
-    if (found := Whereabouts.of(data or settings.data)) is not None:
+    if data is not None:  # whoever names it is kept from looking by nothing that settings say
+        if (found := Whereabouts.of(data)) is None:
+            raise TransportUnavailable(f"no fabric is running on {data}", fix="check --data, or leave it out")
         return found.nats_url
-    if data is not None:
-        raise TransportUnavailable(f"no fabric is running on {data}", fix="check --data, or leave it out")
+    settings = settings or load_settings()
+    if settings.nats_url:
+        return settings.nats_url
+    if (found := Whereabouts.of(settings.data)) is not None:
+        return found.nats_url
     raise TransportUnavailable(
         "no fabric is running here",
         fix="start one with `fabric up`, or say where it is: --data, FABRIC_DATA or FABRIC_NATS_URL",
@@ -46,9 +48,10 @@ def nats_url(data: Path | None, settings: Settings | None = None) -> str:
 
 def here(data: Path | None) -> Whereabouts | None:
     """All that is known of that fabric, if it runs on a folder of this machine that is known."""
+    if data is not None:
+        return Whereabouts.of(data)
     settings = load_settings()
-    found = Whereabouts.of(data or settings.data)
-    named = settings.nats_url if data is None else None
+    found, named = Whereabouts.of(settings.data), settings.nats_url
     return found if found is not None and (not named or named == found.nats_url) else None
 
 

@@ -124,12 +124,14 @@ def brief_json(value: Any) -> str | None:
     return text if len(text) <= _LONG else text[:_LONG] + "…"
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; numbers stand to the right, and ids stay whole: they are copied."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, whole: Sequence[str] = ("ID",), to: Console = out
+) -> None:
+    """A table; numbers stand to the right, and the columns that are copied or looked through stay whole."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for at, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[at], (int, float)) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "ID")
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column in whole)
     for row in rows:
         grid.add_row(*(escape(seen(str(cell))) for cell in row))
-    out.print(grid)
+    to.print(grid)

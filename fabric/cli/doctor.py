@@ -5,7 +5,6 @@ Above: `main`. Below: settings, probes, `durability`, and the registry's catalog
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -20,26 +19,21 @@ from rich.markup import escape
 from fabric.cli.connection import catalogue, connected, here, nats_url, there_are
 from fabric.cli.console import Exit, out, print_json, run, seen
 from fabric.cli.durability import Doubt, replicas, streams, syncs
-from fabric.cli.environment import SHOWN
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.ps import disagreements
+from fabric.cli.variables import without_effect
 from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.named_files import check
-from fabric.settings import PREFIX, Settings, load_settings
-from fabric.settings.keys import is_secret, variable
+from fabric.settings import Settings, load_settings
 from fabric.settings.loading import gather, resolve
-from fabric.settings.places import CONFIG, ENVIRONMENT, find
-from fabric_sdk import FabricError, tuning
-from fabric_sdk.connecting import SOCKETS
+from fabric.settings.places import find
+from fabric_sdk import FabricError
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Json
 from fabric_sdk.contracts.errors import ConfigurationError
-from fabric_sdk.jetstream import replicas as replication
 
-_INTERNAL: Final = {CONFIG, ENVIRONMENT, f"{PREFIX}LISTEN_FD", *SHOWN, *tuning.VARIABLES, SOCKETS, replication.VARIABLE}
-"""Variables that are no settings of the platform's."""
 _ELSEWHERE: Final = "not known from here: no fabric on this data folder uses that NATS server"
 
 
@@ -122,11 +116,9 @@ async def _binaries() -> str:
 async def _settings() -> str:
     found = resolve(gather(find()), {})
     check(Settings.model_construct(), found.settings)
-    settings = {variable(name) for name in Settings.model_fields}
-    others = _INTERNAL | {f"{variable(name)}_FILE" for name in Settings.model_fields if is_secret(name)}
-    if unknown := sorted(name for name in os.environ if name.startswith(PREFIX) and name not in settings | others):
-        hints = "; ".join(there_are(name, settings) for name in unknown)
-        raise Doubt(f"no setting, and so without effect: {', '.join(unknown)}", fix=hints)
+    if unread := without_effect():
+        hints = "; ".join(f"{name}: {hint}" for name, hint in unread.items())
+        raise Doubt(f"no setting, and so without effect: {', '.join(unread)}", fix=hints)
     return f"{found.file} and the environment's FABRIC_ variables are valid".removeprefix("None and ")
 
 

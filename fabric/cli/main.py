@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 
 try:
+    from collections.abc import Generator
+    from contextlib import contextmanager
     from importlib import import_module
-    from typing import Any, Final
+    from typing import Any, Final, cast
 
     import typer
     from typer.core import TyperGroup
@@ -54,8 +56,39 @@ _COMMANDS: Final = {
 """Each subcommand's file in this folder, and what it is there: a function, or an app with commands of its own."""
 
 
+_USAGE: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""What all errors of usage are. It is click's own, of which typer hands out this one kind alone."""
+_HELP: Final = "NoArgsIsHelpError"
+"""The kind that is none: the help, where nothing was typed."""
+
+
+@contextmanager
+def _usage_told() -> Generator[None]:
+    """What was typed wrong is told as all else is: an error, and a fix."""
+    try:
+        yield
+    except _USAGE as wrong:
+        if type(wrong).__name__ == _HELP:
+            raise
+        from fabric.cli.console import fail
+        from fabric_sdk.contracts.errors import InvalidParams
+
+        said, context = wrong.format_message(), cast("Any", wrong.ctx)
+        usage = " ".join(context.get_usage().split()).removeprefix("Usage: ")
+        fix = f"write `{usage}`; `{context.command_path} --help` says more"
+        fail(InvalidParams(said[0].lower() + said[1:].rstrip("."), fix=fix))
+
+
 class _Lazily(TyperGroup):
     """Imports what is asked for; all of it for the list, and for who mistyped a name."""
+
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        with _usage_told():
+            return super().make_context(*given, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _usage_told():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: object) -> list[str]:
         return list(_COMMANDS)

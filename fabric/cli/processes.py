@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from fabric import logs
 from fabric.cli.console import err
+from fabric.cli.variables import warn_of_variables
 from fabric.live import Change, LiveSettings
 from fabric.named_files import check
 from fabric.process import Exited, ProcessEvent, Ready, Restarting, Stopped, Unhealthy
@@ -28,6 +29,7 @@ def supervised(config: Path | None, given: Mapping[str, Any]) -> LiveSettings:
     """
     live = LiveSettings(config, given, defaults={"log_level": "warning"}, check=check)
     logs.configure(live.settings)
+    warn_of_variables()
     live.listen(_show_change)
     return live
 

@@ -30,7 +30,9 @@ from fabric_sdk.contracts.errors import AgentUnavailable
 from fabric_sdk.patterns.gather import gather
 
 _ASK_SECONDS: Final = 0.5
-_COLUMNS: Final = ("CALLS/S", "P50", "P95", "ERRORS/S", "RUNNING", "WAITING", "BACKLOG", "DEAD")
+_COLUMNS: Final = ("CALLS/S", "P50", "P95", "ERR/S", "RUN", "WAIT", "QUEUE", "DEAD")
+_NARROW: Final = 80
+"""Characters of a line; with fewer, columns stand close."""
 
 
 def top(
@@ -57,9 +59,9 @@ async def _top(*, once: bool, interval: float, json_output: bool, data: Path | N
                 if json_output:
                     print_json([asdict(row) for row in shown], line=not once)
                 elif once:
-                    out.print(_table(shown))
+                    out.print(table(shown, out.width))
                 else:
-                    live.update(_table(shown), refresh=True)
+                    live.update(table(shown, out.width), refresh=True)
                 if once:
                     return
                 before, then = after, now
@@ -77,11 +79,12 @@ async def _readings(fabric: Fabric) -> dict[str, Reading]:
     return found
 
 
-def _table(shown: Sequence[Row]) -> Table:
-    grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("AGENT")
+def table(shown: Sequence[Row], width: int) -> Table:
+    """The picture, for lines of this width; numbers stay whole, names are folded."""
+    grid = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=width < _NARROW)
+    grid.add_column("AGENT", overflow="fold")
     for column in ("UP", *_COLUMNS):
-        grid.add_column(column, justify="right")
+        grid.add_column(column, justify="right", no_wrap=True)
     for row in shown:
         grid.add_row(*(escape(seen(cell)) for cell in _cells(row)))
     return grid
@@ -92,12 +95,17 @@ def _cells(row: Row) -> Sequence[str]:
         row.agent,
         str(row.instances),
         f"{row.calls_per_second:.1f}",
-        _milliseconds(row.p50_seconds),
-        _milliseconds(row.p95_seconds),
+        _time(row.p50_seconds),
+        _time(row.p95_seconds),
         f"{row.errors_per_second:.1f}",
         *map(str, (row.running, row.waiting, row.backlog, row.dead_letters)),
     )
 
 
-def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1000:.3g} ms"
+def _time(seconds: float | None) -> str:
+    """Short, in the unit that suits it."""
+    if seconds is None:
+        return ""
+    of_second = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+    unit, name = next((each for each in of_second if seconds >= each[0]), of_second[-1])
+    return f"{seconds / unit:.{1 if seconds / unit < 100 else 0}f}{name}"

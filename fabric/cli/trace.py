@@ -24,6 +24,15 @@ from fabric_sdk.contracts.errors import InvalidParams, UnknownName
 _ID: Final = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
 _BEGINNING: Final = re.compile(r"[0-9a-f]{4,31}")
 _MOST: Final = 1_000_000
+_WIDE: Final = 100
+"""Characters of a line that has room for whole ids; else, their beginnings find the traces, too."""
+_SHORT_ID: Final = 8
+_KEPT: Final = (
+    "spans are kept for an hour, of calls that come through the gateway: one in ten, unless FABRIC_TRACE_SAMPLING says "
+    "otherwise (1 traces all), and those whose client sends a sampled traceparent; `fabric call` goes past the gateway "
+    "and is not traced"
+)
+"""What is to be known where there is no trace."""
 
 
 def trace(
@@ -47,7 +56,7 @@ def trace(
             print_json(otlp(found.spans))
             return
         out.print(f"[bold]trace {found.id}[/]  {_when(found)}  {duration(found.seconds)}", soft_wrap=True)
-        out.print(waterfall(found))
+        out.print(waterfall(found, out.width))
 
     run(work())
 
@@ -66,7 +75,7 @@ async def _find(fabric: Fabric, which: str) -> Trace:
     if found is None:
         raise UnknownName(
             "no such trace is kept" if which != "last" else "no trace is kept",
-            fix="spans are kept for an hour, of the requests that are sampled: see FABRIC_TRACE_SAMPLING",
+            fix=_KEPT,
         )
     # In full, also where part of it lies before what was looked at.
     return await trace_of(fabric.jetstream, found.id) or found
@@ -76,8 +85,9 @@ def _list(traces: list[Trace], *, json_output: bool) -> None:
     if json_output:
         print_json([_about(each) for each in traces])
         return
+    short = None if out.width >= _WIDE else _SHORT_ID
     lines = [
-        (each.id, _when(each), each.root.name, duration(each.seconds), len(each.spans), each.failures or "")
+        (each.id[:short], _clock(each), each.root.name, duration(each.seconds), len(each.spans), each.failures or "")
         for each in traces
     ]
     table(("ID", "BEGAN", "REQUEST", "TOOK", "SPANS", "ERRORS"), lines)
@@ -89,4 +99,13 @@ def _about(found: Trace) -> dict[str, object]:
 
 
 def _when(found: Trace) -> str:
-    return datetime.fromtimestamp(found.start / 1e9, UTC).astimezone().isoformat(" ", "milliseconds")
+    return _began(found).isoformat(" ", "milliseconds")
+
+
+def _clock(found: Trace) -> str:
+    """The time of day: none is older than an hour."""
+    return f"{_began(found):%H:%M:%S}"
+
+
+def _began(found: Trace) -> datetime:
+    return datetime.fromtimestamp(found.start / 1e9, UTC).astimezone()

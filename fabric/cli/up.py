@@ -6,6 +6,7 @@ Above: `main`. Below: `fabric.node`, which starts all parts and watches them.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,8 +98,12 @@ def _greet(connection: Whereabouts, folder: Path | None) -> None:
         out.print(f"[bold]token[/]  {escape(connection.token)}", soft_wrap=True)
     out.print(f"[bold]bus[/]    export FABRIC_NATS_URL={escape(connection.nats_url)}", soft_wrap=True)
     out.print(f"[bold]watch[/]  {escape(connection.metrics_url)}", soft_wrap=True)
+    nearby = "with that in their environment"
     if folder is not None:
-        out.print(f"[bold]data[/]   {escape(str(folder.absolute()))}", soft_wrap=True)
-    nearby = "with that in its environment" if folder is None else "in another terminal"
+        path = str(folder.absolute())
+        usual = folder == default_path()
+        named = path if usual else f"export FABRIC_DATA={shlex.quote(path)}"
+        out.print(f"[bold]data[/]   {escape(named)}", soft_wrap=True)
+        nearby = "from another terminal" if usual else "with one of the two in their environment"
     out.print(f"[dim]`fabric ps`, `fabric tools`, `fabric worker server.py` reach it {nearby}.[/]")
     out.print("[dim]Ctrl-C stops all.[/]")

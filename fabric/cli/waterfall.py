@@ -18,7 +18,12 @@ from fabric.observability.spans_wire import Told
 from fabric_sdk.contracts.conventions import Attribute
 
 _BAR: Final = 32
-"""Characters for the whole time of a trace."""
+"""Characters for the whole time of a trace, at most."""
+_LEAST_BAR: Final = 8
+_TIME: Final = len("999.9 ms")
+_GAP: Final = 2
+_NARROW: Final = 80
+"""Characters of a line; with fewer, the bar alone says when a span began."""
 _SHORT_ID: Final = 6
 
 
@@ -47,35 +52,39 @@ def rows(trace: Trace) -> list[Row]:
     return [*walk("", 0), *(Row(0, span) for span in trace.spans if span.id not in shown)]
 
 
-def waterfall(trace: Trace) -> Table:
-    """The whole trace as a table."""
+def waterfall(trace: Trace, width: int) -> Table:
+    """The whole trace as a table for lines of this width."""
+    drawn, narrow = rows(trace), width < _NARROW
+    times = ("TOOK",) if narrow else ("AFTER", "TOOK")
+    names, places = max(len(_named_at(*row)) for row in drawn), max(len(_where(row.span)) for row in drawn)
+    room = width - names - places - len(times) * (_TIME + _GAP) - 2 * _GAP
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("SPAN", overflow="fold")
     grid.add_column("WHERE", no_wrap=True)
-    grid.add_column("AFTER", no_wrap=True, justify="right")
-    grid.add_column("TOOK", no_wrap=True, justify="right")
+    for heading in times:
+        grid.add_column(heading, no_wrap=True, justify="right")
     grid.add_column("", no_wrap=True)
-    for depth, span in rows(trace):
+    for depth, span in drawn:
         colour = "red" if span.failed else "cyan"
-        said = escape(seen(f"{'  ' * depth}{span.name}"))
+        said, after = escape(_named_at(depth, span)), duration((span.start - trace.start) / 1e9)
         grid.add_row(
             f"[red]{said}[/]" if span.failed else said,
-            escape(seen(_where(span))),
-            duration((span.start - trace.start) / 1e9),
+            escape(_where(span)),
+            *(() if narrow else (after,)),
             duration(span.seconds),
-            f"[{colour}]{bar(trace, span)}[/]",
+            f"[{colour}]{bar(trace, span, max(_LEAST_BAR, min(_BAR, room)))}[/]",
         )
         for note in _notes(trace, span):
             grid.add_row(f"[dim]{'  ' * depth}  {escape(seen(note))}[/]")
     return grid
 
 
-def bar(trace: Trace, span: Told) -> str:
-    """How long it took, and when, as part of the whole."""
+def bar(trace: Trace, span: Told, size: int = _BAR) -> str:
+    """How long it took, and when, as part of the whole, which has `size` characters."""
     whole = trace.seconds or 1e-9
-    begin = min(_BAR - 1, int(_BAR * (span.start - trace.start) / 1e9 / whole))
-    length = max(1, round(_BAR * span.seconds / whole))
-    return " " * begin + "━" * min(length, _BAR - begin)
+    begin = min(size - 1, int(size * (span.start - trace.start) / 1e9 / whole))
+    length = max(1, round(size * span.seconds / whole))
+    return " " * begin + "━" * min(length, size - begin)
 
 
 def duration(seconds: float) -> str:
@@ -85,11 +94,15 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def _named_at(depth: int, span: Told) -> str:
+    return seen(f"{'  ' * depth}{span.name}")
+
+
 def _where(span: Told) -> str:
     service = span.resource.get(Attribute.SERVICE, "?")
     agent = span.attributes.get(Attribute.AGENT, service) if span.kind in ("server", "consumer") else service
     instance = span.attributes.get(Attribute.INSTANCE) or span.resource.get(Attribute.INSTANCE, "")
-    return f"{agent} {str(instance)[:_SHORT_ID]}"
+    return seen(f"{agent} {str(instance)[:_SHORT_ID]}")
 
 
 def _notes(trace: Trace, span: Told) -> Generator[str]:

@@ -6,10 +6,12 @@ Above: `main`. Below: `fabric.pool`, whose processes it supervises and, with `--
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from importlib.machinery import PathFinder
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,7 @@ import typer
 from rich.markup import escape
 from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType] - its filters are untyped
 
-from fabric.cli.connection import nats_url, refuse_others
+from fabric.cli.connection import nats_url, refuse_others, there_are
 from fabric.cli.console import err, fail, run
 from fabric.cli.options import ConfigOption, DataOption, label_pairs
 from fabric.cli.processes import Shown, supervised
@@ -80,8 +82,20 @@ def worker(
 def _pool(settings: Settings, target: str, typed: dict[str, Any]) -> PoolSpec:
     """What was typed goes before what the configuration says of the pool of this name, if there is one."""
     if target not in settings.pools:
+        if _is_no_target(target):
+            raise ConfigurationError(
+                f"{target} is no module, and no pool of the configuration",
+                fix=f"write module:object, file.py:object, or the name of a pool: {there_are(target, settings.pools)}",
+            )
         return PoolSpec(target=target, **typed)
     return replace(PoolSpec.configured(target, settings.pools[target]), **typed)
+
+
+def _is_no_target(target: str) -> bool:
+    """Whether it is one word, and no module; nothing of theirs is run to find that out."""
+    if set(target) & set(":./"):
+        return False
+    return target not in sys.modules and PathFinder.find_spec(target, [str(Path.cwd()), *sys.path]) is None
 
 
 def _url(data: Path | None, settings: Settings) -> str:

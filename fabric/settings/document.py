@@ -16,6 +16,19 @@ from typing import Any, Final
 Key = tuple[str, ...]
 """A value's name: those of its tables, and its own."""
 
+_FORM: Final = 'write NAME = VALUE, and as a value "text", 8420, true or ["a", "b"]'
+_MENDS: Final = {
+    "cannot overwrite": "say it once",
+    "cannot declare": "say it once",
+    "duplicate": "say it once",
+    "unclosed array": "end it with ]",
+    "unclosed inline table": "end it with }",
+    "expected ']'": "end it with ]",
+    "unterminated string": "end it with the quotes that it begins with",
+    "illegal character": "end a text with the quotes that it begins with, on the same line",
+    "unescaped": "write two of them, or put the text in single quotes",
+}
+"""What to do about it, by how tomllib's message begins; all else is no value, or no statement."""
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -51,14 +64,16 @@ def parse(path: Path, content: bytes) -> Document:
     try:
         text = content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as wrong:
-        raise DocumentError(content.count(b"\n", 0, wrong.start) + 1, "it is no UTF-8") from None
+        raise DocumentError(content.count(b"\n", 0, wrong.start) + 1, "it is no UTF-8; save it as such") from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
         said = str(wrong)
         place = _PLACE.search(said)
         line = int(place[1]) if place and place[1] else text.rstrip("\n").count("\n") + 1
-        raise DocumentError(line, _PLACE.sub("", said).lower()) from None
+        reason = _PLACE.sub("", said).lower()
+        mend = next((mend for begin, mend in _MENDS.items() if reason.startswith(begin)), _FORM)
+        raise DocumentError(line, f"{reason}; {mend}") from None
     return Document(path, values, dict(_places(text)))
 
 

@@ -58,10 +58,10 @@ def _lay(below: dict[str, Any], layer: Layer, origins: dict[Key, Origin], table:
     for name, value in layer.values.items():
         key = (*table, name)
         origins[key] = layer.origin(key)
-        if (inner := _table(value)) is None:
+        if (inner := as_table(value)) is None:
             below[name] = value
         else:
-            below[name] = _table(below.get(name)) or {}
+            below[name] = as_table(below.get(name)) or {}
             _lay(below[name], Layer(inner, layer.origin), origins, key)
 
 
@@ -99,8 +99,8 @@ def of_file(document: Document, environment: str | None) -> list[Layer]:
     Raises:
         SettingsError: it says nothing of it.
     """
-    tables = _table(document.values.get(ENV, {}))
-    if tables is None or None in map(_table, tables.values()):
+    tables = as_table(document.values.get(ENV, {}))
+    if tables is None or None in map(as_table, tables.values()):
         line = document.lines[(ENV,)]
         raise SettingsError([f"{document.path}:{line}: {ENV}: it takes tables, each called [{ENV}.NAME]"])
     base = {name: value for name, value in document.values.items() if name != ENV}
@@ -134,20 +134,20 @@ def _located(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         name: str(folder / value) if _is_path(name) and isinstance(value, str) else value
         for name, value in values.items()
     }
-    if (pools := _table(located.get(POOLS))) is not None:
+    if (pools := as_table(located.get(POOLS))) is not None:
         located[POOLS] = {name: _located_pool(pool, folder) for name, pool in pools.items()}
     return located
 
 
 def _located_pool(pool: Any, folder: Path) -> Any:
-    members = _table(pool) or {}
+    members = as_table(pool) or {}
     target = members.get("target")
     if isinstance(target, str) and target.partition(":")[0].endswith(".py"):
         return {**members, "target": str(folder / target)}
     return pool
 
 
-def _table(value: object) -> dict[str, Any] | None:
+def as_table(value: object) -> dict[str, Any] | None:
     """`value`, if it is a table."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 

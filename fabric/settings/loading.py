@@ -7,19 +7,23 @@ Above: every process and command. Below: `layers`, `document`, `places`. What is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from fabric.settings import layers
-from fabric.settings.document import Document, DocumentError, parse
-from fabric.settings.layers import Origin, merge, secret_files
+from fabric.settings.document import Document, DocumentError, Key, parse
+from fabric.settings.keys import POOLS, variable
+from fabric.settings.layers import Merged, Origin, merge, secret_files
 from fabric.settings.mistakes import SettingsError, unknown, wrong
 from fabric.settings.model import Settings
-from fabric.settings.places import ENVIRONMENT, find
+from fabric.settings.places import CONFIG, ENVIRONMENT, find
+
+NAMING: Final = ("policy", "limits")
+"""The settings whose files hold more than a secret."""
 
 
 class Inputs(NamedTuple):
@@ -47,7 +51,13 @@ def load_settings(**given: Any) -> Settings:
         SettingsError: one line for each wrong setting.
         ConfigurationError: the file that is named is not there.
     """
-    return resolve(gather(find()), given).settings
+    file = find()
+    try:
+        return resolve(gather(file), given).settings
+    except SettingsError as mistake:
+        if file is not None and mistake.lines[0].startswith(f"{file}:"):
+            mistake.fix = f"mend it, by `fabric config check`; until then, {CONFIG}={os.devnull} goes without that file"
+        raise
 
 
 def gather(file: Path | None) -> Inputs:
@@ -81,9 +91,31 @@ def resolve(
     Raises:
         SettingsError: one line for each wrong setting.
     """
+    said = _merged(inputs, given, defaults, environment)
+    settings, mistakes = _meant(said)
+    if mistakes:
+        raise SettingsError(mistakes)
+    return _configuration(settings, said, inputs)
+
+
+def examine(inputs: Inputs, environment: str) -> tuple[Configuration, list[str]]:
+    """What they mean as far as they are right, for whoever looks at the files and pools that they name; and a line for
+    each mistake.
+
+    Raises:
+        SettingsError: it is no TOML, or says nothing of this environment.
+    """
+    said = _merged(inputs, {}, None, environment)
+    settings, mistakes = _meant(said)
+    return _configuration(settings, said, inputs), mistakes
+
+
+def _merged(
+    inputs: Inputs, given: Mapping[str, Any], defaults: Mapping[str, Any] | None, environment: str | None
+) -> Merged:
     named = os.environ.get(ENVIRONMENT) if environment is None else environment
     of_file = layers.of_file(_document(inputs.file, inputs.content), named) if inputs.file is not None else []
-    values, origins = merge(
+    return merge(
         [
             layers.of_command_line(given),
             layers.of_environment(),
@@ -92,14 +124,47 @@ def resolve(
             layers.of_defaults(defaults or {}),
         ]
     )
-    mistakes = unknown(values, origins)
+
+
+def _meant(said: Merged) -> tuple[Settings, list[str]]:
+    """The settings as far as they are right, and a line for each that is wrong."""
+    mistakes = unknown(*said)
+    known = {name: value for name, value in said.values.items() if name in Settings.model_fields}
     try:
-        settings = Settings(**{name: value for name, value in values.items() if name in Settings.model_fields})
+        return Settings(**known), mistakes
     except ValidationError as error:
-        raise SettingsError([*mistakes, *wrong(error, origins)]) from None
-    if mistakes:
-        raise SettingsError(mistakes)
-    return Configuration(settings, {".".join(key): origin for key, origin in origins.items()}, inputs.file)
+        mistakes += wrong(error, said.origins)
+        right = _right(known, error)
+    try:
+        return Settings(**right), mistakes
+    except ValidationError as error:  # rules over several settings, which pydantic asks once each by itself is right
+        away = {variable(name) for name in known.keys() - right.keys()}
+        rules = [rule for rule in wrong(error, said.origins) if not any(name in rule for name in away)]
+        mistakes += [rule for rule in rules if rule not in mistakes]
+        return Settings(**{name: right[name] for name in (*NAMING, POOLS) if name in right}), mistakes
+
+
+def _right(values: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Values without those that an error is about; a pool without its target has one that harms nobody."""
+    places = {tuple(part for part in detail["loc"] if isinstance(part, str)) for detail in error.errors()}
+    right = _without(values, places)
+    if POOLS in right:
+        right[POOLS] = {name: {"target": "module:object", **pool} for name, pool in right[POOLS].items()}
+    return right
+
+
+def _without(values: Mapping[str, Any], places: Set[Key], table: Key = ()) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        key = (*table, name)
+        if key not in places and (*key, "[key]") not in places:
+            inner = layers.as_table(value)
+            kept[name] = value if inner is None else _without(inner, places, key)
+    return kept
+
+
+def _configuration(settings: Settings, said: Merged, inputs: Inputs) -> Configuration:
+    return Configuration(settings, {".".join(key): origin for key, origin in said.origins.items()}, inputs.file)
 
 
 def environments(inputs: Inputs) -> list[str]:
@@ -121,12 +186,12 @@ def _document(file: Path, content: bytes) -> Document:
 
 def _secret(name: str, path: Path) -> str:
     """The text of a secret file, without white space around it: most ways of writing one end it with a line."""
-    variable = f"{layers.variable(name)}_FILE"
+    named = f"{variable(name)}_FILE"
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is no text"
-        raise SettingsError([f"{variable}: {path} cannot be read: {reason}"]) from None
+        raise SettingsError([f"{named}: {path} cannot be read: {reason}"]) from None
     if not secret:
-        raise SettingsError([f"{variable}: {path} is empty"])
+        raise SettingsError([f"{named}: {path} is empty"])
     return secret

@@ -149,7 +149,10 @@ class Settings(BaseSettings):
         "more than 0; a large request gets a second more for each 16 KiB",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
-        "info", json_schema_extra=LIVE, description="one of debug, info, warning, error, critical"
+        "info",
+        json_schema_extra=LIVE,
+        description="one of debug, info, warning, error, critical; unless set, `fabric up`, `fabric worker` and "
+        "`fabric gateway --replicas` take warning, as they tell in words what happens to their processes",
     )
     trace_sampling: float = Field(
         0.1,

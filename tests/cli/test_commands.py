@@ -118,8 +118,8 @@ def test_doctor_does_not_take_another_fabric_s_gateway_for_this_one_s(data: Path
     assert (found["gateway"], found["redis"]) == ("warning", "warning")
 
 
-def test_where_its_data_is_stands_among_what_up_prints(node: Up, data: Path) -> None:
-    node.command.until_said(f"data   {data}")
+def test_how_its_folder_is_named_to_others_stands_among_what_up_prints(node: Up, data: Path) -> None:
+    node.command.until_said(f"data   export FABRIC_DATA={data}")
 
 
 def test_how_to_connect_is_for_this_user_alone(node: Up, data: Path) -> None:

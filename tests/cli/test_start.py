@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from docs.pages import ROOT
 from support.nats_server import HOST, private_nats
 
 from cli.command import Done, Up, alive, fabric, started
@@ -110,6 +112,35 @@ def test_it_is_told_once_with_what_to_do(done: dict[str, Done], name: str) -> No
 def test_a_port_that_is_none_is_said_to_be_the_option_s() -> None:
     done = fabric_inside("up", "--port", "80000", env={})
     assert (done.code, "--port" in done.err, "FABRIC_PORT" in done.err) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said", "fix"),
+    [
+        ("call", "missing argument 'agent'", "fabric call [OPTIONS]"),
+        ("task start", "missing argument 'agent'", "fabric task start [OPTIONS]"),
+        ("ps --jsn", "no such option: --jsn", "fabric ps [OPTIONS]"),
+        ("up --gateways many", "invalid value for '--gateways'", "fabric up [OPTIONS]"),
+        ("wroker", "no such command 'wroker'. Did you mean 'worker'?", "fabric [OPTIONS] COMMAND"),
+        ("config chck", "no such command 'chck'. Did you mean 'check'?", "fabric config [OPTIONS] COMMAND"),
+        ("--verbose", "no such option: --verbose", "fabric [OPTIONS] COMMAND"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_with_how_it_is_written(typed: str, said: str, fix: str) -> None:
+    done = fabric_inside(*typed.split(), env={"COLUMNS": "40"})
+    done.refused(2, f"error: {said}", f"  fix: write `{fix}", "--help` says more")
+
+
+def test_make_up_passes_on_what_it_is_told() -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "up", "PORT=8421", "DATA=/a b", "AGENT=mine.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines()[-1] == '.venv/bin/fabric up --port "8421" --data "/a b" mine.py'
+
+
+def test_without_a_command_there_is_help() -> None:
+    for typed in ((), ("config",)):
+        done = fabric_inside(*typed, env={})
+        assert ("error:" in done.out + done.err, "Commands" in done.out + done.err) == (False, True)
 
 
 def test_ctrl_c_while_the_command_itself_is_loaded_ends_it_quietly(tmp_path: Path) -> None:

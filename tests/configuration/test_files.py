@@ -86,14 +86,16 @@ def test_every_value_is_found_on_the_line_where_it_is_written(rows: list[tuple[s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"a = 1\nb = \n", "2: invalid value"),
-        (b"a = 1\n[x\n", "2: expected ']'"),
-        (b"port = 1\nport = 2\n", "2: cannot overwrite a value"),
-        (b"a = [1,\n2\n", "2: unclosed array"),
-        (b"a = 1\n# \xff\n", "2: it is no UTF-8"),
+        (b"a = 1\nb = \n", '2: invalid value; write NAME = VALUE, and as a value "text", '),
+        (b"host = localhost\n", '1: invalid value; write NAME = VALUE, and as a value "text", '),
+        (b"a = 1\n[x\n", "2: expected ']' at the end of a table declaration; end it with ]"),
+        (b"port = 1\nport = 2\n", "2: cannot overwrite a value; say it once"),
+        (b"a = [1,\n2\n", "2: unclosed array; end it with ]"),
+        (b'a = "C:\\data"\n', "1: unescaped '\\' in a string; write two of them, or put the text in single quotes"),
+        (b"a = 1\n# \xff\n", "2: it is no UTF-8; save it as such"),
     ],
 )
-def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, text: bytes, said: str) -> None:
+def test_what_is_no_toml_is_told_with_its_line_and_what_is_right(tmp_path: Path, text: bytes, said: str) -> None:
     file = tmp_path / "fabric.toml"
     file.write_bytes(text)
     (line,) = refused(file)

@@ -76,7 +76,7 @@ def test_every_resource_fits_its_schema(overlay: str) -> None:
 def test_every_custom_resource_fits_the_schema_of_its_package() -> None:
     custom = [each for each in rendered("prod") if is_custom(each)]
     wrong: list[Json] = [{**each, "spec": {}} for each in custom if each["kind"] == "ScaledObject"]
-    assert {each["kind"] for each in custom} == {"ScaledObject", "PodMonitor", "ServiceMonitor"}
+    assert {each["kind"] for each in custom} == {"ScaledObject", "PodMonitor", "ServiceMonitor", "PrometheusRule"}
     assert not [each for each in rendered("dev") if is_custom(each)], "a small cluster has none of their controllers"
     assert unfit(custom) == []
     assert len(unfit(wrong)) == len(wrong) > 0, "the schemas refuse nothing"

@@ -150,7 +150,7 @@ def test_a_call_from_another_terminal_is_answered_as_shown(shell: Shell) -> None
 
 def test_make_up_says_where_its_data_is(fabric: Running, shell: Shell, printed: Path) -> None:
     assert fabric.process.poll() is None
-    assert f"data   {shell.data}\n" in printed.read_text()
+    assert f"data   export FABRIC_DATA={shell.data}\n" in printed.read_text()
 
 
 @pytest.mark.usefixtures("fabric")

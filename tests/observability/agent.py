@@ -1,8 +1,9 @@
-"""An agent for whoever watches: quick, slow, and lost."""
+"""An agent for whoever watches: quick, slow, lost, and in the way of all else."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from fabric_sdk import Agent
 from fabric_sdk.contracts.errors import Reject
@@ -16,6 +17,12 @@ async def look() -> str:
     return "seen"
 
 
+@agent.tool(annotations={"readOnlyHint": True})
+async def look_again() -> str:
+    """As `look`, for who looks too often."""
+    return "seen"
+
+
 @agent.tool
 async def change() -> str:
     """Be no reading."""
@@ -26,6 +33,12 @@ async def change() -> str:
 async def hang() -> None:
     """Never return."""
     await asyncio.Event().wait()
+
+
+@agent.tool
+async def block() -> None:
+    """Do what no coroutine may: hold up the whole process."""
+    time.sleep(0.4)  # noqa: ASYNC251 - it is the point
 
 
 @agent.tool

@@ -26,9 +26,8 @@ def call(
     """One call as an MCP client sends it, in a trace that is sampled."""
     params = {"name": name, "arguments": {**(arguments or {}), **more}, "_meta": meta(traceparent=TRACEPARENT)}
     lines = headers("tools/call", name, token=token or running.token)
-    return httpx.post(
-        running.mcp_url, content=json.dumps(request("tools/call", params)), headers=lines, trust_env=False
-    )
+    content = json.dumps(request("tools/call", params))
+    return httpx.post(running.mcp_url, content=content, headers=lines, trust_env=False, timeout=timeout)
 
 
 def page(url: str) -> str:

@@ -26,6 +26,7 @@ RECORDED = {rule["record"] for group in GROUPS for rule in group["rules"] if "re
 TESTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "prometheus" / "fabric.test.yml").read_text())["tests"]
 RUNBOOKS = sorted((ROOT / "docs" / "operations").glob("*.md"))
 DASHBOARDS = run_path(str(FOLDER / "grafana" / "dashboards.py"))
+KUBERNETES = run_path(str(FOLDER / "prometheus" / "kubernetes.py"))
 
 _NAMED = re.compile(r"`(Fabric[A-Z]\w+)`")
 _METRIC = re.compile(r"\b(?:fabric|process)_[a-z0-9_]+|\bfabric:[a-z0-9_:]+")
@@ -79,6 +80,12 @@ def test_commands_in_runbooks_exist(path: Path) -> None:
 @pytest.mark.parametrize("uid", DASHBOARDS["DASHBOARDS"])
 def test_the_file_of_a_dashboard_is_what_the_script_writes(uid: str) -> None:
     assert (FOLDER / "grafana" / "provisioning" / "dashboards" / f"{uid}.json").read_text() == DASHBOARDS["text"](uid)
+
+
+def test_the_rules_for_kubernetes_are_those_of_the_file() -> None:
+    text = (ROOT / "k8s" / "base" / "rules.yaml").read_text()
+    assert text == KUBERNETES["text"]()
+    assert yaml.safe_load(text)["spec"]["groups"] == GROUPS
 
 
 def test_rules_and_dashboards_ask_for_what_there_is() -> None:

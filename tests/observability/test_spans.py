@@ -5,14 +5,19 @@ Proves: OP-2.
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, StatusCode, set_span_in_context
+from rich.console import Console
+from rich.table import Table
 
-from fabric.cli.waterfall import bar, duration, rows
+from fabric.cli.top import table
+from fabric.cli.waterfall import bar, duration, rows, waterfall
+from fabric.observability.metrics_summary import Row
 from fabric.observability.spans import Kept, Provider, Span, Tracer
 from fabric.observability.spans_export import Exporting
 from fabric.observability.spans_reading import Trace as Kept_Trace
@@ -226,6 +231,43 @@ def test_each_span_is_drawn_once_whatever_they_say_is_above_them(pairs: list[tup
     spans = tuple(told(span, parent) for span, parent in dict(pairs).items())
     drawn = rows(Kept_Trace("a" * 32, spans))
     assert sorted(row.span.id for row in drawn) == sorted(span.id for span in spans)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_trace_is_drawn_within_the_line(width: int) -> None:
+    spans = [told("root"), told("a", "root"), told("b", "a")]
+    lines = written(waterfall(Kept_Trace("a" * 32, tuple(spans)), width), width)
+    assert ("AFTER" in lines[0], "TOOK" in lines[0]) == (width >= 80, True)
+    assert all("━" in line for line in lines[1:])
+    assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_picture_of_top_keeps_its_numbers_within_the_line(width: int) -> None:
+    row = Row(
+        agent="approvals",
+        instances=12,
+        calls_per_second=1234.5,
+        p50_seconds=0.000123,
+        p95_seconds=1.2,
+        errors_per_second=0.5,
+        running=64,
+        waiting=1024,
+        backlog=12345,
+        dead_letters=123,
+    )
+    heading, line = written(table([row], width), width)
+    assert heading.split() == ["AGENT", "UP", "CALLS/S", "P50", "P95", "ERR/S", "RUN", "WAIT", "QUEUE", "DEAD"]
+    numbers = ["12", "1234.5", "123µs", "1.2s", "0.5", "64", "1024", "12345", "123"]
+    assert line.split() == ["approvals", *numbers]
+
+
+def written(grid: Table, width: int) -> list[str]:
+    """What a terminal of this width shows."""
+    console = Console(width=width, file=StringIO())
+    with console.capture() as shown:
+        console.print(grid)
+    return [line.rstrip() for line in shown.get().splitlines()]
 
 
 @given(st.integers(0, 100), st.integers(0, 100))

@@ -6,6 +6,7 @@ Proves: OP-2.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Generator
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any
 import httpx
 import pytest
 from cli.command import fabric
+from cli.inside import fabric_inside
 from gateway.client import headers, meta, request
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from support.durable import KEEPING
+from support.nats_server import private_nats
 from support.running import Running, running_fabric, wait_until
 
+from fabric.settings import Settings
 from observability.receiver import Receiver, receiver
 
 HERE = Path(__file__).parent
@@ -136,6 +141,16 @@ def test_the_newest_trace_is_listed_and_its_failure_seen(traced: Running, backen
     listed = fabric("trace", "list", "--json", env=env).json
     assert (listed[0]["id"], listed[0]["name"], listed[0]["failed"]) == (trace_id, "tools/call planner_fail", True)
     assert trace_id in fabric("trace", "last", env=env).out
+    newest = fabric("trace", "list", env={**env, "COLUMNS": "80"}).out.splitlines()[1]
+    assert re.fullmatch(rf"{trace_id[:8]}  \d\d:\d\d:\d\d  tools/call planner_fail .*", newest)
+    assert len(newest) <= 80
+
+
+def test_who_finds_no_trace_is_told_what_is_traced() -> None:
+    with private_nats(KEEPING) as server:
+        done = fabric_inside("trace", "last", env={"FABRIC_NATS_URL": server.url})
+    assert Settings.model_fields["trace_sampling"].default == 0.1
+    done.refused(2, "no trace is kept", "one in ten, unless FABRIC_TRACE_SAMPLING", "`fabric call`", "is not traced")
 
 
 def test_what_is_not_sampled_leaves_nothing(traced: Running, backend: Receiver) -> None:
