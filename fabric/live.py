@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -130,6 +131,10 @@ class LiveSettings:
             change = Change(self.settings, applied, restart, configuration.file)
             for listener in self._listeners:
                 listener(change)
+
+
+current_live: Final[ContextVar[LiveSettings]] = ContextVar("current_live")
+"""Those that this process follows: what is built in it listens here, so that nothing is read or followed twice."""
 
 
 class Announcer:
