@@ -176,7 +176,7 @@ async def test_a_failed_backup_leaves_the_last_one(tmp_path: Path) -> None:
         async for _ in draft.add_stream("FAB_TASKS", broken()):
             pass
     assert path.read_bytes() == b"the last one"
-    assert not path.with_name("a.backup.part").exists()
+    assert not path.with_name("a.backup.new").exists()
 
 
 def test_a_stream_is_saved_after_those_that_lead_to_it() -> None:
