@@ -25,7 +25,7 @@ def test_what_fails_changes_nothing_and_is_told_of_the_file_that_was_meant(tmp_p
     path = tmp_path / "a.json"
     put(path, "old")
     with pytest.raises(TypeError), replacing(path) as file:
-        file.write("no bytes")  # pyright: ignore[reportArgumentType] - that is what fails
+        file.write("no bytes")  # pyright: ignore[reportCallIssue, reportArgumentType] - that is what fails
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(FileNotFoundError, match=r"nowhere/a\.json'$"):
