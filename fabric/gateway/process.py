@@ -31,6 +31,7 @@ from fabric.named_files import check
 from fabric.observability.metrics_page import page_of_one
 from fabric.observability.metrics_process import told
 from fabric.observability.metrics_socket import supervised
+from fabric.observability.otel import about
 from fabric.observability.tracing import configure, exporting
 from fabric.settings import BAD_USAGE, Settings
 from fabric_sdk import Fabric, FabricError
@@ -65,8 +66,9 @@ async def serve(
             gateway = Gateway(fabric, settings)
             live.listen(lambda change: gateway.follow(change.settings))
             announcer = Announcer("gateway", lambda: nullcontext(fabric)) if alone else None
-            exported = exporting(transport, "gateway", uuid4().hex[:16])
-            async with exported, gateway.run(), told(transport, metrics), following(live, announcer):
+            resource = about("gateway", uuid4().hex[:16])
+            spans, numbers = exporting(transport, resource), told(transport, resource, metrics)
+            async with spans, gateway.run(), numbers, following(live, announcer):
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)

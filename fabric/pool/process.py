@@ -29,6 +29,7 @@ from fabric.observability.metrics_page import page_of_one
 from fabric.observability.metrics_process import told
 from fabric.observability.metrics_socket import PROCESS, supervised
 from fabric.observability.metrics_worker import counted, watched
+from fabric.observability.otel import about
 from fabric.observability.tracing import configure, exporting
 from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
@@ -103,8 +104,9 @@ async def serve(
             log.warning("agent %s offers nothing: write a function with @agent.tool above it", worker.description.name)
         garbage.settle()
         living = ready.living(worker.description.name) if ready else nullcontext()
-        exported = exporting(transport, worker.description.name, worker.instance)
-        async with exported, told(transport, metrics), watched(worker), following(live, announcer), living:
+        resource = about(worker.description.name, worker.instance)
+        spans, numbers = exporting(transport, resource), told(transport, resource, metrics)
+        async with spans, numbers, watched(worker), following(live, announcer), living:
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
