@@ -16,10 +16,9 @@ from fabric.cli.stopping import Stop
 from fabric.gateway.replicas import gateways
 from fabric.live import Announcer, LiveSettings, following
 from fabric.observability.metrics_page import page_of_all
-from fabric.observability.metrics_socket import RUN
 from fabric.pool.run_folder import run_folder
 from fabric.process import Copies, Supervisor
-from fabric.settings.passing import LiveFile, fixed
+from fabric.settings.passing import RUN, LiveFile, fixed
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError
 

@@ -27,7 +27,7 @@ from fabric.live import Announcer, LiveSettings, current_live, following
 from fabric.named_files import check
 from fabric.observability.metrics_page import page_of_one
 from fabric.observability.metrics_process import told
-from fabric.observability.metrics_socket import PROCESS, supervised
+from fabric.observability.metrics_socket import supervised
 from fabric.observability.metrics_worker import counted, watched
 from fabric.observability.otel import about
 from fabric.observability.tracing import configure, exporting
@@ -36,6 +36,7 @@ from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
 from fabric.pool.threads import Threads, leave
 from fabric.settings import BAD_USAGE
+from fabric.settings.passing import PROCESS
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.address import shown

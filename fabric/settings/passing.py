@@ -1,4 +1,4 @@
-"""How a supervisor hands settings to the processes that it starts.
+"""How a supervisor hands settings to the processes that it starts, and what else it tells them in their environment.
 
 Above: `node`, `fabric worker`, `fabric gateway`. Below: the model. What is fixed goes into their environment, so that a
 process that is started again later has what the others have. What changes live goes into a file that they follow, and
@@ -17,6 +17,14 @@ from fabric.files import put
 from fabric.settings.keys import POOLS, is_live, is_secret, variable
 from fabric.settings.model import Settings
 from fabric.settings.places import CONFIG, ENVIRONMENT
+
+PROCESS: Final = "FABRIC_PROCESS"
+"""What the supervisor calls the process."""
+RUN: Final = "FABRIC_RUN"
+"""The folder in which its processes say where they answer."""
+LISTEN_FD: Final = "FABRIC_LISTEN_FD"
+"""The descriptors of sockets that listen already, for a gateway."""
+HANDED: Final = (PROCESS, RUN, LISTEN_FD)
 
 _FILE: Final = "live.toml"
 
