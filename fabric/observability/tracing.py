@@ -14,6 +14,7 @@ from typing import Final
 
 from opentelemetry.trace import set_tracer_provider
 
+from fabric.observability.metrics import METRICS
 from fabric.observability.otel import disabled, has_collector
 from fabric.observability.spans import Kept, Provider
 from fabric.observability.spans_export import Exporting
@@ -38,6 +39,9 @@ async def exporting(transport: Transport, resource: Mapping[str, str]) -> AsyncG
     if disabled():
         yield
         return
+    stop_telling = METRICS.watch(
+        "fabric_spans_dropped", "Spans that nobody took.", lambda: [((), KEPT.dropped)], kind="counter"
+    )
     backend = None
     if has_collector("traces"):
         from fabric.observability.spans_otlp import Otlp
@@ -54,3 +58,4 @@ async def exporting(transport: Transport, resource: Mapping[str, str]) -> AsyncG
         if backend is not None:
             await backend.close()
         await jetstream.close()
+        stop_telling()
