@@ -23,7 +23,7 @@ from fabric.settings import Configuration, Settings
 from fabric.settings.keys import changed, is_live, merged
 from fabric.settings.loading import Inputs, gather, resolve
 from fabric.settings.places import find
-from fabric.watching import Kept
+from fabric.watching import Followed
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end, keep_on
 
@@ -95,7 +95,7 @@ class LiveSettings:
             return configuration
 
         # What a setting names may be mended though the file that names it stays the same.
-        self._kept = Kept("configuration", find(config), read=gather, parse=parse, persistent=True)
+        self._kept = Followed("configuration", find(config), read=gather, parse=parse, persistent=True)
         self._kept.listen(self._take)
         self._listeners: list[Callable[[Change], None]] = []
         self.settings = self._kept.value.settings
