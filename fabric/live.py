@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ from fabric.settings import Configuration, Settings
 from fabric.settings.keys import changed, is_live, merged
 from fabric.settings.loading import Inputs, gather, resolve
 from fabric.settings.places import find
-from fabric.watching import Kept
+from fabric.watching import Followed
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end, keep_on
 
@@ -94,7 +95,7 @@ class LiveSettings:
             return configuration
 
         # What a setting names may be mended though the file that names it stays the same.
-        self._kept = Kept("configuration", find(config), read=gather, parse=parse, persistent=True)
+        self._kept = Followed("configuration", find(config), read=gather, parse=parse, persistent=True)
         self._kept.listen(self._take)
         self._listeners: list[Callable[[Change], None]] = []
         self.settings = self._kept.value.settings
@@ -130,6 +131,10 @@ class LiveSettings:
             change = Change(self.settings, applied, restart, configuration.file)
             for listener in self._listeners:
                 listener(change)
+
+
+current_live: Final[ContextVar[LiveSettings]] = ContextVar("current_live")
+"""Those that this process follows: what is built in it listens here, so that nothing is read or followed twice."""
 
 
 class Announcer:

@@ -24,8 +24,9 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor
 
-from fabric.settings import PREFIX, Settings
+from fabric.settings import Settings
 from fabric.settings.keys import is_secret
+from fabric.settings.passing import PROCESS
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.scope import Trace, current_asker, current_scope
@@ -100,7 +101,7 @@ class _Private(RotatingFileHandler):
 
 def _file(path: Path, settings: Settings) -> logging.Handler:
     """A file that is moved aside when it is full; each of several processes has its own, named after it."""
-    if process := os.environ.get(f"{PREFIX}PROCESS"):
+    if process := os.environ.get(PROCESS):
         path = path.with_name(f"{path.stem}.{process}{path.suffix}")
     try:
         size, count = int(settings.log_file_size), settings.log_file_count
@@ -118,7 +119,7 @@ def _file(path: Path, settings: Settings) -> logging.Handler:
 
 def context(_: Any, __: str, event: EventDict) -> EventDict:
     """Who and what the line is about, as far as that is known here."""
-    if process := os.environ.get(f"{PREFIX}PROCESS"):
+    if process := os.environ.get(PROCESS):
         event["process"] = process
     scope, asker, sender = current_scope.get(), current_asker.get(), speaking.get()
     if isinstance(asker, Context):

@@ -22,12 +22,11 @@ from fabric.embedded.valkey_server import start_valkey
 from fabric.gateway.replicas import GatewaySpecs, gateway_ready, gateways
 from fabric.live import Announcer, LiveSettings
 from fabric.observability.metrics_page import page_of_all
-from fabric.observability.metrics_socket import RUN
 from fabric.pool.sizes import followed
 from fabric.pool.specs import PoolSpec, labels, mistakes_told, with_mistakes, worker_specs
 from fabric.process import Copies, OnEvent, Supervisor
 from fabric.settings import NATS_SYSTEM_URL, Settings
-from fabric.settings.passing import LiveFile, fixed
+from fabric.settings.passing import RUN, LiveFile, fixed
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.errors import ConfigurationError

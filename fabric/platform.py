@@ -18,10 +18,10 @@ from fabric.audit.acts import noting
 from fabric.audit.service import agent as audit
 from fabric.audit.trail import Trail
 from fabric.durable.service import agent as durable
+from fabric.live import current_live
 from fabric.observability.metrics import METRICS
 from fabric.observability.metrics_kept import kept
 from fabric.observability.metrics_worker import counted, watched
-from fabric.settings import load_settings
 from fabric_sdk import Agent, Fabric
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.worker import Worker
@@ -34,7 +34,7 @@ def build() -> Agent:
         ConfigurationError: the policy cannot be read.
     """
     others = (access, build_approvals(), audit)
-    level = load_settings().audit
+    level = current_live.get().settings.audit
     together = copy(durable)
 
     @asynccontextmanager

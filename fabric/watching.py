@@ -25,7 +25,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Kept(Generic[S, T]):
+class Followed(Generic[S, T]):
     """What files mean, as it holds now."""
 
     def __init__(

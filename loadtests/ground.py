@@ -116,7 +116,7 @@ def ground(folder: Path, *, processes: int = 2, gateways: int = 2) -> Generator[
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"the fabric did not start:\n{(folder / 'up.log').read_text()}")
             time.sleep(0.05)
-        said = json.loads(ready.read_text())
+        said: dict[str, str] = json.loads(ready.read_text())
         at = urlsplit(said["mcp_url"])
         yield Ground(process.pid, at.hostname or "127.0.0.1", at.port or 0, said["nats_url"], token)
     finally:

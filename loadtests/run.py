@@ -184,9 +184,9 @@ async def unended(url: str, accepted: Sequence[str]) -> list[str]:
 def _soaked(watch: Watch, kept: int) -> list[str]:
     """Draw what was seen; what of it only goes up."""
     samples = watch.stop()
-    kept, plot = RESULTS / "samples.json", RESULTS / "soak.png"
-    kept.write_text(json.dumps(samples))
-    subprocess.run([str(LOCUST.with_name("python")), str(HERE / "plot.py"), str(kept), str(plot)], check=True)
+    seen, plot = RESULTS / "samples.json", RESULTS / "soak.png"
+    seen.write_text(json.dumps(samples))
+    subprocess.run([str(LOCUST.with_name("python")), str(HERE / "plot.py"), str(seen), str(plot)], check=True)
     print(f"drawn: {plot}", file=sys.stderr)
     return leaks(samples, kept)
 
@@ -199,7 +199,7 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chaos", action="store_true", help="kill a worker, a gateway, Redis, NATS, in turns")
     parser.add_argument("--soak", type=float, metavar="HOURS", help="so long, watching memory and descriptors")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")

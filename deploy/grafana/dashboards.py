@@ -67,6 +67,7 @@ DASHBOARDS: Final[dict[str, tuple[str, list[Panel]]]] = {
             Panel("Open descriptors", {"{{process}}": "process_open_fds"}),
             Panel("Threads", {"{{process}}": "process_threads"}),
             Panel("Redis", {"redis": "max(fabric_redis_up)"}),
+            Panel("Spans dropped", {"{{process}}": "increase(fabric_spans_dropped_total[$__rate_interval])"}),
         ],
     ),
     "gateway": (

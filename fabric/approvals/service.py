@@ -20,7 +20,7 @@ from pydantic import Field
 from fabric.approvals.model import Answer, Approval, Grant, State
 from fabric.approvals.store import AGENT, QUESTIONS, WAITING, Approvals, approval_in
 from fabric.identity.identity import OPERATOR, Identity
-from fabric.live import LiveSettings
+from fabric.live import current_live
 from fabric.policy import PolicyKeeper
 from fabric_sdk import Agent, Context, Fabric, FabricError
 from fabric_sdk.cancelling import end, keep_on
@@ -45,21 +45,22 @@ Remember = Annotated[bool, Field(description="For 30 days, whatever the argument
 
 
 def build(policy: Path | None = None) -> Agent:
-    """The agent, under this policy, or that of `FABRIC_POLICY`.
+    """The agent, under this policy, or that of the settings which its process follows.
 
     Raises:
         ConfigurationError: that cannot be read.
     """
-    live = LiveSettings()
-    keeper = PolicyKeeper(policy or live.settings.policy)
     if policy is None:
+        live = current_live.get()
+        keeper = PolicyKeeper(live.settings.policy)
         live.listen(lambda change: keeper.move(change.settings.policy))
+    else:
+        keeper = PolicyKeeper(policy)
 
     @asynccontextmanager
     async def lifespan(fabric: Fabric) -> AsyncGenerator[None]:
         table = Table(fabric.jetstream, ACCESS, QUESTIONS)
         running = [
-            keep_on(live.run, "following the configuration"),
             keep_on(keeper.run, "following the policy"),
             keep_on(table.run, "following what waits for a person"),
             keep_on(lambda: _look(Approvals(fabric), table), "looking after what waits for a person"),

@@ -16,6 +16,7 @@ from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
 from fabric_sdk.pipeline import Handler, Middleware, Request
+from fabric_sdk.results import is_error
 
 _CALL: Final = "tools/call"
 _NAMING: Final = {
@@ -50,7 +51,7 @@ def noting(trail: Trail, of: Description) -> Middleware:
             outcome: Outcome = "failed"
             try:
                 result = await handler(context, request)
-                outcome = "failed" if b'"isError":true' in result.encoded() else "managed"
+                outcome = "failed" if is_error(result) else "managed"
             except FabricError as failure:
                 code = to_wire(failure)["code"]
                 raise

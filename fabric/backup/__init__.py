@@ -5,7 +5,7 @@ NATS by itself (ADR 17).
 
     manifest   what an archive says of itself     saving     a running fabric becomes an archive
     archive    the file                           restoring  an archive becomes a fabric
-                                                  settling   tasks that moved while the backup was made
+    configuration   the files beside the streams  settling   tasks that moved while the backup was made
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from fabric.backup.manifest import Damaged, Manifest, Part, StreamPart, read_manifest
+from fabric.files import replacing
 from fabric_sdk.jetstream.snapshot import PIECE_BYTES
 
 _MANIFEST: Final = "manifest.json"
@@ -68,18 +69,9 @@ def write_archive(path: Path) -> Generator[Draft]:
     Raises:
         OSError: it cannot be written.
     """
-    aside = path.with_name(path.name + ".part")
-    aside.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                yield Draft(archive)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        yield Draft(archive)
+    _sync(path.parent)
 
 
 class Archive:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from fabric.backup.archive import Archive
@@ -21,7 +22,6 @@ from fabric_sdk.jetstream import restore as restore_stream
 
 _LISTEN_SECONDS: Final = 1.0
 _NAME_IN_USE: Final = frozenset((10058, 10130))
-_TOO_FEW_SERVERS: Final = frozenset((10005, 10074))
 
 
 class NotEmpty(errors.ConfigurationError):
@@ -82,20 +82,16 @@ def _refuse_if_not_empty(there: list[dict[str, Any]]) -> None:
 
 
 async def _restored(jetstream: JetStream, archive: Archive, part: StreamPart) -> Step:
-    """One stream, with as many replicas as this server has, up to what it had."""
-    config = dict(part.config)
-    while True:
-        try:
-            now = await restore_stream(jetstream, config, part.state, archive.pieces(part))
-            break
-        except Refused as refused:
-            if refused.err_code in _NAME_IN_USE:
-                raise StillRunning(
-                    f"somebody made {part.name} anew meanwhile", fix="stop all gateways, then restore with --force"
-                ) from None
-            if config["num_replicas"] == 1 or refused.err_code not in _TOO_FEW_SERVERS:
-                raise
-            config["num_replicas"] = 1
+    """One stream."""
+    config = part.config
+    try:
+        now = await restore_stream(jetstream, config, part.state, partial(archive.pieces, part))
+    except Refused as refused:
+        if refused.err_code not in _NAME_IN_USE:
+            raise
+        raise StillRunning(
+            f"somebody made {part.name} anew meanwhile", fix="stop all gateways, then restore with --force"
+        ) from None
     different = [name for name in ("messages", "bytes", "last_seq") if now[name] != part.state[name]]
     if different and not config.get("max_age") and not config.get("allow_msg_ttl"):  # those go by themselves
         raise Damaged(f"{part.name} came back otherwise than it was: {', '.join(different)}")

@@ -23,7 +23,7 @@ from fabric.pool.ready import ReadyFile
 from fabric.pool.specs import PoolSpec, worker_specs
 from fabric.process import ProcessSpec, Supervisor
 from fabric.settings import PREFIX, Settings
-from fabric.settings.passing import LiveFile
+from fabric.settings.passing import LISTEN_FD, LiveFile
 
 _HOST: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
@@ -99,7 +99,7 @@ class Ground:
         spec = ProcessSpec(
             name="gateway",
             argv=(sys.executable, "-m", "fabric.gateway.process"),
-            env=self._env | given | {"FABRIC_TOKEN": token, "FABRIC_LISTEN_FD": str(listener.fileno())},
+            env=self._env | given | {"FABRIC_TOKEN": token, LISTEN_FD: str(listener.fileno())},
             probe=probe,
             descriptors=(listener.fileno(),),
         )

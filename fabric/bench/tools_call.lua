@@ -1,20 +1,13 @@
--- One tools/call of MCP 2026-07-28, over and over; every answer must hold the text. Run and read by load.py.
+-- One tools/call, over and over; every answer must hold the text and be no error. Run and read by load.py, and by
+-- loadtests/peers/run.py; they make the whole request: BENCH_HEADERS has a header on each line.
 
-local text, tool = os.getenv("BENCH_TEXT"), os.getenv("BENCH_TOOL")
+local text = os.getenv("BENCH_TEXT")
 
 wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Accept"] = "application/json, text/event-stream"
-wrk.headers["MCP-Protocol-Version"] = "2026-07-28"
-wrk.headers["Mcp-Method"] = "tools/call"
-wrk.headers["Mcp-Name"] = tool
-wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_TOKEN")
-wrk.body = string.format(
-  '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s","arguments":{"text":"%s"},"_meta":{'
-    .. '"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
-    .. '"io.modelcontextprotocol/clientInfo":{"name":"wrk","version":"4"},'
-    .. '"io.modelcontextprotocol/clientCapabilities":{}}}}',
-  tool, text)
+wrk.body = os.getenv("BENCH_BODY")
+for name, value in string.gmatch(os.getenv("BENCH_HEADERS"), "([^:\n]+): ([^\n]*)") do
+  wrk.headers[name] = value
+end
 
 local threads = {}
 
@@ -26,15 +19,16 @@ wrong = 0
 wrong_answer = ""
 
 function response(status, headers, body)
-  if status ~= 200 or not string.find(body, text, 1, true) then
+  if status ~= 200 or not string.find(body, text, 1, true) or string.find(body, '"isError": ?true') then
     if wrong == 0 then
-      wrong_answer = status .. " " .. string.sub(body, 1, 200)
+      wrong_answer = status .. " " .. string.gsub(string.sub(body, 1, 200), "%s", " ")
     end
     wrong = wrong + 1
   end
 end
 
--- The last lines: requests, microseconds, wrong answers, broken connections, and the first wrong answer.
+-- The last line: requests, microseconds, wrong answers, broken connections, the median in microseconds, and the first
+-- wrong answer.
 function done(summary, latency, requests)
   local wrong, first, errors = 0, "", summary.errors
   for _, thread in ipairs(threads) do
@@ -42,5 +36,6 @@ function done(summary, latency, requests)
     first = thread:get("wrong_answer")
   end
   local broken = errors.connect + errors.read + errors.write + errors.timeout
-  io.write(string.format("\n%d %d %d %d %s", summary.requests, summary.duration, wrong, broken, first))
+  io.write(string.format("\n%d %d %d %d %d %s", summary.requests, summary.duration, wrong, broken,
+    latency:percentile(50), first))
 end

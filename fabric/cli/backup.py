@@ -6,9 +6,8 @@ for as long, on its data folder. Only one that does not run is restored.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,21 +19,25 @@ from rich.markup import escape
 
 from fabric.backup import Archive, Manifest, Step, StillRunning, open_archive, save, write_archive
 from fabric.backup import restore as restore_archive
+from fabric.backup.configuration import TOKEN, WouldOverwrite, files_of, lay_out, refuse_to_overwrite
 from fabric.cli.connection import refuse_others
 from fabric.cli.console import err, out, print_json, run, seen
-from fabric.cli.options import DataOption, JsonOption
+from fabric.cli.options import ConfigOption, DataOption, JsonOption
 from fabric.cli.processes import Shown
 from fabric.embedded import DataFolder, probe_nats
+from fabric.embedded.folder import default_path
 from fabric.node import run_broker
 from fabric.settings import load_settings
-from fabric.whereabouts import Whereabouts, usual_folder
-from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
+from fabric.settings.loading import gather, resolve
+from fabric.settings.places import find
+from fabric.whereabouts import Whereabouts
+from fabric_sdk.contracts.errors import TransportUnavailable
 from fabric_sdk.jetstream import JetStream
 from fabric_sdk.transports.nats import NatsTransport
 
-_TOKEN: Final = "token"
 _MEBIBYTE: Final = 1024 * 1024
 
+ReplaceOption = Annotated[bool, typer.Option("--force", help="Replace a file of that name.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Lose what the fabric holds now.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Only read the backup, and say whether it is whole.")]
 ConfigurationOption = Annotated[
@@ -55,13 +58,15 @@ def backup(
     path: Annotated[
         Path, typer.Argument(metavar="FILE|FOLDER", help="Where to; into a folder, under a name of today.")
     ],
+    force: ReplaceOption = False,
     json_output: JsonOption = False,
     data: DataOption = None,
+    config: ConfigOption = None,
 ) -> None:
-    """Save all that a fabric keeps, while it works or not, into one file."""
+    """Save all that a fabric keeps, and its configuration, while it works or not, into one file."""
     target = path / f"fabric-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.backup" if path.is_dir() else path
     began = time.monotonic()
-    run(_save(target, data))
+    run(_save(target, data, config, force=force))
     with open_archive(target) as archive:
         archive.verify()
         _tell("saved", archive, time.monotonic() - began, json_output=json_output)
@@ -82,14 +87,23 @@ def restore(
         _tell("whole" if check else "restored", archive, time.monotonic() - began, json_output=json_output)
 
 
-async def _save(target: Path, data: Path | None) -> None:
-    async with _running_or_started(data) as broker:
+async def _save(target: Path, data: Path | None, config: Path | None, *, force: bool) -> None:
+    if not force:
+        _refuse_another(target)
+    configuration = resolve(gather(find(config)), {})
+    url, folder = configuration.settings.nats_url, data or configuration.settings.data or default_path()
+    async with _running_or_started(url if data is None else None, folder) as broker:
         version, progress = (await probe_nats(broker.url)).version, _Progress("saving")
         with write_archive(target) as draft:
             async with _jetstream(broker.url) as jetstream:
-                steps = save(jetstream, draft, nats=version, configuration=_configuration(data or usual_folder()))
-                async for step in steps:
+                files = files_of(configuration, folder)
+                async for step in save(jetstream, draft, nats=version, configuration=files):
                     progress(step)
+
+
+def _refuse_another(target: Path) -> None:
+    if target.exists():
+        raise WouldOverwrite(f"{target} is there already", fix="name another file, or add --force to replace it")
 
 
 async def _check(path: Path) -> None:
@@ -98,52 +112,70 @@ async def _check(path: Path) -> None:
 
 
 async def _restore(path: Path, data: Path | None, force: bool, configuration: Path | None) -> None:
+    settings = load_settings()
+    url, folder = settings.nats_url if data is None else None, data or settings.data or default_path()
     with open_archive(path) as archive:
-        async with _started(data) as broker:
+        if configuration is not None:
+            refuse_to_overwrite(archive, configuration)
+        async with _started(url, folder) as broker:
+            if not force:
+                _refuse_another_token(archive, broker.folder)
             version, progress = (await probe_nats(broker.url)).version, _Progress("restoring")
             async with _jetstream(broker.url) as jetstream:
                 async for step in restore_archive(jetstream, archive, nats=version, force=force):
                     progress(step)
-            if broker.folder is not None and _TOKEN in archive.manifest.configuration:
-                broker.folder.write(_TOKEN, archive.configuration(_TOKEN).decode())
+            if broker.folder is not None and TOKEN in archive.manifest.configuration:
+                broker.folder.write(TOKEN, archive.configuration(TOKEN).decode())
+        others = [name for name in archive.manifest.configuration if name != TOKEN]
         if configuration is not None:
-            _lay_out(archive, configuration)
+            lay_out(archive, configuration)
+        elif others:
+            names = escape(seen(", ".join(others)))
+            err.print(f"[dim]not restored: {names}; --configuration FOLDER lays them out[/]", soft_wrap=True)
+
+
+def _refuse_another_token(archive: Archive, folder: DataFolder | None) -> None:
+    there = None if folder is None else folder.read(TOKEN)
+    if there is not None and TOKEN in archive.manifest.configuration and archive.configuration(TOKEN) != there.encode():
+        raise WouldOverwrite(
+            "this data folder has a token, and not the one that was saved",
+            fix="add --force to lose it, or restore elsewhere",
+        )
 
 
 # which broker
 
 
 @asynccontextmanager
-async def _running_or_started(data: Path | None) -> AsyncGenerator[_Broker]:
+async def _running_or_started(url: str | None, folder: Path) -> AsyncGenerator[_Broker]:
     """The broker of the fabric that runs, or that of one that does not, started for as long."""
-    url = _named(data)
-    if url is None and (found := Whereabouts.of(data)) is not None:
+    if url is None and (found := Whereabouts.of(folder)) is not None:
         url = found.nats_url
     if url is not None:
         yield _Broker(url)
         return
-    if not (data or usual_folder()).is_dir():
-        raise TransportUnavailable(
-            "there is no fabric here", fix="name its folder with --data, or its NATS server with FABRIC_NATS_URL"
-        )
-    async with _started(data) as broker:
+    _refuse_none(folder)
+    async with _started(url, folder) as broker:
         yield broker
 
 
+def _refuse_none(folder: Path) -> None:
+    if not folder.is_dir():
+        raise TransportUnavailable(
+            "there is no fabric here", fix="name its folder with --data, or its NATS server with FABRIC_NATS_URL"
+        )
+
+
 @asynccontextmanager
-async def _started(data: Path | None) -> AsyncGenerator[_Broker]:
-    """The broker that the settings name, or a private one on the data folder of a fabric that does not run."""
-    if (url := _named(data)) is not None:
+async def _started(url: str | None, folder: Path) -> AsyncGenerator[_Broker]:
+    """The broker that is named, or a private one on the data folder of a fabric that does not run."""
+    if url is not None:
         yield _Broker(url)
         return
-    if (found := Whereabouts.of(data)) is not None:
+    if (found := Whereabouts.of(folder)) is not None:
         raise StillRunning(f"the fabric runs, as process {found.pid}", fix=f"stop it first: kill {found.pid}")
-    async with run_broker(data or usual_folder(), Shown()) as (folder, private):
-        yield _Broker(private, folder)
-
-
-def _named(data: Path | None) -> str | None:
-    return load_settings().nats_url if data is None else None
+    async with run_broker(folder, Shown()) as (held, private):
+        yield _Broker(private, held)
 
 
 @asynccontextmanager
@@ -156,30 +188,6 @@ async def _jetstream(url: str) -> AsyncGenerator[JetStream]:
     finally:
         await jetstream.close()
         await transport.close()
-
-
-# configuration
-
-
-def _configuration(folder: Path) -> Mapping[str, bytes]:
-    """The files that make this fabric what it is: its token, and those that its settings name."""
-    settings = load_settings()
-    named = {_TOKEN: folder / _TOKEN} if settings.token is None else {}
-    for name, path in (("policy", settings.policy), ("limits", settings.limits)):
-        if path is not None:
-            files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-            named |= {f"{name}/{file.name}": file for file in files}
-    return {name: file.read_bytes() for name, file in named.items() if file.exists()}
-
-
-def _lay_out(archive: Archive, folder: Path) -> None:
-    for name in archive.manifest.configuration:
-        target = folder / name
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise ConfigurationError(f"the backup names a file outside: {name}", fix="restore without --configuration")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(archive.configuration(name))
 
 
 # what is said
@@ -225,7 +233,9 @@ def _facts(path: Path, manifest: Manifest, size: int, seconds: float) -> dict[st
             {"name": part.name, "messages": part.messages, "bytes": part.size, "sha256": part.sha256}
             for part in manifest.streams
         ],
-        "configuration": sorted(manifest.configuration),
+        "configuration": [
+            {"name": name, "bytes": part.size, "sha256": part.sha256} for name, part in manifest.configuration.items()
+        ],
         "left_out": list(manifest.left_out),
     }
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fabric.cli.connection import NO_JETSTREAM, connected, nats_url
 from fabric.cli.times import brief
-from fabric.durable.audit import audit
+from fabric.durable.replicas import audit
 from fabric.durable.server import Fill, fills, server_id
 from fabric.embedded import probe_nats
 from fabric.embedded.wire import UnexpectedReply, http_status

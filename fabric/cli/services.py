@@ -28,8 +28,8 @@ def platform(ready_file: ReadyOption = None) -> None:
 
 
 def _serve(name: str, target: str, ready_file: Path | None) -> None:
-    from fabric.observability.metrics_socket import PROCESS
     from fabric.pool import process  # with the worker: a moment that no other command shall pay
+    from fabric.settings.passing import PROCESS
 
     os.environ.setdefault(PROCESS, name)  # what its logs and metrics call it
     process.main([target, *([] if ready_file is None else ["--ready-file", str(ready_file)])])

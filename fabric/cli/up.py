@@ -5,7 +5,6 @@ Above: `main`. Below: `fabric.node`, which starts all parts and watches them.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from fabric.cli.options import ConfigOption, DataOption
 from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
 from fabric.embedded.folder import default_path
+from fabric.files import put
 from fabric.live import LiveSettings
 from fabric.node import NodePlan, run_node
 from fabric.pool.specs import PoolSpec
@@ -81,11 +81,7 @@ def _announced(path: Path | None, connection: Whereabouts) -> Generator[None]:
     if path is None:
         yield
         return
-    aside = path.with_name(path.name + ".new")
-    aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(connection.to_json())
-    aside.replace(path)
+    put(path, connection.to_json())
     try:
         yield
     finally:

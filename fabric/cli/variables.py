@@ -11,9 +11,9 @@ from typing import Final
 
 from fabric.cli.console import warn
 from fabric.cli.environment import SHOWN
-from fabric.observability.metrics_socket import PROCESS, RUN
 from fabric.settings import PREFIX, Settings
 from fabric.settings.keys import is_secret, variable
+from fabric.settings.passing import HANDED
 from fabric.settings.places import CONFIG, ENVIRONMENT
 from fabric_sdk import tuning
 from fabric_sdk.connecting import SOCKETS
@@ -31,7 +31,7 @@ _OTHERS: Final = frozenset(
         *(f"{variable(name)}_FILE" for name in Settings.model_fields if is_secret(name)),
     )
 )
-_INTERNAL: Final = frozenset((PROCESS, RUN, f"{PREFIX}LISTEN_FD"))
+_INTERNAL: Final = frozenset(HANDED)
 """What supervisors tell their processes, which may run commands."""
 
 

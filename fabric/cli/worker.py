@@ -35,7 +35,7 @@ from fabric.process import Copies, ProcessStartError, Supervisor
 from fabric.settings import Settings
 from fabric.settings.passing import LiveFile, fixed
 from fabric_sdk import Fabric
-from fabric_sdk.cancelling import keep_on
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.errors import ConfigurationError
 
 
@@ -138,7 +138,7 @@ async def _reloading(workers: Copies, pool: PoolSpec, run: Path) -> AsyncGenerat
     try:
         yield
     finally:
-        watching.cancel()
+        await end([watching])
 
 
 async def _reload(workers: Copies, pool: PoolSpec, run: Path) -> None:

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from fabric.durable import letters, past, tasks
-from fabric.durable.audit import watch
 from fabric.durable.firing import with_next
 from fabric.durable.letters import Handled, chosen
 from fabric.durable.pages import Page, page
+from fabric.durable.replicas import watch
 from fabric.settings import load_settings
 from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.cancelling import end

@@ -24,6 +24,7 @@ import platformdirs
 import psutil
 
 from fabric.embedded.errors import DataFolderError, DataFolderInUse
+from fabric.files import put
 
 LEAST_FREE = 64 * 1024 * 1024
 """Bytes that must be free at the start. A full disk makes JetStream go silent in the middle of the work instead."""
@@ -73,15 +74,8 @@ class DataFolder:
 
     def write(self, name: str, text: str) -> None:
         """Replace a file inside: wholly or not at all, through a power cut too. Mode 0600. Raises DataFolderError."""
-        target = self.path / name
-        aside = target.with_name(target.name + ".new")
         with _explained(self.path):
-            aside.unlink(missing_ok=True)
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(target)
+            put(self.path / name, text)
 
     @property
     def free(self) -> int:

@@ -14,7 +14,6 @@ Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WATCH_AFTER: Final = 0.05
 """Seconds after which, or within as many more, a request that is still being worked on is watched."""

@@ -21,12 +21,6 @@ _ANSWER_SECONDS: Final = 3.0
 """How long a gateway that is there but says nothing is waited for."""
 
 
-WorksOn = Callable[[str, str], bool]
-"""Whether a session's stream is answered here."""
-Cancel = Callable[[str, bytes], bool]
-"""Cancels a session's request, if it is here; tells whether it was."""
-
-
 class Peers:
     """This gateway among the others."""
 

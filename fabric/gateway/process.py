@@ -31,8 +31,10 @@ from fabric.named_files import check
 from fabric.observability.metrics_page import page_of_one
 from fabric.observability.metrics_process import told
 from fabric.observability.metrics_socket import supervised
+from fabric.observability.otel import about
 from fabric.observability.tracing import configure, exporting
 from fabric.settings import BAD_USAGE, Settings
+from fabric.settings.passing import LISTEN_FD
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.cancelling import end
 
@@ -65,8 +67,9 @@ async def serve(
             gateway = Gateway(fabric, settings)
             live.listen(lambda change: gateway.follow(change.settings))
             announcer = Announcer("gateway", lambda: nullcontext(fabric)) if alone else None
-            exported = exporting(transport, "gateway", uuid4().hex[:16])
-            async with exported, gateway.run(), told(transport, metrics), following(live, announcer):
+            resource = about("gateway", uuid4().hex[:16])
+            spans, numbers = exporting(transport, resource), told(transport, resource, metrics)
+            async with spans, gateway.run(), numbers, following(live, announcer):
                 garbage.settle()
                 if not stop.is_set():
                     await _serve_http(gateway, settings, listeners, stop)
@@ -123,14 +126,14 @@ async def _stop_with(stop: asyncio.Event, server: uvicorn.Server) -> None:
 
 
 def main(config: Path | None = None) -> None:
-    """Read the settings, listen, serve. `FABRIC_LISTEN_FD` names sockets that listen already, of a supervisor's."""
+    """Read the settings, listen, serve. Sockets may listen already, a supervisor's."""
     try:
         live = LiveSettings(config, check=check)
         settings = live.settings
         logs.configure(settings)
         settings.check_gateway()
         configure()
-        inherited = os.environ.get("FABRIC_LISTEN_FD")
+        inherited = os.environ.get(LISTEN_FD)
         listeners = [socket.socket(fileno=int(each)) for each in inherited.split(",")] if inherited else []
         port = settings.metrics_port if supervised() is None else None
         with page_of_one("gateway", settings.metrics_host, port) as metrics:

@@ -1,6 +1,6 @@
 """Gateway processes as a supervisor sees them: any number behind one listening socket, which outlives each of them.
 
-Above: `fabric up`, `fabric gateway --replicas`. Below: `fabric.process`, `sockets`. No web server is loaded for it.
+Above: `fabric up`, `fabric gateway --processes`. Below: `fabric.process`, `sockets`. No web server is loaded for it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from fabric.embedded.wire import http_status
 from fabric.gateway.sockets import bind
-from fabric.observability.metrics_socket import PROCESS
 from fabric.process import ProcessSpec
+from fabric.settings.passing import LISTEN_FD, PROCESS
 
 _LOOPBACK: Final = "127.0.0.1"
 _BACKLOG: Final = 2048
@@ -51,7 +51,7 @@ def gateways(host: str, port: int) -> Generator[tuple[socket.socket, Callable[[M
                 return ProcessSpec(
                     name=name,
                     argv=(sys.executable, "-m", "fabric.gateway.process"),
-                    env={**env, PROCESS: name, "FABRIC_LISTEN_FD": ",".join(map(str, descriptors))},
+                    env={**env, PROCESS: name, LISTEN_FD: ",".join(map(str, descriptors))},
                     probe=probe,
                     grace=_GRACE_SECONDS,
                     descriptors=descriptors,

@@ -37,6 +37,7 @@ from fabric_sdk import FabricError
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.results import is_error
 from fabric_sdk.tracing import answered
 
 _LISTS: Final = {
@@ -326,14 +327,13 @@ class Rest:
             raise Problem(404, unknown.message, more={"code": unknown.code}) from None
 
 
-class _Outcome(Struct):
-    """What decides whether a result is one."""
+class _Said(Struct):
+    """What a tool says of its failure."""
 
-    is_error: bool = msgspec.field(default=False, name="isError")
     content: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
 
 
-_read_outcome: Final = msgspec.json.Decoder(_Outcome).decode
+_read_said: Final = msgspec.json.Decoder(_Said).decode
 
 
 def _checked(result: Body) -> bytes:
@@ -342,14 +342,13 @@ def _checked(result: Body) -> bytes:
     if ASKS in encoded and (asks := Asked.of(result)) is not None:
         check_capabilities(asks, {})
         raise Problem(422, "the agent asks something before it goes on, and can be answered over MCP alone")
-    if b'"isError"' in encoded:
+    if is_error(result):
         try:
-            outcome = _read_outcome(encoded)
+            content = _read_said(encoded).content
         except msgspec.DecodeError:
             raise errors.HandlerFailed("the agent answered what is no result") from None
-        if outcome.is_error:
-            said = " ".join(str(each["text"]) for each in outcome.content if "text" in each)
-            raise Problem(422, said or "the tool reported an error", more={"content": outcome.content})
+        said = " ".join(str(each["text"]) for each in content if "text" in each)
+        raise Problem(422, said or "the tool reported an error", more={"content": content})
     return encoded
 
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from fabric.gateway.rpc import Refusal
 from fabric.identity.identity import Identity
-from fabric.observability.tracing import disabled
+from fabric.observability.otel import disabled
 from fabric.observability.tracing_sampling import Sampling, declined
 from fabric_sdk import tracing
 from fabric_sdk.contracts.conventions import Attribute, named, title

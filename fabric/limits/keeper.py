@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from fabric.limits.rules import Limits, parse, source
-from fabric.watching import Kept
+from fabric.watching import Followed
 
 
-class LimitsKeeper(Kept[tuple[str, str], Limits]):
+class LimitsKeeper(Followed[tuple[str, str], Limits]):
     """The limits of `FABRIC_LIMITS`."""
 
     def __init__(self, path: Path | None = None) -> None:

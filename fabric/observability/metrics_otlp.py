@@ -1,20 +1,19 @@
 """What was counted, sent to an OpenTelemetry collector where the environment names one.
 
 Above: `metrics_process`. Below: `metrics`, OpenTelemetry's exporter. Our tally is handed over as it is, in the SDK's
-own types: its instruments would cost each call thirty times as much (ADR 20). OpenTelemetry's usual variables hold.
+own types: its instruments would cost each call thirty times as much (ADR 20).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from fabric.observability.metrics import Exemplar, Family, Metrics, Point
-from fabric.observability.metrics_socket import process_name
+from fabric.observability.otel import interval
 
 if TYPE_CHECKING:  # a second of imports, for those alone who send
     from opentelemetry.sdk.metrics import Exemplar as Sent
@@ -22,47 +21,35 @@ if TYPE_CHECKING:  # a second of imports, for those alone who send
 
 log = logging.getLogger(__name__)
 
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
-_USUAL_MILLISECONDS: Final = 60_000.0
 _UNITS: Final = {"seconds": "s", "bytes": "By"}
 _NANO: Final = 1_000_000_000
 
 
-def wanted() -> bool:
-    """Whether the environment names a collector."""
-    return any(os.environ.get(name) for name in _ENDPOINTS) and os.environ.get("OTEL_SDK_DISABLED") != "true"
+async def push(metrics: Metrics, resource: Mapping[str, str]) -> None:
+    """Send everything again and again until cancelled; what cannot be sent now is in what is sent next.
 
-
-async def push(metrics: Metrics) -> None:
-    """Send everything again and again until cancelled; what cannot be sent now is in what is sent next."""
+    `resource` is what is said of this process.
+    """
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
     exporter, began = OTLPMetricExporter(), time.time_ns()
     send = cast("Callable[[export.MetricsData], object]", exporter.export)  # pyright: ignore[reportUnknownMemberType] - its **kwargs
     try:
         while True:
-            await asyncio.sleep(_seconds())
-            data = in_otel_words(await metrics.collect(), began)
+            await asyncio.sleep(interval())
+            data = in_otel_words(await metrics.collect(), resource, began)
             await asyncio.to_thread(send, data)
     finally:
         exporter.shutdown()  # pyright: ignore[reportUnknownMemberType] - **kwargs
 
 
-def _seconds() -> float:
-    try:
-        return max(0.1, float(os.environ.get(_INTERVAL, _USUAL_MILLISECONDS)) / 1000)
-    except ValueError:
-        return _USUAL_MILLISECONDS / 1000
-
-
-def in_otel_words(families: Iterable[Family], began: int) -> export.MetricsData:
+def in_otel_words(families: Iterable[Family], about: Mapping[str, str], began: int) -> export.MetricsData:
     """What was counted since `began`, in nanoseconds of Unix time, as OpenTelemetry's exporters take it."""
     from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    resource = Resource.create({"service.name": "agent-fabric", "service.instance.id": process_name()})
+    resource = Resource.create(dict(about))
     now = time.time_ns()
     metrics = [_metric(family, began, now) for family in families]
     scope = ScopeMetrics(InstrumentationScope("fabric"), metrics, "")

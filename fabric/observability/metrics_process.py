@@ -6,7 +6,7 @@ Above: worker and gateway processes. Below: psutil, `metrics`. The names are tho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -18,6 +18,7 @@ import psutil
 from fabric.observability import metrics_otlp
 from fabric.observability.metrics import METRICS
 from fabric.observability.metrics_socket import answering, answering_on_bus, supervised
+from fabric.observability.otel import has_collector
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.transports.base import ConnectionEvent, Transport
 
@@ -31,17 +32,20 @@ RECONNECTS: Final = METRICS.counter("fabric_nats_reconnects", "Returns of the co
 
 
 @asynccontextmanager
-async def told(transport: Transport, file: Path | None = None) -> AsyncGenerator[None]:
+async def told(transport: Transport, resource: Mapping[str, str], file: Path | None = None) -> AsyncGenerator[None]:
     """Count what a process is, and tell it to everybody who may ask, while the block runs.
 
-    `file` says where it answers; by default, that which its supervisor wants.
+    Args:
+        transport: its connection.
+        resource: what a collector is told of it.
+        file: says where it answers; by default, that which its supervisor wants.
     """
     async with AsyncExitStack() as stack:
         for stop in (*_watched(transport), transport.listen(_connection_changed)):
             stack.callback(stop)
         keeping = [keep_on(_lags, "measuring the event loop's lag")]
-        if metrics_otlp.wanted():
-            keeping.append(keep_on(partial(metrics_otlp.push, METRICS), "sending metrics"))
+        if has_collector("metrics"):
+            keeping.append(keep_on(partial(metrics_otlp.push, METRICS, resource), "sending metrics"))
         stack.push_async_callback(end, keeping)
         if (file := file or supervised()) is not None:
             await stack.enter_async_context(answering(METRICS, file))

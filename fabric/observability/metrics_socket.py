@@ -18,16 +18,12 @@ from typing import Final
 import msgspec
 
 from fabric.observability.metrics import Family, Metrics
+from fabric.settings.passing import PROCESS, RUN
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.errors import FabricError
 from fabric_sdk.transports.base import Transport
-
-RUN: Final = "FABRIC_RUN"
-"""The folder in which a supervisor's processes say where they answer."""
-PROCESS: Final = "FABRIC_PROCESS"
-"""What the supervisor calls the process."""
 
 _LOOPBACK: Final = "127.0.0.1"
 _ANSWER_SECONDS: Final = 3.0

@@ -14,21 +14,18 @@ from fabric.observability.metrics import METRICS, Reading
 from fabric.observability.metrics_calls import OK, Calls, outcome_of
 from fabric_sdk.authoring.reaction import MARK
 from fabric_sdk.context import Context
+from fabric_sdk.contracts.conventions import TOOL_ERROR
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import UnknownName
 from fabric_sdk.pipeline import Handler, Request
+from fabric_sdk.results import is_error
 from fabric_sdk.worker import Worker
 
 CALLS: Final = Calls(METRICS, "fabric_worker_call", "a handler's begin to its end", ("agent", "kind", "method", "tool"))
 REPEATED: Final = METRICS.counter("fabric_worker_task_redeliveries", "Attempts at a task after its first.", ("agent",))
-TOOL_ERROR: Final = "tool_error"
-"""The tool ran, and says itself that it could not do what was asked."""
 
 _NAMED: Final = frozenset(("tools/call", "prompts/get"))
 _NOT_NAMED: Final = frozenset((outcome_of(UnknownName()), "invalid_params", "unknown_method"))
-_ERROR_MARK: Final = b'"isError":true'
-_LOOKED_AT: Final = 512
-"""Bytes at either end of a result in which that mark stands, unless an agent puts it elsewhere."""
 
 
 def counted(handler: Handler) -> Handler:
@@ -63,10 +60,10 @@ def _count(context: Context, method: str, began: float, outcome: str) -> None:
 
 def _is_error(result: Body) -> bool:
     try:
-        encoded = result.encoded()
+        result.encoded()  # here, so that a result which has no JSON form is counted as what it is
     except (TypeError, ValueError):  # whoever sends it finds out, and says so
         return False
-    return encoded.find(_ERROR_MARK, 0, _LOOKED_AT) >= 0 or encoded.find(_ERROR_MARK, -_LOOKED_AT) >= 0
+    return is_error(result)
 
 
 @asynccontextmanager

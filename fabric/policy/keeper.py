@@ -11,10 +11,10 @@ from pathlib import Path
 from fabric.policy.decisions import Policy
 from fabric.policy.files import DEFAULT, parse
 from fabric.policy.pages import Source, read
-from fabric.watching import Kept
+from fabric.watching import Followed
 
 
-class PolicyKeeper(Kept[tuple[Source, ...], Policy]):
+class PolicyKeeper(Followed[tuple[Source, ...], Policy]):
     """The policy of `FABRIC_POLICY`."""
 
     def __init__(self, path: Path | None = None) -> None:

@@ -23,17 +23,21 @@ import uvloop
 
 from fabric import garbage, logs
 from fabric.broker import connect_until
-from fabric.live import LiveSettings
+from fabric.live import Announcer, LiveSettings, current_live, following
+from fabric.named_files import check
 from fabric.observability.metrics_page import page_of_one
 from fabric.observability.metrics_process import told
-from fabric.observability.metrics_socket import PROCESS, supervised
+from fabric.observability.metrics_socket import supervised
 from fabric.observability.metrics_worker import counted, watched
+from fabric.observability.otel import about
 from fabric.observability.tracing import configure, exporting
 from fabric.pool.blocking import Blocking
 from fabric.pool.ready import ReadyFile
 from fabric.pool.target import described, load
 from fabric.pool.threads import Threads, leave
 from fabric.settings import BAD_USAGE
+from fabric.settings.passing import PROCESS
+from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.address import shown
 from fabric_sdk.contracts.description import Description, checked_traits
@@ -60,11 +64,18 @@ async def serve(
     live: LiveSettings,
     limits: Limits,
     ready: ReadyFile | None,
+    alone: bool,
     metrics: Path | None = None,
 ) -> int:
     """Serve a target until a signal, or too many threads hang; then drain, which SIGINT shortens. The exit code.
 
-    `metrics` is the file that says where it is asked for what it counted, if that is not its supervisor's.
+    Args:
+        load_target: gives the target.
+        live: the settings, which are followed here.
+        limits: how much it takes at once.
+        ready: the file that says how it is.
+        alone: whether nobody else announces changes of the settings.
+        metrics: the file that says where it is asked for what it counted, if that is not its supervisor's.
     """
     servable = load_target()  # before signals are heard: an import that hangs is ended by them at once
     loop = asyncio.get_running_loop()
@@ -86,18 +97,17 @@ async def serve(
         ready.forget_refusal()
     transport.listen(_tell_of_nats)
     worker = Worker(transport, servable, limits=limits, middleware=(counted,))
-    watching = [
-        keep_on(Blocking().run, "watching for what blocks the event loop"),
-        keep_on(live.run, "following the configuration"),
-    ]
+    announcer = Announcer(_name(), lambda: Fabric.over(transport)) if alone else None
+    watching = [keep_on(Blocking().run, "watching for what blocks the event loop")]
     try:
         await worker.start()
         if not _offers(worker.description) and not getattr(servable, "reactions", {}):
             log.warning("agent %s offers nothing: write a function with @agent.tool above it", worker.description.name)
         garbage.settle()
         living = ready.living(worker.description.name) if ready else nullcontext()
-        exported = exporting(transport, worker.description.name, worker.instance)
-        async with exported, told(transport, metrics), watched(worker), living:
+        resource = about(worker.description.name, worker.instance)
+        spans, numbers = exporting(transport, resource), told(transport, resource, metrics)
+        async with spans, numbers, watched(worker), following(live, announcer), living:
             log.info("%s takes calls as %s", worker.description.name, worker.instance)
             worn_out = await _worn_out(threads, stop)
             log.info("%s drains", worker)
@@ -135,6 +145,11 @@ def _tell_of_nats(event: ConnectionEvent) -> None:
         log.warning("NATS is back")
 
 
+def _name() -> str:
+    """What the process is called."""
+    return os.environ.get(PROCESS, "worker")
+
+
 def _offers(described: Description) -> bool:
     """Whether there is anything that somebody could ask for."""
     lists = described.tools, described.resources, described.resource_templates, described.prompts, described.streams
@@ -160,7 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if ready is not None:
         ready.forget_refusal()
     try:
-        live = LiveSettings()
+        alone = supervised() is None
+        # Whoever supervises it has looked at what the settings name, and hands on what was found good.
+        live = LiveSettings(check=check) if alone else LiveSettings()
+        current_live.set(live)
         settings = live.settings
         logs.configure(settings)
         configure()
@@ -173,9 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             live=live,
             limits=Limits(concurrency=options.concurrency, tasks=options.concurrency),
             ready=ready,
+            alone=alone,
         )
-        alone = settings.metrics_port if supervised() is None else None
-        with page_of_one(os.environ.get(PROCESS, "worker"), settings.metrics_host, alone) as metrics:
+        with page_of_one(_name(), settings.metrics_host, settings.metrics_port if alone else None) as metrics:
             code = uvloop.run(work(metrics=metrics))
     except ConfigurationError as mistake:
         if ready is not None:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fabric.observability.metrics_socket import PROCESS, RUN
 from fabric.pool.ready import ReadyFile
 from fabric.process import Exited, OnEvent, ProcessEvent, ProcessSpec, ProcessStartError, Ready
 from fabric.settings import BAD_USAGE, PoolSettings, Settings
 from fabric.settings.keys import is_secret, variable
+from fabric.settings.passing import PROCESS, RUN
 from fabric_sdk.contracts.description import checked_traits
 from fabric_sdk.contracts.errors import ConfigurationError, TransportUnavailable
 from fabric_sdk.contracts.subjects import checked_agent_name

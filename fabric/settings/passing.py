@@ -1,4 +1,4 @@
-"""How a supervisor hands settings to the processes that it starts.
+"""How a supervisor hands settings to the processes that it starts, and what else it tells them in their environment.
 
 Above: `node`, `fabric worker`, `fabric gateway`. Below: the model. What is fixed goes into their environment, so that a
 process that is started again later has what the others have. What changes live goes into a file that they follow, and
@@ -8,15 +8,23 @@ that the supervisor writes when it has taken a change: none of them ever reads o
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr
 
+from fabric.files import put
 from fabric.settings.keys import POOLS, is_live, is_secret, variable
 from fabric.settings.model import Settings
 from fabric.settings.places import CONFIG, ENVIRONMENT
+
+PROCESS: Final = "FABRIC_PROCESS"
+"""What the supervisor calls the process."""
+RUN: Final = "FABRIC_RUN"
+"""The folder in which its processes say where they answer."""
+LISTEN_FD: Final = "FABRIC_LISTEN_FD"
+"""The descriptors of sockets that listen already, for a gateway."""
+HANDED: Final = (PROCESS, RUN, LISTEN_FD)
 
 _FILE: Final = "live.toml"
 
@@ -43,12 +51,8 @@ class LiveFile:
     def write(self, settings: Settings) -> None:
         """Put it in the old one's place, whole."""
         values = settings.model_dump(mode="json", include={name for name in Settings.model_fields if is_live(name)})
-        aside = self._path.with_suffix(".new")
-        aside.unlink(missing_ok=True)
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            # What JSON writes of a text, a number or a list of them is TOML, too.
-            file.writelines(f"{name} = {_as_toml(value)}\n" for name, value in values.items() if value is not None)
-        aside.replace(self._path)
+        # What JSON writes of a text, a number or a list of them is TOML, too.
+        put(self._path, "".join(f"{name} = {_as_toml(value)}\n" for name, value in values.items() if value is not None))
 
 
 def _as_toml(value: Any) -> str:

@@ -4,6 +4,7 @@ python echo_server.py PORT      (in the environment of FastMCP)
 """
 
 import sys
+from typing import Any
 
 import uvicorn
 from fastmcp import FastMCP
@@ -20,11 +21,11 @@ def echo(text: str) -> str:
 class Counter:
     """Counts what passes, and tells at /count."""
 
-    def __init__(self, app):
+    def __init__(self, app: Any) -> None:
         self.app = app
         self.count = 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/count":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"%d" % self.count})

@@ -24,8 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sides import HERE, TEXT, Ground, Side, ask, contextforge, direct, fastmcp, product
+from sides import TEXT, Ground, Side, ask, contextforge, direct, fastmcp, product
 
+SCRIPT = Path(__file__).resolve().parents[2] / "fabric" / "bench" / "tools_call.lua"
 CONNECTIONS = (8, 32)
 COUNTED_CALLS = 50
 LATENCIES = 3
@@ -77,7 +78,7 @@ def measure(side: Side, one: Alone, connections: int, seconds: int) -> Turn:
     seconds = max(seconds, math.ceil(LATENCIES * connections * one.seconds))
     env = {"BENCH_TEXT": TEXT, "BENCH_BODY": side.body.decode()}
     env["BENCH_HEADERS"] = "".join(f"{name}: {value}\n" for name, value in side.lines.items())
-    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", HERE / "tools_call.lua"]
+    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", SCRIPT]
     cpu, count = side.cpu_seconds(), side.count()
     output = subprocess.run([*wrk, side.url], env=os.environ | env, capture_output=True, text=True, check=True).stdout
     # What was worked on is more than what wrk waited for.

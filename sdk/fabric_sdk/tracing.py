@@ -31,6 +31,7 @@ from fabric_sdk.contracts.conventions import NATS, TOOL_ERROR, Attribute
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import FabricError, HandlerRaised
 from fabric_sdk.contracts.scope import Scope, Trace, current_scope, scope_for
+from fabric_sdk.results import is_error
 
 SCOPE: Final = "fabric_sdk"
 """The name of our instrumentation."""
@@ -38,7 +39,6 @@ _NOTHING: Final = current.Context()
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
 _NO_STATE: Final = TraceState()
-_ERROR: Final = b'"isError":true'
 
 _tracer = get_tracer(SCOPE)
 
@@ -127,8 +127,8 @@ def failed(span: Span, failure: BaseException) -> None:
 
 
 def answered(span: Span, result: Body) -> None:
-    """Note whether an MCP result says of itself that it is an error, as far as it travels."""
-    if _ERROR in (result.wire or b"") and result.members().get("isError") is True:
+    """Note whether a tool's result says of itself that the tool failed."""
+    if is_error(result):
         span.set_attribute(Attribute.ERROR, TOOL_ERROR)
         span.set_status(StatusCode.ERROR)
 

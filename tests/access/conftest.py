@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 
 import pytest
-from support.nats_server import PrivateNats, private_nats
+from support.fresh import fabric, nats
+from support.nats_server import PrivateNats
 
 from fabric.access.service import agent
-from fabric_sdk import Fabric
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Worker
 
-
-@pytest.fixture
-def nats() -> Generator[PrivateNats]:
-    with private_nats('jetstream { store_dir: "js", sync_interval: always }\n') as server:
-        yield server
-
-
-@pytest.fixture
-async def fabric(nats: PrivateNats) -> AsyncGenerator[Fabric]:
-    async with Fabric.connect(nats.url) as fabric:
-        yield fabric
+__all__ = ["fabric", "nats"]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from fabric.backup.saving import in_order
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.streams import CATALOGUE, LATER, OBJECTS, RECORDS, TASKS
+from fabric_sdk.jetstream import TooFewServers, replicas
+from fabric_sdk.jetstream import restore as restore_stream
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Limits, Worker
 
@@ -140,6 +143,27 @@ async def test_force_replaces_what_is_there(tmp_path: Path) -> None:
             assert await digest(client.jetstream) == before
 
 
+async def test_streams_come_back_on_as_many_servers_as_are_stated_or_on_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.backup"
+    with private_nats(KEEPING) as nats:
+        async with Fabric.connect(nats.url) as client:
+            await client.publish("tea.sold", {"cups": 1})
+            await saved(client, path)
+            before = await digest(client.jetstream)
+            monkeypatch.setenv(replicas.VARIABLE, "3")
+            with pytest.raises(TooFewServers, match=r"FAB_\w+ is to be kept on 3 servers") as refused:
+                await restored(client, path, force=True)
+            assert replicas.VARIABLE in str(refused.value.fix)
+            monkeypatch.delenv(replicas.VARIABLE)
+            with open_archive(path) as archive:
+                for part in archive.manifest.streams:
+                    on_three = part.config | {"num_replicas": 3}
+                    await restore_stream(client.jetstream, on_three, part.state, partial(archive.pieces, part))
+            assert await digest(client.jetstream) == before
+
+
 async def test_a_failed_backup_leaves_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "a.backup"
     path.write_bytes(b"the last one")
@@ -152,7 +176,7 @@ async def test_a_failed_backup_leaves_the_last_one(tmp_path: Path) -> None:
         async for _ in draft.add_stream("FAB_TASKS", broken()):
             pass
     assert path.read_bytes() == b"the last one"
-    assert not path.with_name("a.backup.part").exists()
+    assert not path.with_name("a.backup.new").exists()
 
 
 def test_a_stream_is_saved_after_those_that_lead_to_it() -> None:

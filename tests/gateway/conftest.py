@@ -10,11 +10,14 @@ import httpx
 import pytest
 from support.replicas import Replica, replicas
 from support.running import Running, running_fabric
-from support.waiting import eventually, until
+from support.waiting import until
 
 from gateway.asker import Asker
-from gateway.client import Client, tools
-from gateway.probe import Probe, serving
+from gateway.client import Client
+from gateway.probe import serving
+from gateway.probing import probe
+
+__all__ = ["probe"]
 
 HERE = Path(__file__).parent
 
@@ -54,15 +57,6 @@ async def mcp(mcp_url: str, mcp_token: str) -> AsyncGenerator[Client]:
     """A client of the shared fabric."""
     async with Client.to(mcp_url, mcp_token) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-async def probe(hello_fabric: Running) -> AsyncGenerator[Probe]:
-    """An agent of the shared fabric that lives in this process."""
-    probe = Probe()
-    async with serving(hello_fabric.nats_url, probe):
-        await eventually(lambda: "probe_raw" in tools(hello_fabric), what="the probe in the list of tools")
-        yield probe
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from rich.table import Table
 from fabric.cli.top import table
 from fabric.cli.waterfall import bar, duration, rows, waterfall
 from fabric.observability.metrics_summary import Row
+from fabric.observability.otel import about
 from fabric.observability.spans import Kept, Provider, Span, Tracer
 from fabric.observability.spans_export import Exporting
 from fabric.observability.spans_reading import Trace as Kept_Trace
 from fabric.observability.spans_wire import Told, by_trace, decode, encode, otlp
-from fabric.observability.tracing import about
 from fabric.observability.tracing_sampling import HONOURED, Sampling, declined
 from fabric_sdk import tracing
 from fabric_sdk.contracts.scope import Scope, Trace, current_scope
@@ -201,8 +201,10 @@ async def test_without_a_stream_spans_are_dropped_and_counted() -> None:
     assert (len(kept), kept.dropped) == (0, 1)
 
 
-def test_the_environment_has_the_last_word_on_what_a_process_is_called() -> None:
-    said = about("reader", "i1", {"OTEL_RESOURCE_ATTRIBUTES": "a=b%20c,nonsense", "OTEL_SERVICE_NAME": "mine"})
+def test_the_environment_has_the_last_word_on_what_a_process_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "a=b%20c,nonsense")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    said = about("reader", "i1")
     assert (said["service.name"], said["service.instance.id"], said["a"]) == ("mine", "i1", "b c")
 
 

@@ -153,7 +153,8 @@ async def test_what_opentelemetry_is_sent_is_the_same() -> None:
     metrics.counter("calls", "Calls.", ("agent",)).of("hello").add(3)
     metrics.histogram("h_seconds", "").of().record(0.3, TRACE)
     metrics.watch("g_bytes", "", lambda: [((), 7.0)], unit="bytes")
-    (resource,) = in_otel_words(await metrics.collect(), began=1).resource_metrics
+    (resource,) = in_otel_words(await metrics.collect(), {"service.name": "hello"}, began=1).resource_metrics
+    assert resource.resource.attributes["service.name"] == "hello"
     counter, histogram, gauge = resource.scope_metrics[0].metrics
     assert (counter.name, counter.data.data_points[0].attributes) == ("calls", {"agent": "hello"})
     assert (gauge.name, gauge.unit) == ("g_bytes", "By")

@@ -16,8 +16,8 @@ import pytest
 from support.nats_server import private_nats
 from support.running import wait_until
 
-from fabric.durable import audit as auditing
-from fabric.durable.audit import LOOKS, Alarm, Replica, audit, lacking, watch
+from fabric.durable import replicas as auditing
+from fabric.durable.replicas import LOOKS, Alarm, Replica, audit, lacking, watch
 from fabric_sdk import Fabric
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.envelope import Body, Message

@@ -62,6 +62,11 @@ class Body:
         return self._encoded
 
     @property
+    def known(self) -> Any:
+        """The Python value, where it came or was made before; else `None`."""
+        return None if self._value is _ABSENT else self._value
+
+    @property
     def wire(self) -> bytes | None:
         """The JSON bytes, where they came or were made before."""
         return self._encoded

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -174,7 +175,7 @@ class JetStream:
         try:
             await self.request(f"STREAM.INFO.{stream.name}")
         except Missing:
-            await _patiently(partial(self._create, stream, replicas.stated()), PATIENCE)
+            await _patiently(partial(self._create, stream), PATIENCE)
         self._made.add(stream.name)
 
     async def _ensure_again(self, stream: Stream) -> None:
@@ -182,10 +183,9 @@ class JetStream:
         self._made.discard(stream.name)
         await self.ensure(stream)
 
-    async def _create(self, stream: Stream, copies: int | None) -> None:
-        """Make a stream with so many replicas, if that is stated, and as much room as there is up to what it should
-        have."""
-        config = stream.config(copies or replicas.USUAL)
+    async def _create(self, stream: Stream) -> None:
+        """Make a stream, with as much room as there is up to what it should have."""
+        config = stream.config(replicas.stated() or replicas.USUAL)
         while True:
             try:
                 await self.request(f"STREAM.CREATE.{stream.name}", config)
@@ -197,14 +197,7 @@ class JetStream:
             except Refused as refused:
                 if refused.err_code == _NAME_IN_USE:  # somebody else was quicker
                     return
-                if config["num_replicas"] == 1 or refused.err_code not in _NO_REPLICAS:
-                    raise
-                if copies is not None:
-                    raise TooFewServers(
-                        f"{stream.name} is to be kept on {copies} servers, and NATS has not as many now",
-                        fix=f"start them; {replicas.VARIABLE} says how many there have to be",
-                    ) from refused
-                config["num_replicas"] = 1
+                settle_for_one(config, refused)
 
     async def ensure_consumer(self, consumer: Consumer, *, again: bool = False) -> float:
         """Create `consumer`, and its stream, unless they exist; `again`: though they did when last looked at.
@@ -401,6 +394,7 @@ _LEAST_BYTES: Final = 8 * 1024 * 1024
 _NAME_IN_USE: Final = 10058
 _NO_REPLICAS: Final = frozenset((10005, 10074))
 """Too few servers, or no cluster at all."""
+_REASON: Final = re.compile(r"\((\d{5})\)$")
 _BATCH_HAS_DUPLICATE: Final = 10201
 _MISSING: Final = frozenset((10014, 10037, 10043, 10059))
 _FULL: Final = frozenset((10023, 10028, 10047, 10077))
@@ -415,6 +409,8 @@ def checked(answer: Message) -> dict[str, Any]:
     if refusal is None:
         return said
     code, words = int(refusal.get("err_code", 0)), str(refusal.get("description", ""))
+    if inner := _REASON.search(words):  # a failed restore has a number of its own, and that of the reason in its words
+        code = int(inner[1])
     if code in (10071, 10164):
         raise WrongSequence(words)
     if "per subject" in words or code == _BATCH_HAS_DUPLICATE:
@@ -428,6 +424,23 @@ def checked(answer: Message) -> dict[str, Any]:
     refused = Refused(f"JetStream refuses: {words} ({code})")
     refused.err_code = code
     raise refused
+
+
+def settle_for_one(config: dict[str, Any], refused: Refused) -> None:
+    """Have a stream kept on one server: it was refused as the cluster has fewer than its `config` asks for.
+
+    Raises:
+        TooFewServers: the environment says how many there have to be; they may still come.
+        Refused: that was not why.
+    """
+    if config["num_replicas"] == 1 or refused.err_code not in _NO_REPLICAS:
+        raise refused
+    if (copies := replicas.stated()) is not None:
+        raise TooFewServers(
+            f"{config['name']} is to be kept on {copies} servers, and NATS has not as many now",
+            fix=f"start them; {replicas.VARIABLE} says how many there have to be",
+        ) from refused
+    config["num_replicas"] = 1
 
 
 async def _patiently(once: Callable[[], Awaitable[T]], patience: float) -> T:

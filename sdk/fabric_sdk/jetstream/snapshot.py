@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.subjects import Header
-from fabric_sdk.jetstream.api import JetStream, checked
+from fabric_sdk.jetstream import replicas
+from fabric_sdk.jetstream.api import JetStream, Refused, checked, settle_for_one
 
 PIECE_BYTES: Final = 32 * 1024
 """Of what is sent back, one piece at a time. A server that syncs always stores message by message, unpacks twenty times
@@ -85,15 +86,33 @@ class Snapshot:
 
 
 async def restore(
-    jetstream: JetStream, config: Mapping[str, Any], state: Mapping[str, Any], pieces: AsyncIterable[bytes]
+    jetstream: JetStream,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    pieces: Callable[[], AsyncIterable[bytes]],
 ) -> dict[str, Any]:
-    """Make the stream anew from the pieces of a snapshot; returns its state as the server has it then.
+    """Make the stream anew from the pieces of a snapshot, begun afresh as often as asked for; returns its state as the
+    server has it then.
+
+    It is kept on as many servers as the environment says; else on as many as it was, or on one of a cluster of fewer.
 
     Raises:
+        TooFewServers: there are fewer than the environment says.
         Refused: there is a stream of this name, or the server cannot have one like it, or the pieces are damaged.
         QueueFull: the server has not the room that the stream reserves.
         TransportUnavailable: the server does not answer; what it has of the stream, it removes.
     """
+    wanted = {**config, "num_replicas": replicas.stated() or config["num_replicas"]}
+    while True:
+        try:
+            return await _restored(jetstream, wanted, state, pieces())
+        except Refused as refused:  # a server without a cluster says so only after the last piece
+            settle_for_one(wanted, refused)
+
+
+async def _restored(
+    jetstream: JetStream, config: Mapping[str, Any], state: Mapping[str, Any], pieces: AsyncIterable[bytes]
+) -> dict[str, Any]:
     about = await jetstream.request(f"STREAM.RESTORE.{config['name']}", {"config": config, "state": state})
     where: str = about["deliver_subject"]
     async for piece in pieces:
