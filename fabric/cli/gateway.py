@@ -1,4 +1,4 @@
-"""`fabric gateway`: gateways alone, for containers, and more than one.
+"""`fabric gateway`: gateways alone, for containers and for more replicas.
 
 Above: `main`. Below: `fabric.gateway.process`, which one gateway is; more are supervised here.
 """
@@ -24,13 +24,13 @@ from fabric_sdk.contracts.errors import ConfigurationError
 
 
 def gateway(
-    processes: Annotated[
-        int, typer.Option("--processes", "-n", help="Gateways behind one port; one that dies is replaced.", min=1)
+    replicas: Annotated[
+        int, typer.Option(help="Gateway processes behind one port; one that dies is replaced.", min=1)
     ] = 1,
     config: ConfigOption = None,
 ) -> None:
     """Serve MCP for the fabric that FABRIC_NATS_URL names. SIGTERM drains it."""
-    if processes == 1:
+    if replicas == 1:
         from fabric.gateway import process  # with the MCP SDK: a second that no other command shall pay
 
         process.main(config)
@@ -40,10 +40,10 @@ def gateway(
         live.settings.check_gateway()
     except ConfigurationError as mistake:
         fail(mistake)
-    run(_several(live, processes))
+    run(_replicated(live, replicas))
 
 
-async def _several(live: LiveSettings, processes: int) -> None:
+async def _replicated(live: LiveSettings, replicas: int) -> None:
     stop, settings = Stop(), live.settings
     with gateways(settings.host, settings.port) as (listener, specs), run_folder() as folder:
         file = LiveFile(folder, settings)
@@ -51,9 +51,9 @@ async def _several(live: LiveSettings, processes: int) -> None:
         async with Supervisor(Shown()) as supervisor:
             with page_of_all(supervisor, folder, settings.metrics_host, settings.metrics_port):
                 env = fixed(settings, secrets=True) | file.env | {RUN: str(folder)}
-                await Copies(supervisor, specs(env)).scale(processes)
+                await Copies(supervisor, specs(env)).scale(replicas)
                 host, port = listener.getsockname()[:2]
-                err.print(f"[green]ready[/]    {processes} gateways at http://{host}:{port}/mcp")
+                err.print(f"[green]ready[/]    {replicas} gateways at http://{host}:{port}/mcp")
                 live.hear_hangup()
                 async with following(live, Announcer("fabric gateway", lambda: Fabric.connect(settings.nats_url))):
                     await stop.wait()

@@ -1,6 +1,6 @@
 """Gateway processes as a supervisor sees them: any number behind one listening socket, which outlives each of them.
 
-Above: `fabric up`, `fabric gateway --processes`. Below: `fabric.process`, `sockets`. No web server is loaded for it.
+Above: `fabric up`, `fabric gateway --replicas`. Below: `fabric.process`, `sockets`. No web server is loaded for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`fabric gateway --processes` and `fabric up --gateways`: many gateways behind one port, each replaced when it dies.
+"""`fabric gateway --replicas` and `fabric up --gateways`: many gateways behind one port, each replaced when it dies.
 
 Proves: GW-5, CM-2
 """
@@ -34,7 +34,7 @@ def address(command: Started) -> str:
 
 async def test_replicas_are_replaced_and_drained(hello_fabric: Running, tmp_path: Path) -> None:
     env = {"FABRIC_NATS_URL": hello_fabric.nats_url, "FABRIC_TOKEN": "secret", "FABRIC_PORT": "0"}
-    with started("gateway", "--processes", "2", folder=tmp_path, env=env) as command:
+    with started("gateway", "--replicas", "2", folder=tmp_path, env=env) as command:
         url = address(command)
         before = gateways(command.pid)
         assert len(before) == 2
@@ -70,5 +70,5 @@ def test_a_whole_fabric_may_have_many(tmp_path: Path) -> None:
 def test_what_cannot_work_is_told_at_once() -> None:
     missing: list[dict[str, Any]] = [{}, {"FABRIC_NATS_URL": "nats://127.0.0.1:1"}]
     for env, word in zip(missing, ("FABRIC_NATS_URL", "FABRIC_TOKEN"), strict=True):
-        fabric("gateway", "--processes", "2", env=env).refused(2, word)
-    assert fabric("gateway", "--processes", "0", env={}).code == 2
+        fabric("gateway", "--replicas", "2", env=env).refused(2, word)
+    assert fabric("gateway", "--replicas", "0", env={}).code == 2
