@@ -152,7 +152,7 @@ class Settings(BaseSettings):
         "info",
         json_schema_extra=LIVE,
         description="one of debug, info, warning, error, critical; unless set, `fabric up`, `fabric worker` and "
-        "`fabric gateway --processes` take warning, as they tell in words what happens to their processes",
+        "`fabric gateway --replicas` take warning, as they tell in words what happens to their processes",
     )
     trace_sampling: float = Field(
         0.1,
