@@ -332,7 +332,8 @@ class Worker:
             if job.ended is not None:
                 raise job.ended
             result = await self._handler(job.context, job.request)
-            await self._reply(job.message, result)
+            with suppress(asyncio.CancelledError):  # it is on its way already, and no other may overtake it
+                await self._reply(job.message, result)
             self.served += 1
             if job.span is not None:
                 tracing.answered(job.span, result)

@@ -348,6 +348,35 @@ async def test_a_caller_that_reads_nothing_is_given_up_and_holds_nobody(
         await stuck.gone.wait()
 
 
+async def test_a_call_whose_answer_waits_to_be_read_is_not_answered_again(server: PrivateNats, folder: Path) -> None:
+    agent = Agent("generous")
+
+    @agent.tool
+    async def much() -> str:
+        return "x" * 500_000
+
+    async with serving(server.url, folder, agent) as (only,), client(server.url, folder) as (_, afar):
+        again, begun = Ear(), time.time()
+        await afar.subscribe(subjects.replies("f" * 32), again)
+        slow = Link(Nobody())
+        assert await sockets.connect(folder, only.instance, slow)
+        assert slow._transport is not None  # pyright: ignore[reportPrivateUsage]
+        slow._transport.pause_reading()  # pyright: ignore[reportPrivateUsage]
+        for number in range(8):
+            reply = subjects.reply("f" * 32, begun + 60, number)
+            body = Body({"name": "much", "arguments": {}})
+            slow.send(encode_frame(Message(subjects.call("generous", "tools/call"), body, reply=reply))[0])
+        await eventually(lambda: 0 < only.served < 8 and "running=" in repr(only), what="answers that wait")
+        only.hurry()
+        await eventually(lambda: only.served == 8, what="the end of all eight")
+        assert only.failed == 0
+        await only._transport.flush()  # pyright: ignore[reportPrivateUsage]
+        await afar.flush()
+        assert not again.heard  # over the broker, which would overtake what waits
+        slow.close()
+        await slow.gone.wait()
+
+
 async def test_a_message_that_the_broker_would_not_take_is_refused_here_as_well(
     server: PrivateNats, folder: Path
 ) -> None:
