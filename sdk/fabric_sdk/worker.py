@@ -201,6 +201,8 @@ class Worker:
         """
         self._announcer.draining()
         await self._listener.close()
+        with suppress(errors.TransportUnavailable):  # handlers that have asked are in hand, and get their answers so
+            await self._hear(subjects.direct(self.instance, RESUME), self._receive)
         await asyncio.gather(self._taker.stop_taking(), *(each.close() for each in self._subscriptions))
         try:
             await asyncio.wait_for(self._finished(), grace)
@@ -217,8 +219,10 @@ class Worker:
         await self._exit.aclose()
 
     async def _finished(self) -> None:
-        await self._suspensions.none.wait()
-        await asyncio.gather(self._idle.wait(), self._taker.finished(), self._streams.finished())
+        while not (self._suspensions.none.is_set() and self._idle.is_set()):  # a handler may ask, go on, and ask again
+            await self._suspensions.none.wait()
+            await self._idle.wait()
+        await asyncio.gather(self._taker.finished(), self._streams.finished())
 
     def hurry(self) -> None:
         """End the calls in hand, each answered with `WorkerLost`, and the tasks: a `drain` waits for them no longer."""
@@ -328,7 +332,8 @@ class Worker:
             if job.ended is not None:
                 raise job.ended
             result = await self._handler(job.context, job.request)
-            await self._reply(job.message, result)
+            with suppress(asyncio.CancelledError):  # it is on its way already, and no other may overtake it
+                await self._reply(job.message, result)
             self.served += 1
             if job.span is not None:
                 tracing.answered(job.span, result)

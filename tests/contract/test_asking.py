@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from typing import Any
+from uuid import uuid4
 
 import mcp_types
 import pytest
@@ -11,16 +14,16 @@ from contract.conftest import Stage
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context as McpContext
 from pydantic import BaseModel
-from support.waiting import eventually
+from support.waiting import Ear, eventually
 
 from fabric.connectors.hosted import HostedServer
 from fabric_sdk import Agent, Context
-from fabric_sdk.contracts import errors
+from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import RESUME, Asked, Waiting
-from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.patterns.asking import follow_up
-from fabric_sdk.patterns.call import Call
+from fabric_sdk.patterns.call import Call, Caller
 from fabric_sdk.worker import Limits
 
 
@@ -222,6 +225,39 @@ async def test_a_drain_waits_for_answers_and_then_gives_up(stage: Stage) -> None
     await asyncio.wait_for(draining, 5)
     with pytest.raises(errors.QuestionLost):
         await follow_up(caller, order(), asked, {"1": accept(size=1)})
+
+
+async def test_a_drain_brings_the_answers_to_whoever_waits_for_them(stage: Stage) -> None:
+    done: list[Any] = []
+    worker = await stage.serve(asking_agent(done))
+    caller = (await stage.client()).caller
+    asked = Asked.of(await caller.call(order()))
+    assert asked is not None
+    draining = asyncio.create_task(stage.stop(worker, 10))
+    await until_refused(caller)
+    asked = Asked.of(await follow_up(caller, order(), asked, {"1": accept(size=1)}))
+    assert asked is not None
+    asked = Asked.of(await follow_up(caller, order(), asked, {"2": accept(color="red")}))
+    assert asked is not None
+    assert not draining.done()
+    said = await answer("sampling/createMessage", {})
+    end = (await follow_up(caller, order(), asked, {"3": said})).value()
+    assert end["structuredContent"] == {"result": "hat 1 red: nice"}
+    assert done == ["reserved hat", "ordered hat"]
+    await asyncio.wait_for(draining, 5)
+
+
+async def until_refused(caller: Caller) -> None:
+    """Return once no instance takes calls to the agent any more."""
+    heard = Ear()
+    client = uuid4().hex
+    hearing = await caller.transport.subscribe(subjects.replies(client), heard)
+    for number in itertools.count():
+        reply = subjects.reply(client, time.time() + 5, number)
+        await caller.transport.publish(Message(subjects.call("asker", "fabric/describe"), EMPTY, reply=reply))
+        if (await heard.wait(number + 1))[-1].header(subjects.Header.STATUS) is not None:
+            break
+    await hearing.close()
 
 
 def test_the_state_of_others_is_none_of_ours() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +25,7 @@ from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.connecting import SOCKETS, connect, instances
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
-from fabric_sdk.transports import sockets
+from fabric_sdk.transports import nearby, sockets
 from fabric_sdk.transports.frames import encode_frame
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.transports.nearest import NearestTransport
@@ -230,6 +231,56 @@ async def test_two_instances_of_one_process_answer_over_their_own_links(server: 
     await transport.close()
 
 
+async def test_of_two_instances_of_an_agent_in_one_process_one_may_leave(server: PrivateNats, folder: Path) -> None:
+    transport = await near(server.url, folder)
+    stays, leaves = [Worker(transport, named("twins")) for _ in range(2)]
+    await stays.start()
+    await leaves.start()
+    async with client(server.url, folder) as (fabric, caller):
+        assert await caller.meet("twins") == 2
+        await leaves.drain()
+        assert await caller.meet("twins") == 1
+        for number in range(5):
+            reply, answer = subjects.reply("0" * 32, time.time() + 5, number), Ear()
+            hearing = await caller.subscribe(subjects.replies("0" * 32), answer)
+            await caller.publish(Message(subjects.call("twins", "fabric/describe"), EMPTY, reply=reply))
+            assert (await answer.wait())[0].header(subjects.Header.STATUS) is None
+            await hearing.close()
+        assert await fabric.agent("twins").call("who") == stays.instance
+        assert "1 links" in repr(caller)
+    await stays.drain()
+    await transport.close()
+
+
+async def test_a_link_over_which_no_answer_comes_is_used_no_more(
+    server: PrivateNats, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the death of a worker a child of which holds its end of the link; or while a worker is frozen."""
+    monkeypatch.setattr(nearby, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(nearby, "_LATE_SECONDS", 0.1)
+    monkeypatch.setattr(nearby, "_LOOK_SECONDS", 0.05)
+    held, there = list[Link](), [{"mute"}]
+
+    async def find(agent: str) -> set[str]:
+        return there.pop() if there else set()
+
+    def hold() -> Link:
+        held.append(Link(Nobody()))
+        return held[-1]
+
+    mute = await asyncio.get_running_loop().create_unix_server(hold, str(folder / "mute.sock"))
+    broker = await NatsTransport.connect(server.url)
+    caller = NearestTransport(broker, folder, find)
+    async with serving(server.url, folder, named("revenant")) as (only,), Fabric.over(caller) as fabric:
+        assert await caller.meet("revenant") == 1
+        with pytest.raises(errors.DeadlineExceeded):
+            await fabric.agent("revenant").call("who", timeout=0.3)
+        await asyncio.wait_for(held[-1].gone.wait(), 5)
+        assert await fabric.agent("revenant").call("who", timeout=5) == only.instance
+    await caller.close()
+    mute.close()
+
+
 async def test_while_the_broker_is_away_calls_on_the_host_go_on(folder: Path) -> None:
     with private_nats() as lonely:
         async with serving(lonely.url, folder, named("robust")), client(lonely.url, folder) as (fabric, transport):
@@ -297,6 +348,35 @@ async def test_a_caller_that_reads_nothing_is_given_up_and_holds_nobody(
         await stuck.gone.wait()
 
 
+async def test_a_call_whose_answer_waits_to_be_read_is_not_answered_again(server: PrivateNats, folder: Path) -> None:
+    agent = Agent("generous")
+
+    @agent.tool
+    async def much() -> str:
+        return "x" * 500_000
+
+    async with serving(server.url, folder, agent) as (only,), client(server.url, folder) as (_, afar):
+        again, begun = Ear(), time.time()
+        await afar.subscribe(subjects.replies("f" * 32), again)
+        slow = Link(Nobody())
+        assert await sockets.connect(folder, only.instance, slow)
+        assert slow._transport is not None  # pyright: ignore[reportPrivateUsage]
+        slow._transport.pause_reading()  # pyright: ignore[reportPrivateUsage]
+        for number in range(8):
+            reply = subjects.reply("f" * 32, begun + 60, number)
+            body = Body({"name": "much", "arguments": {}})
+            slow.send(encode_frame(Message(subjects.call("generous", "tools/call"), body, reply=reply))[0])
+        await eventually(lambda: 0 < only.served < 8 and "running=" in repr(only), what="answers that wait")
+        only.hurry()
+        await eventually(lambda: only.served == 8, what="the end of all eight")
+        assert only.failed == 0
+        await only._transport.flush()  # pyright: ignore[reportPrivateUsage]
+        await afar.flush()
+        assert not again.heard  # over the broker, which would overtake what waits
+        slow.close()
+        await slow.gone.wait()
+
+
 async def test_a_message_that_the_broker_would_not_take_is_refused_here_as_well(
     server: PrivateNats, folder: Path
 ) -> None:
@@ -341,6 +421,19 @@ async def test_the_usual_folder_is_this_users_alone(
     found = (folder / "agent-fabric").stat()
     assert stat.S_IMODE(found.st_mode) == 0o700
     assert found.st_uid == os.geteuid()
+    await transport.close()
+
+
+async def test_a_runtime_folder_of_another_user_is_not_used(
+    server: PrivateNats, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `su`, which leaves the variable: its owner could replace what is in there."""
+    monkeypatch.delenv(SOCKETS, raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "for all"))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    transport = await connect(server.url)
+    assert not (folder / "agent-fabric").exists()
     await transport.close()
 
 

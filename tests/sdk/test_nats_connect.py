@@ -122,7 +122,12 @@ async def test_one_user_holds_for_all_servers_and_may_be_written_as_urls_are(ser
             "nats://[::1",
             "nats:/localhost",
         ),
-        *("nats://user:secret@", "nats://localhost:4222,ws://localhost:8080", "nats://local host:4222"),
+        *(
+            "nats://user:secret@",
+            "nats://user:secret,with,commas@localhost",
+            "nats://localhost:4222,ws://localhost:8080",
+            "nats://local host:4222",
+        ),
     ],
 )
 async def test_a_url_that_is_none_is_refused_before_anything_is_tried(url: str) -> None:

@@ -106,12 +106,14 @@ class JetStream:
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._made: set[str] = set()
         self._ack_waits: dict[str, float] = {}
+        self.closed = False
         self._opening = asyncio.Lock()
         self._answers: Subscription | None = None
         self._stop_listening = transport.listen(self._connection_changed)
 
     async def close(self) -> None:
-        """Hear no more; questions still open end with `TransportClosed`."""
+        """Hear no more; questions still open end with `TransportClosed`, and so do new ones."""
+        self.closed = True
         self._stop_listening()
         if self._answers is not None:
             await self._answers.close()
@@ -126,7 +128,10 @@ class JetStream:
 
         Raises:
             TransportUnavailable: no answer came in time, or nobody hears the subject.
+            TransportClosed: this client was closed.
         """
+        if self.closed:
+            raise errors.TransportClosed("this client is closed")
         if self._answers is None:
             await self._open()
         self._asked += 1

@@ -28,7 +28,7 @@ _AT_FIRST: Final = 64
 _AT_LEAST: Final = 4
 _LOOK_SECONDS: Final = 1.0
 _MADE_SECONDS: Final = 2.5
-"""In which a consumer is made, where one can be."""
+"""In which a consumer is made, where one can be; a broker that is busy gets twice as long with each further attempt."""
 
 
 class Reader:
@@ -91,6 +91,8 @@ class Reader:
         """Wait until something came, and see to it that something can."""
         if self._pull is None:
             raise StopAsyncIteration
+        if self._jetstream.closed:
+            raise errors.TransportClosed("this client was closed while it read")
         self._came.clear()
         if not self._pull.outstanding:
             await self._ask(self._pull)
@@ -106,20 +108,21 @@ class Reader:
         It has one copy, which the cluster may give to a server that has just died and is not known to have: that
         consumer answers nobody. So whoever is not answered soon asks for another one, which may be kept elsewhere.
         """
-        until = time.monotonic() + PATIENCE
+        until, patience = time.monotonic() + PATIENCE, _MADE_SECONDS
         while True:
             try:
-                return await self._attempt(start)
+                return await self._attempt(start, patience)
             except errors.TransportUnavailable as away:
                 if not away.retryable or time.monotonic() > until:
                     raise
+                patience *= 2
                 await self._end()
 
-    async def _attempt(self, start: Mapping[str, Any]) -> int:
+    async def _attempt(self, start: Mapping[str, Any], patience: float) -> int:
         consumer = reading(self._stream, f"read-{uuid4().hex}", self._wanted, start)
         self._order, self._consumer = 0, consumer
         self._pull = Pull(self._jetstream, consumer, self._take)
-        there_are = await self._jetstream.create_consumer(consumer, patience=_MADE_SECONDS)
+        there_are = await self._jetstream.create_consumer(consumer, patience=patience)
         await self._pull.open()
         return there_are
 
@@ -134,8 +137,10 @@ class Reader:
         while True:
             try:
                 await self._begin(start)
-            except (errors.TransportUnavailable, Missing):
+            except (errors.TransportUnavailable, Missing) as away:
                 await self._end()
+                if isinstance(away, errors.TransportClosed):
+                    raise
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
                 return

@@ -468,7 +468,8 @@ def _servers(url: str) -> list[str]:
         except ValueError:
             usable = False
         if not usable:
-            raise ConfigurationError(f"{_shown(server)!r} is no NATS URL", fix="write nats://host:port")
+            # All of it: what a comma within a password cut off would be shown.
+            raise ConfigurationError(f"{_shown(url)!r} is no NATS URL", fix="write nats://host:port")
     if not servers:
         raise ConfigurationError("the NATS URL is empty", fix="write nats://host:port")
     if schemes & _WEBSOCKETS and schemes - _WEBSOCKETS:

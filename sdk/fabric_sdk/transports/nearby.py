@@ -125,7 +125,7 @@ class Nearby:
             if link.leaving:
                 link.close_if_idle()
             elif headers is not None and Header.STATUS in headers:
-                self.leave(link)  # it serves the agent no more, and will say so
+                self._retire(link)  # it serves the agent no more
         self._hand_over(message)
 
     def leave(self, link: Link) -> None:
@@ -135,6 +135,12 @@ class Nearby:
                 pool.due = 0.0
         if self._links.get(link.instance) is link:
             del self._links[link.instance]
+
+    def _retire(self, link: Link) -> None:
+        """Send no more calls over it; it goes once nothing is owed."""
+        self.leave(link)
+        link.leaving = True
+        link.close_if_idle()
 
     def lose(self, link: Link) -> None:
         """Whoever waits for an answer over it is told at once that its worker is lost."""
@@ -154,9 +160,10 @@ class Nearby:
                 async with asyncio.timeout(_LOOK_SECONDS if self._pools else None):
                     await self._wake.wait()
             self._wake.clear()
-            for link in list(self._open):
-                _forget_overdue(link, time.time() - _LATE_SECONDS)
             now, age_now = self._loop.time(), age(self._folder)
+            for link in list(self._open):
+                if _forget_overdue(link, time.time() - _LATE_SECONDS) and now - link.heard > _SILENT_SECONDS:
+                    self._retire(link)  # stopped, or dead, and a child of it holds its end of the link
             changed, self._age = age_now != self._age, age_now
             for pool in list(self._pools.values()):
                 if changed:
@@ -193,8 +200,10 @@ class Nearby:
         return link
 
 
-def _forget_overdue(link: Link, before: float) -> None:
-    """Owe no more what was to come before this time, in Unix seconds."""
-    for reply in [reply for reply in link.open if (due_of(reply) or before) < before]:
+def _forget_overdue(link: Link, before: float) -> bool:
+    """Owe no more what was to come before this time, in Unix seconds; whether there was any."""
+    overdue = [reply for reply in link.open if (due_of(reply) or before) < before]
+    for reply in overdue:
         del link.open[reply]
     link.close_if_idle()
+    return bool(overdue)

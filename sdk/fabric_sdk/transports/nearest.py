@@ -49,8 +49,8 @@ class NearestTransport:
             find: finds instances.
         """
         self._broker = broker
-        self._receivers: dict[str, Receiver] = {}
-        """Of what is heard here, by the first tokens of its subject."""
+        self._receivers: dict[str, list[Receiver]] = {}
+        """Of what is heard here, by the first tokens of its subject; the last takes it."""
         self._nearby = Nearby(folder, find, self._hand_over)
         self._callers = Callers(folder, self._hand_over)
 
@@ -94,7 +94,7 @@ class NearestTransport:
         name = head(subject)
         if not name.startswith(_NEAR) or subject != f"{name}.>":
             return interest
-        self._receivers[name] = receiver
+        self._receivers.setdefault(name, []).append(receiver)
         if name.startswith(DIRECTS):
             await self._callers.listen(name.removeprefix(DIRECTS))
         return _Interest(self, name, receiver, interest)
@@ -124,15 +124,18 @@ class NearestTransport:
 
     def forget(self, name: str, receiver: Receiver) -> None:
         """Hand over nothing more to `receiver` whose subject begins so."""
-        if self._receivers.get(name) == receiver:
-            del self._receivers[name]
+        receivers = self._receivers.get(name, [])
+        if receiver in receivers:
+            receivers.remove(receiver)
+        if not receivers:
+            self._receivers.pop(name, None)
 
     def _hand_over(self, message: Message) -> bool:
-        receiver = self._receivers.get(head(message.subject))
-        if receiver is None:
+        receivers = self._receivers.get(head(message.subject))
+        if receivers is None:
             return False
         try:
-            receiver(message)
+            receivers[-1](message)
         except Exception:  # the link serves everybody; one receiver's fault must not end it
             log.exception("receiving %s failed", message.subject)
         return True

@@ -306,9 +306,17 @@ def private_folder(wanted: str | None) -> Path | None:
 
 
 def _usual_place() -> Path:
-    if (runtime := os.environ.get("XDG_RUNTIME_DIR")) and Path(runtime).is_dir():
+    # Who became another user without a login (`su`) has that of the first one still, who could replace what is in it.
+    if (runtime := os.environ.get("XDG_RUNTIME_DIR")) and _is_ours(Path(runtime)):
         return Path(runtime) / "agent-fabric"
     return Path(tempfile.gettempdir()) / f"agent-fabric-{os.geteuid()}"
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and folder.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _socket_of(folder: Path, instance: str) -> Path:
