@@ -142,7 +142,7 @@ $(DEPS): $(UV) requirements/dev.txt pyproject.toml sdk/pyproject.toml
 
 # Programs that the tests drive and no wheel brings, with what this machine lacks of what they need: Debian's packages,
 # unpacked into the venv. Nothing is installed and nobody has to be root. Tests that need one say so where it is not.
-PROGRAMS := haproxy docker-compose prometheus
+PROGRAMS := haproxy docker-compose prometheus redis-server
 
 .PHONY: debian
 debian: $(DEBIAN)/.stamp ## Unpack the programs that only Debian has, without installing them
