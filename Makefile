@@ -41,9 +41,9 @@ AGENT ?= examples/hello/agent.py
 up: $(DEPS) ## Start a fabric with an example agent, or AGENT=<file.py>; PORT=<number>, DATA=<folder> for its data
 	$(VENV)/bin/fabric up $(if $(PORT),--port "$(PORT)") $(if $(DATA),--data "$(DATA)") $(AGENT)
 
-# Tests mostly wait, for processes that start and for times that pass: three side by side keep two cores busy. Each file
+# Tests mostly wait, for processes that start and for times that pass: four side by side keep two cores busy. Each file
 # stays in one process, which shares its servers.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(DEPS) node-deps debian ## Run the whole suite
