@@ -24,7 +24,7 @@ from support.running import Running, running_fabric, wait_until
 from support.waiting import eventually
 
 ASKER = Path(__file__).parent.parent / "gateway" / "asker.py"
-SESSIONS = 300
+SESSIONS = 150
 GROUP = 30
 NOTE = "note://asker/one"
 
