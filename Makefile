@@ -41,9 +41,9 @@ AGENT ?= examples/hello/agent.py
 up: $(DEPS) ## Start a fabric with an example agent, or AGENT=<file.py>; PORT=<number>, DATA=<folder> for its data
 	$(VENV)/bin/fabric up $(if $(PORT),--port "$(PORT)") $(if $(DATA),--data "$(DATA)") $(AGENT)
 
-# Tests mostly wait, for processes that start and for times that pass: three side by side keep two cores busy. Each file
+# Tests mostly wait, for processes that start and for times that pass: four side by side keep two cores busy. Each file
 # stays in one process, which shares its servers.
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(DEPS) node-deps debian ## Run the whole suite
@@ -142,7 +142,7 @@ $(DEPS): $(UV) requirements/dev.txt pyproject.toml sdk/pyproject.toml
 
 # Programs that the tests drive and no wheel brings, with what this machine lacks of what they need: Debian's packages,
 # unpacked into the venv. Nothing is installed and nobody has to be root. Tests that need one say so where it is not.
-PROGRAMS := haproxy docker-compose prometheus
+PROGRAMS := haproxy docker-compose prometheus redis-server
 
 .PHONY: debian
 debian: $(DEBIAN)/.stamp ## Unpack the programs that only Debian has, without installing them

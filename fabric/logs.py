@@ -20,9 +20,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import orjson
-import structlog
 from pydantic import SecretStr
-from structlog.typing import EventDict, Processor
 
 from fabric.settings import Settings
 from fabric.settings.keys import is_secret
@@ -30,6 +28,17 @@ from fabric.settings.passing import PROCESS
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.scope import Trace, current_asker, current_scope
+
+# structlog takes rich where it finds it, to show exceptions in a way that is not wanted here: it would be a sixth of a
+# worker's start.
+_hidden = {} if "rich" in sys.modules else {"rich": None}
+sys.modules.update(_hidden)  # pyright: ignore[reportCallIssue, reportArgumentType]
+try:
+    import structlog
+    from structlog.typing import EventDict, Processor
+finally:
+    for _name in _hidden:
+        del sys.modules[_name]
 
 _QUIET = ("mcp", "uvicorn", "asyncio", "nats", "httpx", "watchfiles")
 _MOST_TOLD: Final = 1000

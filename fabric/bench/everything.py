@@ -97,9 +97,9 @@ async def _beside_the_sdk(tools: int = 1) -> AsyncGenerator[Sides]:
 
 
 @asynccontextmanager
-async def _beside_few() -> AsyncGenerator[Sides]:
+async def _beside_few(tools: int) -> AsyncGenerator[Sides]:
     async with Ground.open() as large, Ground.open() as small:
-        await large.start_workers(agents=_AGENTS, tools=_MANY // _AGENTS)
+        await large.start_workers(agents=_AGENTS, tools=tools // _AGENTS)
         await small.start_workers(agents=1, tools=_FEW)
         many, few = await large.start_gateway(agents=_AGENTS), await small.start_gateway()
         yield Sides(
@@ -113,4 +113,10 @@ FULL_VS_SDK_TOOLS: Final = Benchmark(
     name="gateway.full_vs_sdk.tools", unit="calls/s", sides=partial(_beside_the_sdk, _TOOLS), needs_wrk=True
 )
 """The same where the SDK's server offers as many tools; each of its calls looks through them."""
-MANY_TOOLS: Final = Benchmark(name="gateway.many_tools", unit="calls/s", sides=_beside_few, needs_wrk=True)
+
+
+def many_tools(tools: int | None = None) -> Benchmark:
+    """A gateway that lists so many tools, beside one that lists few."""
+    return Benchmark(
+        name="gateway.many_tools", unit="calls/s", sides=partial(_beside_few, tools or _MANY), needs_wrk=True
+    )

@@ -6,6 +6,7 @@ under one supervisor: gone when the block ends, and when this process is killed.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import socket
@@ -76,10 +77,12 @@ class Ground:
 
     async def start_workers(self, *, agents: int, tools: int) -> None:
         """One worker process for each of so many agents with so many tools: `echo`, and others."""
-        for number in range(agents):
-            name = f"other-{number}" if number else "echo"
+
+        async def start(name: str) -> None:
             env = self._env | {"BENCH_TOOLS": str(tools), "BENCH_AGENT": name}
             await self._supervisor.start(worker_specs(_MANY, run=self._run, env=env, label=name)(1))
+
+        await asyncio.gather(*map(start, ["echo", *(f"other-{number}" for number in range(1, agents))]))
 
     async def start_gateway(self, settings: Mapping[str, str] | None = None, *, agents: int = 1) -> Gateway:
         """Registry and gateway; returns once the gateway lists so many agents."""

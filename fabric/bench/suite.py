@@ -30,7 +30,7 @@ BENCHMARKS: Final = {
         everything.FULL,
         everything.FULL_VS_SDK,
         everything.FULL_VS_SDK_TOOLS,
-        everything.MANY_TOOLS,
+        everything.many_tools(),
         durable.TASK_START,
         durable.TASK_RUN,
         durable.EVENT_PUBLISH,
@@ -60,15 +60,21 @@ GOALS: Final = {
 _RESULTS: Final = Path("loadtests", "results", "latest.json")
 
 
-def chosen(names: Sequence[str]) -> list[Benchmark]:
+def chosen(names: Sequence[str], tools: int | None) -> list[Benchmark]:
     """The benchmarks of these names, in that order; all of them for none.
+
+    Args:
+        names: of benchmarks.
+        tools: how many `gateway.many_tools` has, if not as many as it is meant for.
 
     Raises:
         ConfigurationError: there is no benchmark of a name, or a program that one needs is missing.
     """
     if unknown := [name for name in names if name not in BENCHMARKS]:
         raise ConfigurationError(f"there is no benchmark {unknown[0]!r}", fix=f"there are {', '.join(BENCHMARKS)}")
-    benchmarks = [BENCHMARKS[name] for name in names or BENCHMARKS]
+    large = everything.many_tools(tools)
+    found = BENCHMARKS | {large.name: large}
+    benchmarks = [found[name] for name in names or found]
     if any(benchmark.needs_wrk for benchmark in benchmarks):
         require_wrk()
     return benchmarks

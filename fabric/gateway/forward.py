@@ -13,10 +13,10 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
-from mcp.shared.inbound import NAME_BEARING_METHODS
 from opentelemetry.trace import Span
 
 from fabric.gateway.auditing import Barred
+from fabric.gateway.inbound import NAME_BEARING_METHODS
 from fabric.gateway.rpc import INVALID_PARAMS, UNSET, Params, Refusal, with_member
 from fabric.gateway.view import Route, View
 from fabric.logs import speaking

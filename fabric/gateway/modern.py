@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import orjson
-from mcp.shared.inbound import decode_header_value, validate_mcp_param_headers
 from msgspec import UNSET, UnsetType
 from opentelemetry.trace import Span
 
@@ -27,6 +26,7 @@ from fabric.gateway.auditing import CANCELLED, Barred, Deed
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.gate import AskFirst, Gate, Leave
 from fabric.gateway.http import Exchange, Patrol, Receive, Send, respond
+from fabric.gateway.inbound import decode_header_value, validate_mcp_param_headers
 from fabric.gateway.listening import Listening
 from fabric.gateway.rpc import Meta, Params, Refusal, Rpc
 from fabric.gateway.sealing import Bound, State

@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import orjson
-from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, LOG_LEVEL_META_KEY, PROTOCOL_VERSION_META_KEY, jsonrpc
 from msgspec import UNSET, Raw, Struct, UnsetType
+
+from fabric.gateway.inbound import ERROR_CODE_HTTP_STATUS
 
 VERSION_KEY: Final = PROTOCOL_VERSION_META_KEY
 CAPABILITIES_KEY: Final = CLIENT_CAPABILITIES_META_KEY

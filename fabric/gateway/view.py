@@ -18,8 +18,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, cast
 
 import orjson
-from mcp.shared.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 
+from fabric.gateway.inbound import find_invalid_x_mcp_header, x_mcp_header_map
 from fabric.gateway.rpc import INVALID_PARAMS, Refusal
 from fabric.identity.identity import Listing
 from fabric.search.index import ToolIndex

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from support.debian import DEBIAN, LIBRARIES
 from support.nats_server import tied
 from support.running import wait_until
 
@@ -23,9 +24,6 @@ from deploy.compose import Place, Service, services
 from fabric.embedded.binaries import nats_binary, valkey_binary
 
 ROOT: Final = Path(__file__).parents[2]
-DEBIAN: Final = Path(sys.prefix) / "debian"
-"""Where `make debian` unpacks."""
-_LIBRARIES: Final = f"usr/lib/{os.uname().machine}-linux-gnu"
 
 ENTRY_POINTS: Final = {"agent-fabric": ("fabric",), "prom": ("prometheus",)}
 """By the first part of an image's name: what stands before the command."""
@@ -104,8 +102,8 @@ class Stack:
         service, place = self.services[name], self._places[name]
         before = next((words for start, words in ENTRY_POINTS.items() if service.image.startswith(f"{start}/")), ())
         env = place.environment(self._path)
-        if (DEBIAN / _LIBRARIES).is_dir() and service.image.startswith("haproxy"):
-            env["LD_LIBRARY_PATH"] = str(DEBIAN / _LIBRARIES)
+        if service.image.startswith("haproxy"):
+            env.update(LIBRARIES)
         with (self._logs / name).open("ab") as log:
             command = [*tied(), *self._found(before + place.shell(service.command))]
             self._processes[name] = subprocess.Popen(

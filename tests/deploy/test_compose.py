@@ -18,9 +18,10 @@ import httpx
 import psutil
 import pytest
 from redis.asyncio import Redis
+from support.debian import DEBIAN
 from support.running import wait_until
 
-from deploy.stack import DEBIAN, ROOT, Stack, running
+from deploy.stack import ROOT, Stack, running
 from fabric.registry import keys
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.streams import CATALOGUE

@@ -18,8 +18,9 @@ import pytest
 import yaml
 from cli.inside import fabric_inside
 from docs.pages import read
+from support.debian import DEBIAN, LIBRARIES
 
-from deploy.stack import DEBIAN, ROOT
+from deploy.stack import ROOT
 
 HERE: Final = Path(__file__).parent
 BIN: Final = Path(sys.executable).parent
@@ -98,8 +99,7 @@ def test_haproxy_takes_its_configuration(tmp_path: Path) -> None:
     (tmp_path / "haproxy.cfg").write_text(
         read("deploy/haproxy/haproxy.cfg").replace("/etc/haproxy", str(ROOT / "deploy" / "haproxy"))
     )
-    libraries = {"LD_LIBRARY_PATH": str(DEBIAN / f"usr/lib/{os.uname().machine}-linux-gnu")}
-    said(DEBIAN / "usr/sbin/haproxy", "-c", "-f", tmp_path / "haproxy.cfg", env=libraries)
+    said(DEBIAN / "usr/sbin/haproxy", "-c", "-f", tmp_path / "haproxy.cfg", env=LIBRARIES)
 
 
 def test_workflows_pass_actionlint_and_zizmor() -> None:

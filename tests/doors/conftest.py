@@ -60,7 +60,7 @@ limits:
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def doors_fabric(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
     """A fabric of the agents `hello`, `jobs` and `asker`, with a policy and a limit."""
     folder = tmp_path_factory.mktemp("doors")
@@ -110,7 +110,7 @@ async def rest(url: str, operator: str) -> AsyncGenerator[httpx.AsyncClient]:
         yield http
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def key(doors_fabric: Running) -> Callable[..., str]:
     """Makes API keys: `key("ann", roles=["clerk"])`."""
     lines = {"authorization": f"Bearer {doors_fabric.token}"}

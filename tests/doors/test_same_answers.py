@@ -22,7 +22,7 @@ WHO: dict[str, Json] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tokens(key: Key, doors_fabric: object) -> dict[str, str | None]:
     return {name: key(name, **more) for name, more in WHO.items()} | {"wrong": "fab_wrong", "none": None}
 

@@ -201,7 +201,9 @@ def test_the_demo_reviews_every_file_although_a_worker_is_killed_half_way() -> N
     ("signum", "sign"), [(signal.SIGINT, "half-way"), (signal.SIGTERM, "gateway")], ids=["at-work", "while-it-starts"]
 )
 def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path, signum: signal.Signals, sign: str) -> None:
-    with demo("--repo", str(ROOT), log=tmp_path / "log") as running:  # large enough not to be through by then
+    with demo(
+        "--repo", str(ROOT / "fabric"), log=tmp_path / "log"
+    ) as running:  # large enough not to be through by then
         running.wait_for(sign)
         running.process.send_signal(signum)
         running.process.send_signal(signum)  # as somebody does who is impatient

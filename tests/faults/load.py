@@ -28,8 +28,8 @@ VERSION = "2026-07-28"
 TOOLS = {"mill_work", "mill_change", "press_work", "press_change"}
 RETRYABLE = {5020, 5030, 5031, 4290}
 """Codes of the errors that say: the same call may succeed later (docs/wire.md)."""
-WORK = 0.2
-"""Seconds of work in each call."""
+WORK = 0.5
+"""Seconds of work in each call. How many are in flight is what counts; shorter ones only keep the machine busy."""
 
 Answer = dict[str, Any]
 Ask = Callable[[str], Awaitable[Answer]]

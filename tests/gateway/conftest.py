@@ -28,7 +28,7 @@ CALL_TIMEOUT = 17
 """Seconds: a little more than it takes to notice that a worker is lost."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict_fabric() -> Generator[Running]:
     """A fabric with small limits, on IPv6 where there is any, whose agent `victim` may be treated badly."""
     env = {
@@ -59,14 +59,14 @@ async def mcp(mcp_url: str, mcp_token: str) -> AsyncGenerator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bare_fabric() -> Generator[Running]:
     """A fabric without agents, to which tests bring their own."""
     with running_fabric() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def three(bare_fabric: Running) -> Generator[list[Replica]]:
     """Three more gateways of it; a test that kills one starts it again."""
     with replicas(bare_fabric, 3) as started:

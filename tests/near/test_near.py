@@ -460,3 +460,23 @@ async def test_only_the_sockets_of_the_dead_are_swept(server: PrivateNats, folde
         busy.listen(0)
         async with serving(server.url, folder, named("tidy")) as (only,):
             assert {path.stem for path in socket_files(folder)} == {"busy", only.instance}
+
+
+async def test_who_is_cancelled_as_the_greeting_comes_leaves_no_connection(folder: Path) -> None:
+    listener = sockets.Listener(folder, "there", lambda: Link(Nobody()))
+    await listener.open()
+    link = Link(Nobody())
+
+    async def cancel() -> None:
+        await link.greeted.wait()
+        connecting.cancel()
+
+    cancelling = asyncio.create_task(cancel())
+    await asyncio.sleep(0)  # it hears of the greeting first
+    connecting = asyncio.create_task(sockets.connect(folder, "there", link))
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    await cancelling
+    async with asyncio.timeout(5):
+        await link.gone.wait()
+    await listener.close()

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ import pytest
 from cli.command import HELLO, part, signal_part, worker
 from registry.servers import Server, valkey
 from registry.servers import running as running_redis
+from support.debian import DEBIAN
 from support.durable import KEEPING
 from support.nats_server import PrivateNats, free_port, private_nats
 from support.running import Running, running_fabric, wait_until
@@ -34,7 +34,7 @@ from observability.load import call
 from observability.test_rules import ALERTS, DASHBOARDS, RULES
 
 AGENT = Path(__file__).parent / "agent.py"
-PROMETHEUS = Path(sys.prefix) / "debian" / "usr" / "bin" / "prometheus"  # `make debian` unpacks it
+PROMETHEUS = DEBIAN / "usr" / "bin" / "prometheus"
 WORKER = f"{AGENT.stem}-1"
 AT_ONCE = 2
 """Calls that the agent's worker handles."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -14,12 +13,13 @@ import typer.main
 import yaml
 from click import Context
 from docs.pages import ROOT, codes, read, table
+from support.debian import DEBIAN
 
 from fabric.cli.main import app
 
 FOLDER = ROOT / "deploy"
 RULES = FOLDER / "prometheus" / "rules" / "fabric.yml"
-PROMTOOL = Path(sys.prefix) / "debian" / "usr" / "bin" / "promtool"  # `make debian` unpacks it
+PROMTOOL = DEBIAN / "usr" / "bin" / "promtool"
 GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"]
 ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
 RECORDED = {rule["record"] for group in GROUPS for rule in group["rules"] if "record" in rule}

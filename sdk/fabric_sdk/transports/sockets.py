@@ -261,16 +261,17 @@ async def close_all(links: Iterable[Link]) -> None:
 async def connect(folder: Path, instance: str, link: Link) -> bool:
     """Connect `link` to an instance of this host; tells whether that is possible."""
     link.instance = instance
+    connected = False
     try:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await asyncio.get_running_loop().create_unix_connection(lambda: link, str(_socket_of(folder, instance)))
                 await link.greeted.wait()
+        connected = link.greeted.is_set() and not link.leaving
     finally:
-        greeted = link.greeted.is_set() and not link.leaving
-        if not greeted:
+        if not connected:  # nor if whoever wanted it was cancelled as the greeting came: nobody else would close it
             link.close()
-    return greeted
+    return connected
 
 
 def instances(folder: Path) -> set[str]:
