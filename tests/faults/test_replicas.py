@@ -24,7 +24,7 @@ from support.running import Running, running_fabric, wait_until
 from support.waiting import eventually
 
 ASKER = Path(__file__).parent.parent / "gateway" / "asker.py"
-SESSIONS = 90
+SESSIONS = 300
 GROUP = 30
 NOTE = "note://asker/one"
 
@@ -126,7 +126,7 @@ async def kill(replica: Replica) -> None:
     await asyncio.to_thread(until_ready, [replica])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_no_session_and_no_answer_is_lost(fabric: Running) -> None:
     statuses: dict[int, int] = {}
 
