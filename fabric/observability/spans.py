@@ -148,15 +148,16 @@ class Tracer(trace.Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> trace.Span:
-        parent = trace.get_current_span(context).get_span_context()
-        if not parent.is_valid:
+        parent: SpanContext | None = trace.get_current_span(context).get_span_context()
+        trace_id, _, _, flags, state, is_valid = parent
+        if not is_valid:
+            parent = None
             own = SpanContext(getrandbits(128) or 1, getrandbits(64) or 1, False, _SAMPLED)
-            span = Span(self._kept, self._scope, name, own, None, kind, start_time or time_ns())
-        elif not parent.trace_flags & TraceFlags.SAMPLED:
+        elif not flags & _SAMPLED:
             return trace.NonRecordingSpan(parent)
         else:
-            own = SpanContext(parent.trace_id, getrandbits(64) or 1, False, _SAMPLED, parent.trace_state)
-            span = Span(self._kept, self._scope, name, own, parent, kind, start_time or time_ns())
+            own = SpanContext(trace_id, getrandbits(64) or 1, False, _SAMPLED, state)
+        span = Span(self._kept, self._scope, name, own, parent, kind, start_time or time_ns())
         if attributes:
             span.attributes.update(attributes)
         if links:

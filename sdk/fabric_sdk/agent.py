@@ -5,7 +5,7 @@ Above: the worker, which serves it. Below: `authoring`. An agent holds no state 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, TypeVar, overload
 
@@ -242,15 +242,15 @@ class Agent:
         context.params = params
         return await method(params, context)
 
-    async def _call_tool(self, params: dict[str, Any], context: Context) -> Body:
+    def _call_tool(self, params: dict[str, Any], context: Context) -> Awaitable[Body]:
         tool = _named(self._tools, params)
         if tool is None and context.task is not None and (name := str(params.get("name"))).startswith(MARK):
             reaction = self.reactions.get(name.removeprefix(MARK))
             if reaction is not None:
-                return await reaction.react(_arguments(params), context)
+                return reaction.react(_arguments(params), context)
         if tool is None:
             raise errors.UnknownName(f"agent {self.name!r} has no tool {params.get('name')!r}")
-        return await tool.call(_arguments(params), context)
+        return tool.call(_arguments(params), context)
 
     async def _read_resource(self, params: dict[str, Any], context: Context) -> Body:
         uri = params.get("uri")

@@ -136,7 +136,7 @@ class Context:
         self._ask = ask
         self._asked = 0
         self._answers: dict[str, Any] | None = None
-        self._progress = float("-inf")
+        self._progress = -math.inf
 
     @property
     def fabric(self) -> Fabric:

@@ -13,6 +13,7 @@ from typing import Final
 
 from opentelemetry import context as current
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Link,
     NonRecordingSpan,
     Span,
@@ -50,7 +51,8 @@ def current_trace() -> Trace | None:
     scope = current_scope.get()
     if scope is not None and (scope.trace is None or not scope.trace.sampled):
         return scope.trace
-    return trace_of(get_current_span(), scope.trace if scope is not None else None)
+    otherwise = scope.trace if scope is not None else None
+    return trace_of(get_current_span(), otherwise) if current.get_current() else otherwise
 
 
 def scope_here(timeout: float) -> Scope:
@@ -60,11 +62,12 @@ def scope_here(timeout: float) -> Scope:
 
 def trace_of(span: Span, otherwise: Trace | None) -> Trace | None:
     """What is to travel on from `span`; where it is none, what came."""
-    context = span.get_span_context()
-    if not context.is_valid:
+    if span is INVALID_SPAN:
         return otherwise
-    state = context.trace_state.to_header() if context.trace_state else ""
-    return Trace(f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}", state)
+    trace_id, span_id, _, flags, state, is_valid = span.get_span_context()
+    if not is_valid:
+        return otherwise
+    return Trace(f"00-{trace_id:032x}-{span_id:016x}-{flags & 1:02x}", state.to_header() if state else "")
 
 
 def begin(
@@ -105,16 +108,21 @@ def sending(doing: str, what: str, trace: Trace, destination: str, more: Attribu
         yield span
 
 
-@contextmanager
-def ending(span: Span) -> Generator[Span]:
-    """`span`, which ends with the block, and says what ended it."""
-    try:
-        yield span
-    except BaseException as failure:
-        failed(span, failure)
-        raise
-    finally:
-        span.end()
+class ending:  # noqa: N801 - a context manager, and no generator, which would cost as much as the span
+    """A span that ends with the block, and says what ended it."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        return self._span
+
+    def __exit__(self, kind: object, failure: BaseException | None, traceback: object) -> None:
+        if failure is not None:
+            failed(self._span, failure)
+        self._span.end()
 
 
 def failed(span: Span, failure: BaseException) -> None:
@@ -134,6 +142,7 @@ def answered(span: Span, result: Body) -> None:
 
 
 def _context_of(trace: Trace) -> SpanContext:
-    _, trace_id, span_id, _ = trace.traceparent.split("-")
+    said = trace.traceparent
+    flags = _SAMPLED if trace.sampled else _NOT_SAMPLED
     state = TraceState.from_header([trace.tracestate]) if trace.tracestate else _NO_STATE
-    return SpanContext(int(trace_id, 16), int(span_id, 16), True, _SAMPLED if trace.sampled else _NOT_SAMPLED, state)
+    return SpanContext(int(said[3:35], 16), int(said[36:52], 16), True, flags, state)

@@ -332,8 +332,10 @@ class Worker:
             if job.ended is not None:
                 raise job.ended
             result = await self._handler(job.context, job.request)
-            with suppress(asyncio.CancelledError):  # it is on its way already, and no other may overtake it
+            try:  # noqa: SIM105 - every call comes here, and `suppress` would cost it something
                 await self._reply(job.message, result)
+            except asyncio.CancelledError:
+                pass  # it is on its way already, and no other may overtake it
             self.served += 1
             if job.span is not None:
                 tracing.answered(job.span, result)

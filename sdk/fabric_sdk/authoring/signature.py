@@ -12,7 +12,7 @@ import copy
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NotRequired, cast
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -95,12 +95,13 @@ class Signature:
         """
         return self._validator.validate_python(arguments)
 
-    async def run(self, arguments: dict[str, Any], context: Context) -> Any:
+    def run(self, arguments: dict[str, Any], context: Context) -> Awaitable[Any]:
         """Call the function with checked arguments."""
         if self.context_parameter is not None:
             arguments = {**arguments, self.context_parameter: context}
-        if self._is_async:
-            return await self._function(**arguments)
+        return self._function(**arguments) if self._is_async else self._run_in_thread(arguments)
+
+    async def _run_in_thread(self, arguments: dict[str, Any]) -> Any:
         loop = asyncio.get_running_loop()
         carry = contextvars.copy_context()
         result = await loop.run_in_executor(None, lambda: carry.run(self._function, **arguments))

@@ -6,6 +6,8 @@ begins with `fabric.`. No attribute ever holds arguments, results or the words o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 
@@ -45,7 +47,8 @@ EXECUTE_TOOL: Final = "execute_tool"
 """The value of `gen_ai.operation.name` for a call of a tool."""
 
 
-def named(method: str, target: str) -> dict[str, str]:
+@lru_cache(1024)
+def named(method: str, target: str) -> Mapping[str, str]:
     """What an MCP request is, and what it is for."""
     said = {Attribute.METHOD: method}
     if not target:

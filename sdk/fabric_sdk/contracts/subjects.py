@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Final
 
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -211,6 +212,7 @@ def head(subject: str) -> str:
     return subject if third_dot <= 0 else subject[:third_dot]
 
 
+@lru_cache(1024)
 def call(agent: str, method: str) -> str:
     """Where a call of an MCP method goes: any instance of `agent`, or of whoever has the capability, takes it."""
     return f"{CALLS}{agent}.{method.replace('/', '.')}"

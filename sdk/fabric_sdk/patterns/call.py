@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from uuid import uuid4
 
@@ -149,11 +150,11 @@ class Caller:
 
     async def _traced(self, call: Call, trace: Trace) -> Body:
         """The same within a span, in which every attempt is an event."""
-        about = {Attribute.SYSTEM: NATS, Attribute.AGENT: call.agent, Attribute.KIND: "send"}
-        about |= {Attribute.DESTINATION: f"fab.call.{call.agent}", **named(call.method, call.target)}
+        name, about = _described(call.agent, call.method, call.target)
         scope = call.scope
-        with tracing.ending(tracing.begin(title(call.method, call.target), SpanKind.CLIENT, trace, about)) as span:
-            call.scope, call.span = scope._replace(trace=tracing.trace_of(span, trace)), span
+        with tracing.ending(tracing.begin(name, SpanKind.CLIENT, trace, about)) as span:
+            below = tracing.trace_of(span, trace)
+            call.scope, call.span = Scope(scope.deadline, scope.principal, below, scope.roles), span
             try:
                 result = await self._call(call)
                 tracing.answered(span, result)
@@ -331,6 +332,14 @@ class Caller:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@lru_cache(1024)
+def _described(agent: str, method: str, target: str) -> tuple[str, tracing.Attributes]:
+    """What the span of a call is called, and what it says."""
+    about = {Attribute.SYSTEM: NATS, Attribute.AGENT: agent, Attribute.KIND: "send"}
+    about |= {Attribute.DESTINATION: f"fab.call.{agent}", **named(method, target)}
+    return title(method, target), about
 
 
 def _hear_frame(call: Call, hear: OnFrame, kind: str, frame: Body) -> None:

@@ -18,6 +18,7 @@ from fabric_sdk.transports.base import ConnectionListener, Receiver
 log = logging.getLogger(__name__)
 
 _NOBODY = {Header.STATUS: "503"}
+_NONE: tuple[_Interest, ...] = ()
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -113,17 +114,20 @@ class MemoryTransport:
         """Give `message` to all who hear its subject; tell whether anybody did."""
         subject = message.subject
         heard = False
-        groups: dict[str, list[_Interest]] = {}
+        groups: dict[str, list[_Interest]] | None = None
         for shelf in (head(subject), None):
-            for interest in self._shelves.get(shelf, ()):
+            for interest in self._shelves.get(shelf, _NONE):
                 if not interest.hears(subject):
                     continue
                 heard = True
-                if interest.queue:
-                    groups.setdefault(interest.queue, []).append(interest)
-                else:
+                if not interest.queue:
                     interest.take(message)
-        for members in groups.values():
-            chosen = members[0] if len(members) == 1 else random.choice(members)
-            chosen.take(message)
+                elif groups is None:
+                    groups = {interest.queue: [interest]}
+                else:
+                    groups.setdefault(interest.queue, []).append(interest)
+        if groups is not None:
+            for members in groups.values():
+                chosen = members[0] if len(members) == 1 else random.choice(members)
+                chosen.take(message)
         return heard
