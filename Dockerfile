@@ -1,9 +1,10 @@
 # syntax=docker/dockerfile:1
-# One file, four images from the same hash-pinned requirements:
+# One file, all images from the same hash-pinned requirements:
 #
 #   docker build --target gateway   -t agent-fabric/gateway  .    MCP for any host
 #   docker build --target service   -t agent-fabric/service  .    the registry, and the platform's other agents
 #   docker build --target worker    -t agent-fabric/worker   .    pools: put your agent, and what it imports, on top
+#   docker build --target review    -t agent-fabric/review   .    the example's pools, as an author's image would be
 #   docker build --target cli       -t agent-fabric/cli      .    the command line; a whole fabric in one container
 #
 # All run as user 10001, want nothing but /tmp to write to (`--read-only --tmpfs /tmp`), and no capability.

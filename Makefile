@@ -143,16 +143,18 @@ $(DEPS): $(UV) requirements/dev.txt pyproject.toml sdk/pyproject.toml
 # Programs that the tests drive and no wheel brings, with what this machine lacks of what they need: Debian's packages,
 # unpacked into the venv. Nothing is installed and nobody has to be root. Tests that need one say so where it is not.
 PROGRAMS := haproxy docker-compose prometheus redis-server
+SPACE := $() $()
+DEBIAN_DEPS := $(DEBIAN)/.stamp-$(subst $(SPACE),-,$(PROGRAMS)) # of these, so that another one is fetched where some are
 
 .PHONY: debian
-debian: $(DEBIAN)/.stamp ## Unpack the programs that only Debian has, without installing them
+debian: $(DEBIAN_DEPS) ## Unpack the programs that only Debian has, without installing them
 
 APT = apt-get -qq -o Dir::State::Lists=$(CURDIR)/$(DEBIAN)/lists -o Dir::Cache=$(CURDIR)/$(DEBIAN)/cache \
 	-o APT::Sandbox::User=root -o Acquire::Retries=6
 
-$(DEBIAN)/.stamp: | $(UV)
+$(DEBIAN_DEPS): | $(UV)
 	@mkdir -p $(DEBIAN)/packages $(DEBIAN)/lists/partial $(DEBIAN)/cache/archives/partial
-	@if command -v apt-get dpkg >/dev/null; then \
+	@if command -v apt-get >/dev/null && command -v dpkg >/dev/null; then \
 		$(APT) update; cd $(DEBIAN)/packages; \
 		for program in $(PROGRAMS); do \
 			$(APT) download $$($(APT) -s install --no-install-recommends $$program | awk '/^Inst/ { print $$2 }') $$program; \

@@ -1,7 +1,7 @@
 """The agent `access`: API keys and mounts, for the commands `fabric token|mount|unmount|mounts` and for operators.
 
-Above: `fabric up`, which starts it beside `durable`. Below: the tables that every gateway follows. It holds nothing, so
-any number of instances share the work.
+Above: `fabric.platform`, which runs it beside `durable`. Below: the tables that every gateway follows. It holds
+nothing, so any number of instances share the work.
 """
 
 from __future__ import annotations

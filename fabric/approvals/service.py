@@ -1,8 +1,8 @@
 """The agent `approvals`: what waits for a person, granted or refused, for operators and for who has a rule's role.
 
-Above: `fabric up`, which starts it beside `access`. Below: the store and the policy. It holds nothing, so any number of
-instances share the work; each looks now and then for questions that have expired, and for decisions that a crash left
-half done.
+Above: `fabric.platform`, which runs it beside `access`. Below: the store and the policy. It holds nothing, so any
+number of instances share the work; each looks now and then for questions that have expired, and for decisions that a
+crash left half done.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The agent `audit`: who did what, for operators, as `fabric audit` shows it.
 
-Above: `fabric up`, which starts it beside `durable`. Below: `reading`. It only reads; nobody is offered to write, nor
-to remove anything.
+Above: `fabric.platform`, which runs it beside `durable`. Below: `reading`. It only reads; nobody is offered to write,
+nor to remove anything.
 """
 
 from __future__ import annotations

@@ -7,5 +7,7 @@ of two numbers taken in the same minute says more than either: the machine's moo
     drive       calls from this process     load     wrk, and the request that it sends
     memory      call.memory                 floors   the bare libraries' side, in processes of its own
     calls       call.nats.*, call.host.*    echo     the agent that is called
+    durable     task.*, event.*, stream.*   many     the agent with many tools
     gateway     gateway.*                   suite    all benchmarks by name, and where results are written
+    everything  gateway.full*, many_tools
 """

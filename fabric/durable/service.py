@@ -1,7 +1,7 @@
 """The agent `durable`: what `fabric task|dead|schedule|events` do, for agents.
 
-Above: `fabric up`, which starts it beside the registry. Below: the SDK's client, out of each call's context. It holds
-nothing, so any number of instances share the work, and none is missed: what it shows lies with the broker.
+Above: `fabric.platform`, which starts it and the others beside it. Below: the SDK's client, out of each call's context.
+It holds nothing, so any number of instances share the work, and none is missed: what it shows lies with the broker.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ what is sent through them or kept in them.
     nats_server    one of the two             folder       where they keep their data, and the lock on it
     valkey_server  the other                  credentials  their passwords
     probe          is a named server usable?  ports        where they listen
-    wire           the protocols' first words binaries     where their programs are
+    wire           their first words          binaries     where their programs are
+    errors         what goes wrong, and what to do next
 """
 
 from __future__ import annotations

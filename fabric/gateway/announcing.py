@@ -1,8 +1,8 @@
 """Who wants to hear what changes, and what they are told: other lists, other contents of resources.
 
-Above: `modern` (`subscriptions/listen`) and `legacy` (the stream of a session). Below: the catalogue and the bus. Each
-gateway hears every change itself, so a subscriber may be at any of them. What is told may be told once too often, and
-never too seldom: whoever comes back after a break is told that all may have changed.
+Above: `listening` (`subscriptions/listen`) and `legacy` (the stream of a session). Below: the catalogue and the bus.
+Each gateway hears every change itself, so a subscriber may be at any of them. What is told may be told once too often,
+and never too seldom: whoever comes back after a break is told that all may have changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps what the gateway knows of the agents fresh, and keeps it when the registry is away.
 
-Above: `modern`, `legacy` and `forward`, which read `view`. Below: the registry agent, asked over the fabric like any
+Above: `views`, by which all others read it. Below: the registry agent, asked over the fabric like any
 other. A failed refresh leaves the last good view in place: a blink of the registry, of Redis or of an agent never
 empties a tool list.
 """

@@ -2,7 +2,7 @@
 
 `fabric up` makes the socket, so that it outlives a gateway that dies.
 
-Above: `node`, `process`. Below: the operating system. No web server is loaded for it.
+Above: `replicas`, `process`. Below: the operating system. No web server is loaded for it.
 """
 
 from __future__ import annotations

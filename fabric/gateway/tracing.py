@@ -1,7 +1,7 @@
 """Spans of what the gateway serves: one for each request that is traced, whichever door it came by.
 
-Above: `modern`, `legacy`, `rest`. Below: `Sampling`, which decides first, and the SDK's spans. For a request that is
-not traced there is nothing here but one question.
+Above: `modern`, `errands` (for `legacy`), `rest`. Below: `Sampling`, which decides first, and the SDK's spans. For a
+request that is not traced there is nothing here but one question.
 """
 
 from __future__ import annotations

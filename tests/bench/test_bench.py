@@ -1,4 +1,6 @@
-"""Every benchmark runs, its answers are checked, and its result is written; how fast it is, is no test's business.
+"""Benchmarks run, their answers are checked, and results are written; how fast they are, is no test's business.
+
+Two are left out, which take longest: what they add to others is how much is read, and who answers.
 
 Proves: no row.
 """
@@ -17,8 +19,11 @@ import psutil
 import pytest
 from support.running import FABRIC, wait_until
 
+from fabric.bench.suite import BENCHMARKS
+
 LATEST = Path("loadtests", "results", "latest.json")
 FIELDS = {"name": str, "value": float, "unit": str, "floor": float, "ratio": float, "n": int}
+TRIED = [each for each in BENCHMARKS.values() if each.name not in ("event.consume", "gateway.full_vs_sdk.tools")]
 OVER_HTTP = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
 
 
@@ -59,16 +64,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "unit"),
-    [
-        ("call.memory", "calls/s"),
-        ("call.nats.throughput", "calls/s"),
-        ("call.nats.latency", "us"),
-        pytest.param("gateway.tools_call", "calls/s", marks=OVER_HTTP),
-        pytest.param("gateway.vs_sdk", "calls/s", marks=OVER_HTTP),
-        pytest.param("gateway.full", "calls/s", marks=OVER_HTTP),
-        pytest.param("gateway.full_vs_sdk", "calls/s", marks=OVER_HTTP),
-        pytest.param("gateway.many_tools", "calls/s", marks=OVER_HTTP),
-    ],
+    [pytest.param(each.name, each.unit, marks=OVER_HTTP if each.needs_wrk else ()) for each in TRIED],
 )
 def test_a_benchmark_prints_its_result_and_writes_it_into_the_project(project: Path, name: str, unit: str) -> None:
     short = ("--seconds", "0.1", "--rounds", "1", "--tools", "200")

@@ -82,15 +82,16 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert said(BIN / "hadolint", "Dockerfile") == ""
 
 
-def test_images_are_of_pinned_parts_and_run_as_nobody() -> None:
+def test_images_install_what_is_pinned_and_run_as_nobody() -> None:
     text = read("Dockerfile")
-    assert len(re.findall("^USER 10001:10001$", text, re.MULTILINE)) >= 1
+    assert "USER 10001:10001" in text.partition("AS base\n")[2].partition("\nFROM")[0].splitlines()
     for install in re.findall(r"(?:pip install|uv pip install).*", text):
         assert "--require-hashes" in install or "--no-deps" in install, install
     for target in ("gateway", "service", "worker", "cli"):
         image = re.search(rf"^FROM base AS {target}\n(.*?)(?=^FROM|\Z)", text, re.MULTILINE | re.DOTALL)
         assert image is not None
         assert "HEALTHCHECK" in image[1]
+        assert re.findall("^USER .*$", image[1], re.MULTILINE)[-1:] in ([], ["USER 10001:10001"]), target
         assert "RUN" not in image[1].replace("RUN install -d", ""), "what is made belongs into a stage of its own"
 
 

@@ -1,6 +1,6 @@
 """Events reach whoever wants them: by wildcard, alone or in groups, filtered and transformed.
 
-Proves: EV-1, EV-2, EV-5, EV-6, MB-1 (to a topic), MB-7 (to each who subscribes to it).
+Proves: EV-1, EV-2, EV-5, EV-6, MB-1 (to a topic), MB-7 (to each who subscribes to it), PT-5.
 """
 
 from __future__ import annotations

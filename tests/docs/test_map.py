@@ -1,0 +1,52 @@
+"""CONTRIBUTING.md and the packages' own docstrings leave out no room: what there is, is on the map.
+
+Proves: no row.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.pages import ROOT, codes, read, table
+
+ROOTS = {"fabric": ROOT / "fabric", "sdk/fabric_sdk": ROOT / "sdk" / "fabric_sdk"}
+
+
+def parts(package: Path) -> set[str]:
+    """The modules and packages in a package."""
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    return modules | {path.parent.name for path in package.glob("*/__init__.py")}
+
+
+def named(root: str) -> set[str]:
+    """What of a root the map of CONTRIBUTING.md names. A name without a folder is of that of the one before it."""
+    found: set[str] = set()
+    for row in table(read("CONTRIBUTING.md"), "room", "what it does"):
+        folder = ""
+        for code in codes(row["room"]):
+            folder = next((each for each in ROOTS if code.startswith(f"{each}/")), "" if "/" in code[:-1] else folder)
+            if folder == root:
+                found.add(code.removeprefix(f"{root}/").removesuffix(".py").rstrip("/"))
+    return found
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_contributing_names_each_room_and_none_that_is_not_there(root: str) -> None:
+    assert named(root) == parts(ROOTS[root])
+
+
+PACKAGES = sorted(
+    path.parent.relative_to(ROOT).as_posix() for root in ROOTS.values() for path in root.rglob("__init__.py")
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_docstring_that_lists_modules_lists_them_all(package: str) -> None:
+    text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    listed = [line for line in text.splitlines() if line.startswith("    ")]
+    missing = {part for part in parts(ROOT / package) if not re.search(rf"  {part} ", "\n".join(listed))}
+    assert not listed or missing == set()
