@@ -5,11 +5,22 @@ Above: whoever writes what others read. Below: the file system.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def refuse_pipe(path: Path) -> None:
+    """Look, before a file is opened: opening a pipe waits for whoever writes to it, for ever if nobody does.
+
+    Raises:
+        OSError: it is one.
+    """
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
 
 
 @contextmanager

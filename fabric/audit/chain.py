@@ -138,7 +138,7 @@ class Verifier:
         )
         self.batches += 1
         self.entries += len(batch.entries)
-        self.lost += sum(each.count for each in batch.entries if each.outcome == "lost")
+        self.lost += sum(max(0, each.count) for each in batch.entries if each.outcome == "lost")
 
     def end(self, last: int) -> None:
         """The stream has come so far."""
@@ -146,7 +146,9 @@ class Verifier:
             self._gone(self._sequence + 1, last)
 
     def _link(self, sequence: int, batch: Batch, before: Head | None) -> None:
-        if before is None:
+        if batch.number < 1:
+            self._find(sequence, batch.writer, "it has no number that a writer counts to")
+        elif before is None:
             if batch.number > 1 and batch.previous_at >= self.forgets:
                 self._find(sequence, batch.writer, f"batch {batch.number - 1} is gone, and is not old enough to be")
             if (batch.number == 1) != (batch.previous == ""):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,16 @@ from fabric_sdk.jetstream.snapshot import PIECE_BYTES
 _MANIFEST: Final = "manifest.json"
 _STARTED: Final = "tasks-started.jsonl"
 _DAMAGED_FIX: Final = "take another backup: nothing was restored from this one"
+_UNREADABLE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    EOFError,
+    ValueError,
+    OSError,
+    RuntimeError,  # it seems to be encrypted, or (NotImplementedError) of another version
+)
+"""What one bit that is wrong makes zipfile raise."""
 
 
 class Draft:
@@ -116,7 +127,7 @@ class Archive:
             with self._file.open(name) as part:
                 while piece := part.read(PIECE_BYTES):
                     yield piece
-        except (zipfile.BadZipFile, KeyError, EOFError):
+        except _UNREADABLE:
             raise Damaged(f"{self.path} is damaged: {name} cannot be read", fix=_DAMAGED_FIX) from None
 
 
@@ -130,7 +141,7 @@ def open_archive(path: Path) -> Generator[Archive]:
     """
     try:
         file = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):
         raise Damaged(f"{path} is no backup, or was cut off", fix="name a file that `fabric backup` wrote") from None
     with file:
         yield Archive(path, file)
@@ -147,7 +158,7 @@ def _configuration(name: str) -> str:
 def _member(file: zipfile.ZipFile, path: Path, name: str) -> bytes:
     try:
         return file.read(name)
-    except (zipfile.BadZipFile, KeyError, EOFError):
+    except _UNREADABLE:
         raise Damaged(f"{path} is no backup of a fabric", fix="name a file that `fabric backup` wrote") from None
 
 

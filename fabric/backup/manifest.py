@@ -5,14 +5,18 @@ Above: archives. Below: pydantic. It refuses to know how an archive is written.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fabric_sdk.contracts.errors import ConfigurationError
 
 FORMAT: Final = 1
 """Grows when an older `restore` would no longer understand what is written."""
+
+
+NUMBERS: Final = ("messages", "bytes", "last_seq")
+"""Of a stream's state: what has to come back as it was."""
 
 
 class Damaged(ConfigurationError):
@@ -40,7 +44,15 @@ class StreamPart(Part):
 
     @property
     def messages(self) -> int:
-        return int(self.state.get("messages", 0))
+        return int(self.state["messages"])
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Restoring goes by these, when what was there is gone already."""
+        numbers = (self.config.get("num_replicas"), *(self.state.get(name) for name in NUMBERS))
+        if self.config.get("name") != self.name or not all(isinstance(each, int) for each in numbers):
+            raise ValueError("a stream's name or numbers are missing")
+        return self
 
 
 class Manifest(BaseModel):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from fabric.backup.archive import Archive
-from fabric.backup.manifest import Damaged, StreamPart, is_older
+from fabric.backup.manifest import NUMBERS, Damaged, StreamPart, is_older
 from fabric.backup.saving import Step, streams_of
 from fabric.backup.settling import settle
 from fabric_sdk.contracts import errors, subjects
@@ -92,7 +92,7 @@ async def _restored(jetstream: JetStream, archive: Archive, part: StreamPart) ->
         raise StillRunning(
             f"somebody made {part.name} anew meanwhile", fix="stop all gateways, then restore with --force"
         ) from None
-    different = [name for name in ("messages", "bytes", "last_seq") if now[name] != part.state[name]]
+    different = [name for name in NUMBERS if now[name] != part.state[name]]
     if different and not config.get("max_age") and not config.get("allow_msg_ttl"):  # those go by themselves
         raise Damaged(f"{part.name} came back otherwise than it was: {', '.join(different)}")
     return Step(part.name, part.size, part.messages, done=True)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import asdict
-from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ from fabric.cli.connection import durable
 from fabric.cli.console import Exit, err, out, print_json, run, seen, table, warn
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.stopping import Stop
-from fabric.cli.times import past
+from fabric.cli.times import past, short
 from fabric_sdk.jetstream import JetStream
 
 app = typer.Typer(name="audit", help="Who did what, and what came of it.", no_args_is_help=True)
@@ -163,10 +162,9 @@ def _stream(
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
-    when = datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M:%S")
     outcome = entry.outcome if entry.count == 1 else f"{entry.outcome} x{entry.count}"
     what = f"{entry.agent}/{entry.tool}" if entry.agent else entry.tool or entry.method
     code = f" ({entry.code})" if entry.code else ""
     about = f" {json.dumps(entry.about, ensure_ascii=False)}" if entry.about else ""
     who = entry.principal or entry.address or entry.door
-    return when, outcome + code, who, entry.door, what + about, entry.rule
+    return short(entry.at), outcome + code, who, entry.door, what + about, entry.rule

@@ -78,8 +78,20 @@ def full(unix: float | None) -> str | None:
     """A time, and how long ago; nothing for none."""
     if not unix:
         return None
-    try:
-        at = datetime.fromtimestamp(unix).astimezone()
-    except (ValueError, OverflowError, OSError):  # others may have written any number
+    if (at := _local(unix)) is None:
         return f"{unix:g}"
     return f"{at.isoformat(sep=' ', timespec='seconds')} ({since(unix)})"
+
+
+def short(unix: float) -> str:
+    """A time of this year, to the second."""
+    at = _local(unix)
+    return f"{unix:g}" if at is None else f"{at:%m-%d %H:%M:%S}"
+
+
+def _local(unix: float) -> datetime | None:
+    """A time in the zone of this machine; nothing for what is none, as others may have written any number."""
+    try:
+        return datetime.fromtimestamp(unix).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return None

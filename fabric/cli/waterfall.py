@@ -40,16 +40,14 @@ def rows(trace: Trace) -> list[Row]:
     below: defaultdict[str, list[Told]] = defaultdict(list)
     for span in trace.spans:
         below[span.parent if span.parent in ids and span.parent != span.id else ""].append(span)
-    shown: set[str] = set()
-
-    def walk(parent: str, depth: int) -> Generator[Row]:
-        for span in below[parent]:
-            if span.id not in shown:
-                shown.add(span.id)
-                yield Row(depth, span)
-                yield from walk(span.id, depth + 1)
-
-    return [*walk("", 0), *(Row(0, span) for span in trace.spans if span.id not in shown)]
+    drawn: dict[str, Row] = {}
+    left = [Row(0, span) for span in reversed(below[""])]
+    while left:  # not by recursion: somebody may tell of thousands below one another
+        row = left.pop()
+        if row.span.id not in drawn:
+            drawn[row.span.id] = row
+            left += (Row(row.depth + 1, span) for span in reversed(below[row.span.id]))
+    return [*drawn.values(), *(Row(0, span) for span in trace.spans if span.id not in drawn)]
 
 
 def waterfall(trace: Trace, width: int) -> Table:

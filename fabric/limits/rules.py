@@ -16,6 +16,7 @@ from typing import Final, Literal, cast, get_args
 
 import yaml
 
+from fabric.files import refuse_pipe
 from fabric_sdk.contracts.errors import ConfigurationError
 
 Per = Literal["client", "tool", "agent"]
@@ -103,6 +104,7 @@ def source(path: Path | None) -> tuple[str, str]:
     if path is None:
         return files("fabric.limits").joinpath("default.yaml").read_text(encoding="utf-8"), "default.yaml"
     try:
+        refuse_pipe(path)
         return path.read_text(encoding="utf-8"), str(path)
     except (OSError, UnicodeDecodeError) as failure:
         raise LimitsError([f"{path}: {failure}; FABRIC_LIMITS has to name a file of limits"]) from None

@@ -24,6 +24,10 @@ _ERROR: Final = 2
 """OTLP's code of a status."""
 
 
+_LAST: Final = 2**63 - 1
+"""Nanoseconds of Unix time, in the year 2262."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """A span as somebody reads it."""
@@ -98,7 +102,7 @@ def decode(trace: str, message: bytes) -> list[Told]:
         said = cast("Json", orjson.loads(message))
         resource = dict(said["resource"])
         return [_told(trace, resource, span) for span in said["spans"]]
-    except (LookupError, TypeError) as foreign:
+    except (LookupError, TypeError, OverflowError) as foreign:
         raise ValueError(f"no spans of ours: {foreign!r}") from None
 
 
@@ -109,15 +113,27 @@ def _told(trace: str, resource: Json, span: Json) -> Told:
         str(span.get("parent", "")),
         str(span["name"]),
         str(span["kind"]),
-        int(span["start"]),
-        int(span["end"]),
+        _moment(span["start"]),
+        _moment(span["end"]),
         bool(span.get("failed")),
         str(span.get("scope", "")),
         resource,
         dict(span.get("attributes") or {}),
-        list(span.get("events") or ()),
-        list(span.get("links") or ()),
+        [_event(each) for each in span.get("events") or ()],
+        [{"trace": str(each["trace"]), "id": str(each["id"])} for each in span.get("links") or ()],
     )
+
+
+def _event(said: Json) -> Json:
+    return {"name": str(said["name"]), "at": _moment(said["at"]), "attributes": dict(said.get("attributes") or {})}
+
+
+def _moment(said: Any) -> int:
+    """Nanoseconds of Unix time."""
+    moment = int(said)
+    if not 0 <= moment <= _LAST:
+        raise ValueError(f"{said!r} is no time")
+    return moment
 
 
 def otlp(spans: Sequence[Told]) -> Json:

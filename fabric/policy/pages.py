@@ -14,6 +14,7 @@ import yaml
 from yaml import AliasEvent, CSafeLoader, MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
+from fabric.files import refuse_pipe
 from fabric_sdk.contracts.errors import ConfigurationError
 
 MOST_BYTES: Final = 262_144
@@ -220,6 +221,7 @@ def read(path: Path) -> tuple[Source, ...]:
 
 def _start(file: Path) -> bytes:
     """As much of it as may be there, and one byte that shows that there is more."""
+    refuse_pipe(file)
     with file.open("rb") as opened:
         return opened.read(MOST_BYTES + 1)
 

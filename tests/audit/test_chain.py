@@ -140,6 +140,16 @@ def test_what_is_no_batch_shows(body: bytes) -> None:
     assert "not written by the fabric" in finding.what
 
 
+@pytest.mark.parametrize(("number", "previous"), [(0, "x"), (-5, "x"), (-5, "")])
+def test_what_no_writer_counts_to_shows(number: int, previous: str) -> None:
+    body = encode(
+        {"writer": "gateway-0", "number": number, "at": NOW, "previous": previous, "previous_at": NOW}
+        | {"last": False, "entries": [Entry(at=NOW, outcome="lost", count=-7)]}
+    )
+    verifier = verified([Kept(1, subjects.audit("gateway-0"), body)])
+    assert (len(verifier.findings), verifier.lost) == (1, 0)
+
+
 def test_what_is_written_under_another_name_shows() -> None:
     (kept,) = written([(0, 1)], set())
     assert verified([Kept(1, subjects.audit("gateway-9"), kept.body)]).findings

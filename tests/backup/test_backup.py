@@ -6,13 +6,16 @@ Proves: MB-3 (a task that moved while the backup was made is done once)
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
 import zipfile
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.inside import fabric_inside
@@ -22,7 +25,7 @@ from support.waiting import until
 
 from backup.digest import digest
 from fabric.backup import Damaged, NotEmpty, StillRunning, open_archive, restore, save, write_archive
-from fabric.backup.manifest import FORMAT, Manifest, is_older, read_manifest
+from fabric.backup.manifest import FORMAT, Manifest, StreamPart, is_older, read_manifest
 from fabric.backup.saving import in_order
 from fabric_sdk import Agent, Fabric, FabricError
 from fabric_sdk.contracts.errors import ConfigurationError
@@ -193,6 +196,34 @@ def test_a_manifest_of_a_later_format_is_refused_in_words() -> None:
         read_manifest(later.model_dump_json().encode(), "x")
     with pytest.raises(Damaged, match="no backup of a fabric"):
         read_manifest(b"{}", "x")
+
+
+STREAM = {"config": {"name": "FAB_TASKS", "num_replicas": 1}, "state": {"messages": 0, "bytes": 0, "last_seq": 0}}
+
+
+@pytest.mark.parametrize(
+    "missing", [{"config": {"name": "FAB_OTHER", "num_replicas": 1}}, {"config": {}}, {"state": {}}]
+)
+def test_a_manifest_that_restoring_could_not_go_by_is_refused_before(missing: dict[str, Any]) -> None:
+    whole = Manifest(
+        made="", fabric="1", nats=VERSION, streams=(StreamPart.model_validate(STREAM | {"name": "FAB_TASKS"}),)
+    )
+    said = json.loads(whole.model_dump_json())
+    assert read_manifest(json.dumps(said).encode(), "x") == whole
+    said["streams"][0] |= missing
+    with pytest.raises(Damaged, match="no backup of a fabric"):
+        read_manifest(json.dumps(said).encode(), "x")
+
+
+def test_whatever_bit_is_wrong_it_is_whole_or_damaged(tmp_path: Path) -> None:
+    path, bent = tmp_path / "a.backup", tmp_path / "bent.backup"
+    with write_archive(path) as draft:
+        draft.finish(Manifest(made="", fabric="1", nats=VERSION, started=draft.add_started([b"{}"])))
+    whole = path.read_bytes()
+    for at, bit in itertools.product(range(len(whole)), range(8)):
+        bent.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        with suppress(ConfigurationError), open_archive(bent) as archive:
+            archive.verify()
 
 
 @pytest.mark.parametrize(

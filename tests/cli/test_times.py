@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fabric.cli.times import brief, full, moment, past, place, seconds, since
+from fabric.cli.times import brief, full, moment, past, place, seconds, short, since
 from fabric_sdk.contracts.errors import ConfigurationError
 
 
@@ -60,3 +60,8 @@ def test_how_long_ago_is_said_in_one_unit() -> None:
     assert full(None) is None
     assert full(1e30) == "1e+30"
     assert str(full(time.time() - 5)).endswith("(5s ago)")
+
+
+def test_a_time_that_is_none_is_said_as_a_number() -> None:
+    assert short(datetime(2026, 12, 24, 18, 1, 2).astimezone().timestamp()) == "12-24 18:01:02"
+    assert [short(each) for each in (1e300, -1e300)] == ["1e+300", "-1e+300"]

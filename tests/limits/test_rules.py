@@ -5,6 +5,7 @@ Proves: GW-8, SE-6 (limits for each client, tool and agent).
 
 from __future__ import annotations
 
+import os
 from math import inf
 from pathlib import Path
 
@@ -149,6 +150,12 @@ def test_what_is_no_such_file_at_all_is_told(text: str, line: str) -> None:
     told = mistakes(text)
     assert told[0].startswith(line)
     assert not any("\n" in each for each in told)
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "limits.yaml")
+    with pytest.raises(LimitsError, match="it is a pipe"):
+        read(pipe)
 
 
 def test_a_file_that_cannot_be_read_is_told_with_its_setting(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +193,25 @@ def test_what_is_no_message_of_spans_is_a_value_error(message: bytes) -> None:
         decode("a" * 32, message)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"start": 1e300},
+        {"end": -1},
+        {"attributes": ["x"]},
+        {"events": ["x"]},
+        {"events": [{"at": 1}]},
+        {"events": [{"name": "x", "at": 1, "attributes": ["x"]}]},
+        {"links": [{"id": "x"}]},
+    ],
+)
+def test_a_span_that_nobody_could_draw_is_none(forged: dict[str, Any]) -> None:
+    span = {"id": "b2" * 8, "name": "x", "kind": "server", "start": 1, "end": 2}
+    assert decode("a" * 32, orjson.dumps({"resource": {}, "spans": [span]}))
+    with pytest.raises(ValueError, match=r".+"):
+        decode("a" * 32, orjson.dumps({"resource": {}, "spans": [span | forged]}))
+
+
 async def test_without_a_stream_spans_are_dropped_and_counted() -> None:
     kept = Kept()
     made(kept).end()
@@ -233,6 +253,11 @@ def test_each_span_is_drawn_once_whatever_they_say_is_above_them(pairs: list[tup
     spans = tuple(told(span, parent) for span, parent in dict(pairs).items())
     drawn = rows(Kept_Trace("a" * 32, spans))
     assert sorted(row.span.id for row in drawn) == sorted(span.id for span in spans)
+
+
+def test_thousands_of_spans_below_one_another_are_drawn() -> None:
+    spans = tuple(told(str(each), str(each - 1) if each else "") for each in range(3000))
+    assert [row.depth for row in rows(Kept_Trace("a" * 32, spans))] == list(range(3000))
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -5,6 +5,7 @@ Proves: SE-2, SE-6
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,13 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         (tmp_path / f"{number}.yaml").write_text(GOOD)
     with pytest.raises(ConfigurationError, match=f"more than {MOST_FILES} files"):
         load(tmp_path)
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "policy.yaml")
+    for path in (pipe, tmp_path):
+        with pytest.raises(ConfigurationError, match="it is a pipe"):
+            load(path)
 
 
 def test_a_file_without_end_is_not_read_to_its_end() -> None:
