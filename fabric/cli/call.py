@@ -31,7 +31,13 @@ def call(
         ),
     ] = None,
     timeout: TimeoutOption = 60.0,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: repeat the call safely.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Idempotency key: if its worker is lost, the call is repeated, and the tool knows it by the key. "
+            "Called again, it runs again; `fabric task start --key` does it once."
+        ),
+    ] = None,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:

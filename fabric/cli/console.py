@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import Coroutine, Sequence
@@ -33,6 +34,8 @@ _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 
 _LONG: Final = 400
 """Characters of JSON that a person still reads; `--json` has all."""
+_UNFOLDED: Final = 100_000
+"""Columns for whoever is no terminal and names no width: a program that looks for lines, and needs each row on one."""
 
 
 class Exit(IntEnum):
@@ -134,4 +137,6 @@ def table(
         grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column in whole)
     for row in rows:
         grid.add_row(*(escape(seen(str(cell))) for cell in row))
+    if not to.is_terminal and "COLUMNS" not in os.environ:
+        to = Console(file=to.file, width=_UNFOLDED, highlight=False)
     to.print(grid)

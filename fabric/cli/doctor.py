@@ -26,7 +26,7 @@ from fabric.embedded import probe_nats, probe_redis
 from fabric.embedded.binaries import nats_binary, valkey_binary
 from fabric.embedded.wire import http_status
 from fabric.named_files import check
-from fabric.settings import Settings, load_settings
+from fabric.settings import Settings, SettingsError, load_settings
 from fabric.settings.loading import gather, resolve
 from fabric.settings.places import find
 from fabric_sdk import FabricError
@@ -61,9 +61,8 @@ def doctor(
     else:
         for finding in findings:
             colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.state]
-            out.print(
-                f"[{colour}]{finding.state:8}[/] {finding.check:10} {escape(seen(finding.detail))}", soft_wrap=True
-            )
+            detail = seen(finding.detail, but="\n").replace("\n", f"\n{'':20}")
+            out.print(f"[{colour}]{finding.state:8}[/] {finding.check:10} {escape(detail)}", soft_wrap=True)
             if finding.fix:
                 out.print(f"{'':20}[dim]fix:[/] {escape(seen(finding.fix))}", soft_wrap=True)
     if any(finding.state == "failed" for finding in findings):
@@ -99,6 +98,10 @@ async def _look(name: str, look: Callable[[], Awaitable[str]]) -> Finding:
         return Finding(name, "ok", await look())
     except Doubt as doubt:
         return Finding(name, "warning", doubt.message, doubt.fix)
+    except SettingsError as failure:
+        if name != "settings":  # each look needs them; that at them tells what is wrong, once
+            return Finding(name, "warning", "not known, as the settings are wrong")
+        return Finding(name, "failed", failure.message, "mend them, by `fabric config check`")
     except FabricError as failure:
         return Finding(name, "failed", failure.message, failure.fix)
     except (OSError, RuntimeError) as failure:

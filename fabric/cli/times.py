@@ -15,6 +15,7 @@ from fabric_sdk.contracts.errors import ConfigurationError
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST: Final = 36_525 * 86_400
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_TIME: Final = "2026-12-24T18:00, with a zone as Z or +01:00 if it is not your own"
 
 
 def seconds(text: str) -> float:
@@ -39,9 +40,7 @@ def moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ConfigurationError(
-            f"{text!r} is no time", fix="write 2026-12-24T18:00, with a zone as Z or +01:00 if it is not your own"
-        ) from None
+        raise ConfigurationError(f"{text!r} is no time", fix=f"write {_TIME}") from None
 
 
 def past(text: str) -> datetime:
@@ -50,9 +49,13 @@ def past(text: str) -> datetime:
     Raises:
         ConfigurationError: it is neither.
     """
-    if _DURATION.fullmatch(text.strip()) is None:
+    if _DURATION.fullmatch(text.strip()) is not None:
+        return datetime.now(UTC) - timedelta(seconds=seconds(text))
+    try:
         return moment(text)
-    return datetime.now(UTC) - timedelta(seconds=seconds(text))
+    except ConfigurationError as mistake:
+        mistake.fix = f"write 10m for ten minutes ago, or {_TIME}"
+        raise
 
 
 def place(text: str) -> datetime | int:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fabric.cli.connection import answer
-from fabric.cli.console import err, fail, out, print_json, run, seen, table
+from fabric.cli.console import err, fail, out, print_json, run, seen, table, warn
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.times import seconds, since
 from fabric.identity.identity import Listing
@@ -37,6 +37,11 @@ def create(
     out.print(made["token"], markup=False, soft_wrap=True)  # alone on standard output: a script takes it as it is
     end = f", expires {since(made['expires'])}" if made["expires"] else ""
     err.print(f"[dim]key {made['id']} of {made['principal']}{end}; the token is not shown again[/]", soft_wrap=True)
+    if not (agent or roles or scopes):
+        warn(
+            "with neither --agent, --role nor --scope it opens only what a policy allows to its name or to everybody, "
+            "and the built-in policy nothing: there, --role admin opens everything"
+        )
 
 
 @app.command("list")

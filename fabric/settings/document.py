@@ -51,8 +51,10 @@ class Document:
     """Of each value and table that is written out; the first is 1."""
 
     def line(self, key: Key) -> int | None:
-        """Where a value stands, or else the innermost table that it belongs to."""
-        return next((self.lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in self.lines), None)
+        """Where a value stands, or else the innermost table that it belongs to, or else what comes first of its own."""
+        around = (self.lines[key[:size]] for size in range(len(key), 0, -1) if key[:size] in self.lines)
+        within = (line for name, line in self.lines.items() if name[: len(key)] == key)
+        return next(around, None) or min(within, default=None)
 
 
 def parse(path: Path, content: bytes) -> Document:

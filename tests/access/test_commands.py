@@ -36,6 +36,7 @@ def test_keys_are_made_listed_and_revoked(fabric: Run) -> None:
     token = made.out.strip()
     key_id = token.split("_")[1]
     assert f"key {key_id} of agent:hello, expires in 30d" in made.err
+    assert "warning" not in made.err
     person = fabric("token", "create", "ann", "--scope", "mcp:read", "--listing", "search", "--json").json
     assert (person["principal"], person["scopes"], person["listing"]) == ("ann", ["mcp:read"], "search")
 
@@ -55,6 +56,13 @@ def test_keys_are_made_listed_and_revoked(fabric: Run) -> None:
     assert fabric("token", "revoke", person["id"], "--json").json["principal"] == "ann"
     fabric("token", "revoke", key_id).refused(2, "no key", "fabric token list")
     assert "fabric token create NAME" in fabric("token", "list").err
+
+
+def test_a_key_that_opens_nothing_by_the_built_in_policy_is_warned_of(fabric: Run) -> None:
+    made = fabric("token", "create", "bob")
+    assert (made.code, len(made.out.split())) == (0, 1), "a script still takes the token as it is"
+    assert "warning: with neither --agent, --role nor --scope" in made.err
+    assert fabric("token", "revoke", made.out.split("_")[1]).code == 0
 
 
 def test_agents_are_mounted_listed_and_unmounted(fabric: Run) -> None:

@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "no pairs": ("events publish a.b x=1 word", 2, ("'word' is not name=value",)),
     "no pattern": ("events tail a..b", 2, ("'a..b' names no topics",)),
     "no beginning of a tail": ("events tail --since yesterday", 2, ("'yesterday' is no time",)),
-    "no beginning": ("events replay --since yesterday", 2, ("'yesterday' is no time", "2026-12-24T18:00")),
+    "no beginning": ("events replay --since yesterday", 2, ("'yesterday' is no time", "10m", "2026-12-24T18:00")),
     "no end": ("events replay --until then", 2, ("'then' is no time",)),
     "no file": ("events schemas register a.b nowhere.json", 1, ("nowhere.json", "No such file")),
     "no JSON": (f"events schemas register a.b {shlex.quote(__file__)}", 2, ("is not JSON", "JSON Schema")),

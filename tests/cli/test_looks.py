@@ -15,7 +15,7 @@ from registry.conftest import until
 from cli.command import Done, Up, fabric, up, worker
 from fabric.cli import calling
 from fabric.cli.connection import there_are
-from fabric.cli.console import print_json, seen
+from fabric.cli.console import print_json, seen, table
 from fabric.cli.ps import disagreements
 from fabric_sdk import Fabric
 from fabric_sdk.contracts import subjects
@@ -200,6 +200,14 @@ def test_what_cannot_be_seen_is_spelled_out(odd: str, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert said.replace("\n", "").isprintable()
     assert json.loads(said) == {odd: [odd]}
+
+
+def test_a_program_reads_each_row_on_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table(("ID", "WHAT"), [("1", "x" * 200), ("2", "access/create_token " * 9)])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", "1", "2"]
 
 
 def test_draining_instances_are_not_counted_as_disagreeing() -> None:

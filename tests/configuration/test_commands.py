@@ -49,6 +49,8 @@ anonymous = true
 host = "0.0.0.0"
 [env.production.pools.shop]
 target = "other.py"
+[pool.mill]
+target = "mill.py"
 """)
     done = fabric_inside("config", "check", "--config", file, env={"FABRIC_POOLS": '{"yard": {"target": "yard.py"}}'})
     done.refused(2)
@@ -62,6 +64,7 @@ target = "other.py"
         f"{file}:9: pools.mill.wheels: there is no such setting",
         f"{file}:11: FABRIC_ANONYMOUS: without tokens",
         f"{file}:14: pools.shop.target: there is no file {tmp_path}/other.py",
+        f"{file}:15: pool: there is no such setting",
         "FABRIC_POOLS.yard.target: there is no file yard.py",
     ]
     lines = done.err.removeprefix("error: ").splitlines()
@@ -79,6 +82,16 @@ def test_a_file_that_is_wrong_does_not_keep_anybody_from_looking(tmp_path: Path)
         done = fabric_inside("ps", *named, env=env if named else {"FABRIC_CONFIG": "/dev/null"})
         done.refused(3, "no fabric is running")
     fabric_inside("ps", env={"FABRIC_PORT": "web"}).refused(2, "FABRIC_PORT: 'web'")
+
+
+def test_doctor_tells_each_mistake_once_and_on_its_own_line(tmp_path: Path) -> None:
+    file = tmp_path / "fabric.toml"
+    file.write_text('prot = 1\n[pool.hello]\ntarget = "hello.py"\n')
+    done = fabric_inside("doctor", env={"FABRIC_CONFIG": str(file)})
+    assert done.code == 1
+    assert [done.out.count(said) for said in (f"{file}:1: prot", f"{file}:2: pool", "fabric config check")] == [1, 1, 1]
+    assert "\\n" not in done.out
+    assert "nats       not known, as the settings are wrong" in done.out
 
 
 def test_a_variable_without_effect_is_told_by_whoever_would_have_heard_it(tmp_path: Path) -> None:
