@@ -238,7 +238,9 @@ def test_an_agent_that_nobody_serves_is_told_and_what_piles_up_for_it_before_its
     asyncio.run(pile_up(running.nats_url, 110, room=150))
     wait_until(lambda: scraping.ask('fabric_queue_waiting{agent="hello", queue="normal"} == 110'), what="the backlog")
     asyncio.run(pile_up(running.nats_url, 20))
-    wait_until(lambda: scraping.fires("FabricBacklogGrows", agent="hello", queue="normal"), seconds=SOON, what="the alert")
+    wait_until(
+        lambda: scraping.fires("FabricBacklogGrows", agent="hello", queue="normal"), seconds=SOON, what="the alert"
+    )
     wait_until(lambda: scraping.fires("FabricStreamFull", stream=TASKS.name), seconds=SOON, what="the alert")
 
 
@@ -264,4 +266,6 @@ def test_lost_brokers_and_gateways_are_told_and_forgotten_when_they_are_back(
         wait_until(lambda: scraping.fires("FabricGatewayDown"), seconds=SOON, what="the alert")
     finally:
         server.start()
-    wait_until(lambda: scraping.silent("FabricNatsDown", "FabricGatewayDown"), seconds=SOON, what="the end of the alerts")
+    wait_until(
+        lambda: scraping.silent("FabricNatsDown", "FabricGatewayDown"), seconds=SOON, what="the end of the alerts"
+    )
