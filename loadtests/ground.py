@@ -37,6 +37,7 @@ rules:
   - {name: interns, roles: [intern], on: ["work/*"], when: "arguments.a > 100", then: deny}
   - {name: work, roles: [caller], on: ["work/*"], then: allow}
   - {name: tell, roles: [caller], on: ["durable/publish_event"], then: allow}
+  - {name: topics, roles: [caller], on: ["load.>"], then: allow}
 """
 _LIMITS: Final = """
 limits:
