@@ -169,7 +169,7 @@ async def test_a_worker_that_is_killed_is_noticed_at_once(server: PrivateNats, t
             signal_part(command.pid, "hello-1", signal.SIGKILL)
             # Over the broker, silence would tell after 15 s.
             with pytest.raises(errors.WorkerLost, match="ended before it answered"):
-                await asyncio.wait_for(call, 5)
+                await asyncio.wait_for(call, 12)  # the next worker is asked first whether it may be repeated
             # The socket of the dead is swept by the next that starts, which is called in its place.
             await until(lambda: transport.meet("hello"), lambda links: links == 1, what="a link to the next")
             assert len(socket_files(folder)) == 1
