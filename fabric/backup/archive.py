@@ -141,7 +141,7 @@ def open_archive(path: Path) -> Generator[Archive]:
     """
     try:
         file = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError):
+    except (zipfile.BadZipFile, NotImplementedError):  # the latter: its directory says a version that there never was
         raise Damaged(f"{path} is no backup, or was cut off", fix="name a file that `fabric backup` wrote") from None
     with file:
         yield Archive(path, file)

@@ -30,7 +30,7 @@ async def test_one_begins_though_the_broker_takes_longer_than_usual(
 
     async def publish_late(message: Message) -> None:
         async def wait() -> None:
-            await asyncio.sleep(0.4)  # the broker is busy
+            await asyncio.sleep(0.4)  # the slowness itself: longer than a first attempt waits, shorter than a second
             await publish(message)
 
         if ".CONSUMER.CREATE." in message.subject:

@@ -132,7 +132,7 @@ def test_reading_a_body_ends_in_parts_or_in_a_refusal(body: bytes) -> None:
         assert json.loads(changed) == {**json.loads(bytes(params)), "name": 'other "name"'}
 
 
-# For a ladder that is climbed no higher than to the method.
+# The ladder of checks is pure: it uses none of the parts that a gateway gives it, and would fail loudly if it did.
 LADDER = Modern(None, None, None, None, None, None, None, None, server={}, scope="private")  # type: ignore[arg-type]
 
 

@@ -25,6 +25,8 @@ from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.connecting import SOCKETS, connect, instances
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
+from fabric_sdk.contracts.scope import scope_for
+from fabric_sdk.patterns.call import Call
 from fabric_sdk.transports import nearby, sockets
 from fabric_sdk.transports.frames import encode_frame
 from fabric_sdk.transports.nats import NatsTransport
@@ -164,12 +166,15 @@ async def test_a_worker_that_is_killed_is_noticed_at_once(server: PrivateNats, t
     with worker(HELLO, folder=tmp_path, env=env) as command:
         async with client(server.url, folder) as (fabric, transport):
             assert await transport.meet("hello") == 1
-            call = asyncio.create_task(fabric.agent("hello").call("count", {"to": 1000}))
+            params = Body({"name": "count", "arguments": {"to": 1000}})
+            # Known to be unsafe: else the next worker, which has to start, is asked whether it may be repeated.
+            once = Call("hello", "tools/call", params, scope_for(60.0), safe=False)
+            call = asyncio.create_task(fabric.caller.call(once))
             await until(lambda: transport.meet("hello"), lambda links: links == 1)
             signal_part(command.pid, "hello-1", signal.SIGKILL)
             # Over the broker, silence would tell after 15 s.
             with pytest.raises(errors.WorkerLost, match="ended before it answered"):
-                await asyncio.wait_for(call, 12)  # the next worker is asked first whether it may be repeated
+                await asyncio.wait_for(call, 5)
             # The socket of the dead is swept by the next that starts, which is called in its place.
             await until(lambda: transport.meet("hello"), lambda links: links == 1, what="a link to the next")
             assert len(socket_files(folder)) == 1
@@ -467,12 +472,15 @@ async def test_who_is_cancelled_as_the_greeting_comes_leaves_no_connection(folde
     await listener.open()
     link = Link(Nobody())
 
+    waits = asyncio.Event()
+
     async def cancel() -> None:
+        waits.set()
         await link.greeted.wait()
         connecting.cancel()
 
     cancelling = asyncio.create_task(cancel())
-    await asyncio.sleep(0)  # it hears of the greeting first
+    await waits.wait()  # so that it hears of the greeting first
     connecting = asyncio.create_task(sockets.connect(folder, "there", link))
     with pytest.raises(asyncio.CancelledError):
         await connecting
