@@ -33,13 +33,11 @@ from fabric_sdk.contracts.streams import TASKS
 from observability.load import call
 from observability.test_rules import ALERTS, DASHBOARDS, RULES
 
-pytestmark = pytest.mark.timeout(180)
-
 AGENT = Path(__file__).parent / "agent.py"
 PROMETHEUS = DEBIAN / "usr" / "bin" / "prometheus"
 WORKER = f"{AGENT.stem}-1"
-SOON = 60
-"""Seconds in which an alert comes, and goes: its window is 20 s, and a busy machine fills it slowly."""
+FILLED = 45
+"""Seconds in which most of a window of 20 s is blocked: a busy machine makes the calls that block it slowly."""
 AT_ONCE = 2
 """Calls that the agent's worker handles."""
 LIMITS = """
@@ -155,7 +153,7 @@ def test_each_alert_has_a_drill() -> None:
 
 def test_dead_letters_are_told(scraping: Scraping, running: Running) -> None:
     call(running, "durable_start_task", {"agent": "shown", "tool": "doom"})
-    wait_until(lambda: scraping.fires("FabricDeadLettersGrow", agent="shown"), seconds=SOON, what="the alert")
+    wait_until(lambda: scraping.fires("FabricDeadLettersGrow", agent="shown"), what="the alert")
 
 
 def test_a_limit_that_stands_against_a_client_is_told(scraping: Scraping, running: Running) -> None:
@@ -165,7 +163,7 @@ def test_a_limit_that_stands_against_a_client_is_told(scraping: Scraping, runnin
         call(running, "shown_look_again")
         return scraping.fires("FabricClientsAreThrottled", rule="each-client")
 
-    wait_until(flooded, seconds=SOON, what="the alert")
+    wait_until(flooded, what="the alert")
 
 
 def test_an_agent_that_hangs_is_told_by_what_waits_what_is_slow_and_what_fails(
@@ -191,7 +189,7 @@ def test_an_agent_that_hangs_is_told_by_what_waits_what_is_slow_and_what_fails(
         for _ in range(AT_ONCE * 4):
             clients.submit(keep_calling)
         try:
-            wait_until(all_told, seconds=SOON, what="the alerts")
+            wait_until(all_told, what="the alerts")
         finally:
             calling = False
 
@@ -203,7 +201,7 @@ def test_a_handler_that_blocks_its_event_loop_is_told(scraping: Scraping, runnin
         call(running, "shown_block")
         return scraping.fires("FabricEventLoopBlocked", process=WORKER)
 
-    wait_until(blocked, seconds=SOON, what="the alert")
+    wait_until(blocked, seconds=FILLED, what="the alert")
 
 
 def test_a_process_that_ends_again_and_again_is_told(scraping: Scraping, running: Running) -> None:
@@ -212,7 +210,7 @@ def test_a_process_that_ends_again_and_again_is_told(scraping: Scraping, running
     for _ in range(4):
         wait_until(lambda: part(running.pid, WORKER) not in ended, what="the next process")
         ended.add(signal_part(running.pid, WORKER, signal.SIGKILL))
-    wait_until(lambda: scraping.fires("FabricProcessRestarts", process=WORKER), seconds=SOON, what="the alert")
+    wait_until(lambda: scraping.fires("FabricProcessRestarts", process=WORKER), what="the alert")
 
 
 def test_a_lost_redis_is_told_and_forgotten_when_it_is_back(
@@ -221,10 +219,10 @@ def test_a_lost_redis_is_told_and_forgotten_when_it_is_back(
     assert scraping.silent("FabricRedisDown")
     redis.stop()
     try:
-        wait_until(lambda: scraping.fires("FabricRedisDown"), seconds=SOON, what="the alert")
+        wait_until(lambda: scraping.fires("FabricRedisDown"), what="the alert")
     finally:
         redis.start()
-    wait_until(lambda: scraping.silent("FabricRedisDown"), seconds=SOON, what="the end of the alert")
+    wait_until(lambda: scraping.silent("FabricRedisDown"), what="the end of the alert")
 
 
 def test_an_agent_that_nobody_serves_is_told_and_what_piles_up_for_it_before_its_stream_is_full(
@@ -234,14 +232,12 @@ def test_an_agent_that_nobody_serves_is_told_and_what_piles_up_for_it_before_its
     with worker(HELLO, folder=tmp_path, env=env):
         wait_until(lambda: scraping.ask('fabric_leases{agent="hello", state="ready"} > 0'), what="its lease")
         assert scraping.silent("FabricNoWorkers", "FabricBacklogGrows", "FabricStreamFull")
-    wait_until(lambda: scraping.fires("FabricNoWorkers", agent="hello"), seconds=SOON, what="the alert")
+    wait_until(lambda: scraping.fires("FabricNoWorkers", agent="hello"), what="the alert")
     asyncio.run(pile_up(running.nats_url, 110, room=150))
     wait_until(lambda: scraping.ask('fabric_queue_waiting{agent="hello", queue="normal"} == 110'), what="the backlog")
     asyncio.run(pile_up(running.nats_url, 20))
-    wait_until(
-        lambda: scraping.fires("FabricBacklogGrows", agent="hello", queue="normal"), seconds=SOON, what="the alert"
-    )
-    wait_until(lambda: scraping.fires("FabricStreamFull", stream=TASKS.name), seconds=SOON, what="the alert")
+    wait_until(lambda: scraping.fires("FabricBacklogGrows", agent="hello", queue="normal"), what="the alert")
+    wait_until(lambda: scraping.fires("FabricStreamFull", stream=TASKS.name), what="the alert")
 
 
 async def pile_up(url: str, count: int, *, room: int | None = None) -> None:
@@ -259,13 +255,11 @@ def test_lost_brokers_and_gateways_are_told_and_forgotten_when_they_are_back(
     assert scraping.silent("FabricNatsDown", "FabricGatewayDown")
     server.kill()
     try:
-        wait_until(lambda: scraping.fires("FabricNatsDown", process="gateway"), seconds=SOON, what="the alert")
+        wait_until(lambda: scraping.fires("FabricNatsDown", process="gateway"), what="the alert")
         gateway = part(running.pid, "gateway")
         assert gateway is not None
         os.kill(gateway, signal.SIGKILL)  # the next one waits for NATS
-        wait_until(lambda: scraping.fires("FabricGatewayDown"), seconds=SOON, what="the alert")
+        wait_until(lambda: scraping.fires("FabricGatewayDown"), what="the alert")
     finally:
         server.start()
-    wait_until(
-        lambda: scraping.silent("FabricNatsDown", "FabricGatewayDown"), seconds=SOON, what="the end of the alerts"
-    )
+    wait_until(lambda: scraping.silent("FabricNatsDown", "FabricGatewayDown"), what="the end of the alerts")
