@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -182,10 +182,13 @@ class Gateway:
         if scope["method"] == "POST":
             if not await _are_json(headers, send):
                 return
-            if (body := await self._body(receive, send, headers, _refuse)) is not None:
-                await self._take_turn(
-                    send, _refuse, self._answer, body, headers, scope["headers"], admitted, receive, send
-                )
+            if (body := await self._body(receive, send, headers, _refuse)) is None:
+                return
+            if _is_legacy(headers, body):
+                await self._take_turn(send, _refuse, self._legacy.post, body, headers, admitted, receive, send)
+            else:
+                raw = scope["headers"]
+                await self._take_turn(send, _refuse, self._modern, body, headers, raw, admitted, receive, send)
         elif scope["method"] in ("GET", "DELETE") and b"mcp-session-id" in headers:
             # Only a handshake-era session has anything to GET or DELETE. Its open stream waits and costs next to
             # nothing, its end is quick: neither is counted.
@@ -195,20 +198,6 @@ class Gateway:
                 await self._legacy.delete(headers, admitted, send)
         else:
             await respond(send, 405, headers=((b"allow", b"POST"),))
-
-    async def _answer(
-        self,
-        body: bytes,
-        headers: Headers,
-        raw_headers: Iterable[tuple[bytes, bytes]],
-        identity: Identity,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        if _is_legacy(headers, body):
-            await self._legacy.post(body, headers, identity, receive, send)
-        else:
-            await self._modern(body, headers, raw_headers, identity, receive, send)
 
     # the other doors
 

@@ -6,7 +6,9 @@ Above: `gate`, and by it all doors. Below: the trail. What is not noted costs on
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from fabric.audit.entry import Entry, Outcome, named
 from fabric.audit.trail import Trail
@@ -36,7 +38,7 @@ class Barred(Refusal):
         self.rule = rule
 
 
-class Deed(NamedTuple):
+class Deed(Struct, frozen=True):
     """What somebody wants of the gateway."""
 
     identity: Identity

@@ -236,11 +236,12 @@ class Errands:
         )
         if errand.permit is None and (asked is None or is_ours(asked)):
             try:
-                errand.permit, errand.rule = (
+                leave = (
                     Leave(self._gate.take(errand.identity, method, route))
                     if method == "completion/complete"
                     else self._gate.pass_through(errand.identity, method, named, route, params)
                 )
+                errand.permit, errand.rule = leave.permit, leave.rule
             except AskFirst as first:
                 note(errand.span, "approval needed", rule=first.rule.name)
                 errand.permit, errand.rule = self._gate.take(errand.identity, named, route), first.rule.name

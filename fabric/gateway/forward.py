@@ -7,12 +7,12 @@ results.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
+from msgspec import Struct
 from opentelemetry.trace import Span
 
 from fabric.gateway.auditing import Barred
@@ -38,8 +38,7 @@ _LONGEST_COMPARED: Final = 64
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-@dataclass(slots=True)
-class Asker:
+class Asker(Struct):
     """Who asks, and what goes with the question."""
 
     principal: str | None = None

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from msgspec import Struct
 
 from fabric.approvals.model import grant_key, mark_of
 from fabric.approvals.store import GRANTS
@@ -42,7 +44,7 @@ _VERBS: Final[dict[str, Verb]] = {
 }
 
 
-class Leave(NamedTuple):
+class Leave(Struct, frozen=True):
     """Leave for one call."""
 
     permit: Permit | None

@@ -164,22 +164,25 @@ class Exchange:
     when the client leaves, and then cancels the work; it sends events and signs of life.
     """
 
+    # Most requests change nothing of this.
+    _streaming = False
+    _finishing = False
+    _waiting = 0
+    """Bytes of the events that are not sent yet."""
+    _stir: asyncio.Event | None = None
+    _leaving: asyncio.Task[None] | None = None
+    _pumping: asyncio.Task[None] | None = None
+    left = False
+    """Whether the client is gone."""
+
     def __init__(self, receive: Receive, send: Send, patrol: Patrol, *, may_stream: bool) -> None:
         self._receive = receive
         self._send = send
         self._may_stream = may_stream
-        self._streaming = False
-        self._finishing = False
         self._events: deque[bytes] = deque()
-        self._waiting = 0
-        self._stir: asyncio.Event | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        self._pumping: asyncio.Task[None] | None = None
         self._work = asyncio.current_task(patrol.loop)
         self._patrol = patrol
         patrol.add(self)
-        self.left = False
-        """Whether the client is gone."""
 
     def push(self, event: bytes) -> None:
         """Send an event ahead of the answer, in order; nothing to a client that takes no streams."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import re
 from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from fabric.gateway.http import TAKES_WHOLE, WHOLE
@@ -38,6 +41,18 @@ _LEAVE_AT_ONCE: Final = 64
 """This part of the idle connections is closed when there are too many: to look for one each time would be dear."""
 
 
+_LOG: Final = logging.getLogger("uvicorn.error")
+_MCP_URL: Final = b"/mcp"
+_MCP: Final = "/mcp", b""
+
+
+def _path_of(url: bytes) -> tuple[str, bytes]:
+    """The path of a URL, decoded, and its query."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.query or b""
+
+
 class _OneWrite:
     """A connection that sends at once what is written in one turn of the event loop; in all else the one it is given.
 
@@ -59,6 +74,11 @@ class _OneWrite:
             self._loop.call_soon(self._send)
         self._held.append(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Send what nothing follows: there is nothing to wait for."""
+        self._held.append(data)
+        self._send()
+
     def write_eof(self) -> None:
         self._send()
         self._transport.write_eof()
@@ -74,7 +94,27 @@ class _OneWrite:
 
 
 class _Cycle(RequestResponseCycle):
-    """uvicorn's request and response, with a short way for a response that is whole."""
+    """uvicorn's request and response, made with less, and with a short way for a response that is whole."""
+
+    logger = _LOG
+    access_log = False
+    default_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - nobody changes it
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding: bool | None = None
+    expected_content_length = 0
+
+    def __init__(self, scope: Any, connection: HttpToolsProtocol, *, keep_alive: bool) -> None:
+        self.scope = scope
+        self.transport = connection.transport
+        self.flow = connection.flow
+        self.message_event = asyncio.Event()
+        self.on_response = connection.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = connection.expect_100_continue
+        self.body = bytearray()
 
     async def send(self, message: Any) -> None:
         if message["type"] != WHOLE:
@@ -96,7 +136,7 @@ class _Cycle(RequestResponseCycle):
         lines += (b"\r\n", b"" if self.scope["method"] == "HEAD" else body)
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        self.transport.write(b"".join(lines))
+        cast("_OneWrite", self.transport).write_whole(b"".join(lines))
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
@@ -317,19 +357,39 @@ def limited(
             self._in_head = self._begun = True
             self._whole = False
             self._discarded = 0
-            super().on_message_begin()
+            self.url = b""
+            self.headers = []
+            self.expect_100_continue = False
 
         def on_headers_complete(self) -> None:
+            """As uvicorn has it, but for what the gateway never looks at."""
             self._in_head = False
             came, self._beside_body = self._beside_body, 0
             if came > max_header and self._head_size() > max_header:
                 self._refuse_head()
+                return
+            parser = cast("httptools.HttpRequestParser", self.parser)  # it is what calls this
+            scope: Any = {
+                "type": "http",
+                "method": parser.get_method().decode("ascii"),
+                "client": self.client,
+                "headers": self.headers,
+            }
+            self.scope = scope
+            if parser.should_upgrade() and self._should_upgrade():
+                return  # it becomes a WebSocket, by these headers
+            self.headers = []  # for trailers, which nobody looks at; the request keeps its own
+            scope["path"], scope["query_string"] = _MCP if self.url == _MCP_URL else _path_of(self.url)
+            keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+            cycle = _Cycle(scope, self, keep_alive=keep_alive)
+            is_free = not self._is_answering
+            self.cycle = cycle
+            app = cast("Any", self).app
+            if is_free:
+                self._start_asgi_task(cycle, app)
             else:
-                super().on_headers_complete()
-                if self.parser is not None and self.parser.should_upgrade() and self._should_upgrade():
-                    return  # it becomes a WebSocket, by these headers
-                self.cycle.__class__ = _Cycle  # uvicorn makes it by name; its `send` is only looked up when it runs
-                self.headers = []  # for trailers, which nobody looks at; the request keeps its own
+                self.flow.pause_reading()
+                self.pipeline.appendleft((cycle, app))
 
         def _head_size(self) -> int:
             return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

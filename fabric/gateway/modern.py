@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import orjson
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from opentelemetry.trace import Span
 
 from fabric.gateway import listening, rpc, tasks
@@ -53,7 +53,7 @@ Work = Callable[[Asker], Awaitable[Body]]
 _FREELY: Final = Leave(None)
 
 
-class _Plan(NamedTuple):
+class _Plan(Struct, frozen=True):
     """What is to be done for a request."""
 
     do: Work
@@ -144,7 +144,7 @@ class Modern:
             try:
                 plan = self._work(call, params, None if headers is None else raw_headers, view, identity)
             except Barred as barred:
-                audit.barred(_deed(identity, call, params, headers, len(body)), barred)
+                audit.barred(_deed(identity, call, params, headers, len(body), trace), barred)
                 raise
         except Refusal as refusal:
             if span is not None:
@@ -163,7 +163,7 @@ class Modern:
             if plan.leave.permit is not None:
                 plan.leave.permit.release()
             if audit.calls:
-                deed = _deed(identity, call, params, headers, len(body))
+                deed = _deed(identity, call, params, headers, len(body), trace)
                 audit.called(deed, plan.route, plan.leave.rule, code, began)
             if span is not None:
                 span.end()
@@ -352,11 +352,12 @@ class Modern:
         return code
 
 
-def _deed(identity: Identity, call: Rpc, params: Params, headers: Headers | None, size: int) -> Deed:
+def _deed(
+    identity: Identity, call: Rpc, params: Params, headers: Headers | None, size: int, trace: Trace | None
+) -> Deed:
     """A request, as it is noted."""
     named = _named(params, _NAMING.get(call.method, "name"))
     door = _WEBSOCKET if headers is None else _MCP
-    trace = None if params.meta is UNSET else _trace(params.meta, headers)
     return Deed(identity, door, call.method, "" if named is UNSET else named, size, trace)
 
 
@@ -416,7 +417,12 @@ class _Wishes:
     """Of log entries."""
 
 
+_NONE: Final = _Wishes(None, ())
+
+
 def _wishes(meta: Meta) -> _Wishes:
+    if meta.progress_token is UNSET and meta.log_level is UNSET:
+        return _NONE
     token = None if meta.progress_token is UNSET else bytes(meta.progress_token)
     if token == rpc.NULL:
         token = None

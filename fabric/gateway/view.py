@@ -13,7 +13,7 @@ import binascii
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, cast
 
@@ -57,10 +57,12 @@ class Route:
     open: bool = False
     """Whether the policy allows it whatever the arguments are."""
 
-    @property
-    def of_platform(self) -> bool:
-        """Whether it leads to a part of the fabric itself."""
-        return self.mount is not None and self.mount.described.kind == "platform"
+    of_platform: bool = field(init=False)
+    """Whether it leads to a part of the fabric itself."""
+
+    def __post_init__(self) -> None:
+        of_platform = self.mount is not None and self.mount.described.kind == "platform"
+        object.__setattr__(self, "of_platform", of_platform)  # asked with each call
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from math import inf
 from typing import Final
 
 from fabric.identity.identity import ANONYMOUS, OPERATOR, Identity
@@ -31,10 +30,10 @@ class Authenticator:
         self._anonymous = ANONYMOUS if settings.anonymous else None
         self._operator = fingerprint(settings.token.get_secret_value().encode()) if settings.token else b""
         self._recent: dict[bytes, Identity] = {}
-        """Tokens without an end that were sent lately: found by one look, until any key changes."""
+        """Whose tokens were sent lately: found by one look, until any key changes, an issuer's or ours."""
         self._keys = KnownKeys(jetstream, self._recent.clear)
         issuer = _issuer(settings)
-        self._verifier = None if issuer is None else Verifier(issuer)
+        self._verifier = None if issuer is None else Verifier(issuer, self._recent.clear)
 
     @property
     def ready(self) -> asyncio.Event:
@@ -50,7 +49,7 @@ class Authenticator:
 
     def known(self, token: bytes) -> Identity | None:
         """Who sent this token, if that can be told at once; else `identify` tells, or says why not."""
-        if (recent := self._recent.get(token)) is not None:
+        if (recent := self._recent.get(token)) is not None and recent.expires > time.time():
             return recent
         if not token:
             return self._anonymous
@@ -59,8 +58,9 @@ class Authenticator:
         identity = self._remembered(token, fingerprint(token))
         if identity is None or identity.expires <= time.time():
             return None
-        if identity.expires == inf and len(self._recent) < _RECENT:
-            self._recent[token] = identity
+        if len(self._recent) >= _RECENT:
+            self._recent.clear()  # what is in use is back at once
+        self._recent[token] = identity
         return identity
 
     async def identify(self, token: bytes) -> Identity:

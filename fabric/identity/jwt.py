@@ -6,7 +6,7 @@ that was verified one look into a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -47,15 +47,21 @@ class Issuer:
 class Verifier:
     """Knows one issuer's tokens."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: Issuer, on_change: Callable[[], None] = lambda: None) -> None:
+        """`on_change` is told when tokens that were known may be so no more."""
         self._issuer = issuer
         self._verified: dict[bytes, Identity] = {}
         # A key that is withdrawn or replaced takes the tokens with it that it has signed.
-        self._keys = KeySet(issuer.keys_url, self._verified.clear)
+        self._keys = KeySet(issuer.keys_url, self._forget)
+        self._on_change = on_change
 
     async def run(self) -> None:
         """Keep the issuer's keys, until cancelled."""
         await self._keys.run()
+
+    def _forget(self) -> None:
+        self._verified.clear()
+        self._on_change()
 
     def known(self, digest: bytes) -> Identity | None:
         """Whom the token of this fingerprint was issued to, if it was verified before; it may have expired since."""

@@ -17,8 +17,12 @@ def encode_headers(headers: Mapping[str, str] | None) -> bytes:
     """Headers as bytes, empty for none; a line break in a value would begin another header."""
     if not headers:
         return b""
-    lines = [f"{name}: {value.translate(_LINE_BREAKS)}\r\n" for name, value in headers.items()]
+    lines = [f"{name}: {_on_one_line(value)}\r\n" for name, value in headers.items()]
     return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+
+
+def _on_one_line(value: str) -> str:
+    return value.translate(_LINE_BREAKS) if "\n" in value or "\r" in value else value
 
 
 def read_headers(encoded: bytes) -> dict[str, str]:
