@@ -112,22 +112,19 @@ class MemoryTransport:
 
     def _hand_over(self, message: Message) -> bool:
         """Give `message` to all who hear its subject; tell whether anybody did."""
-        subject = message.subject
-        heard = False
-        groups: dict[str, list[_Interest]] | None = None
-        for shelf in (head(subject), None):
-            for interest in self._shelves.get(shelf, _NONE):
-                if not interest.hears(subject):
-                    continue
-                heard = True
-                if not interest.queue:
-                    interest.take(message)
-                elif groups is None:
-                    groups = {interest.queue: [interest]}
-                else:
-                    groups.setdefault(interest.queue, []).append(interest)
-        if groups is not None:
-            for members in groups.values():
-                chosen = members[0] if len(members) == 1 else random.choice(members)
-                chosen.take(message)
-        return heard
+        subject, shelves = message.subject, self._shelves
+        hearing = [each for each in shelves.get(head(subject), _NONE) if each.hears(subject)]
+        if None in shelves:
+            hearing += [each for each in shelves[None] if each.hears(subject)]
+        if len(hearing) == 1:
+            hearing[0].take(message)
+            return True
+        groups: dict[str, list[_Interest]] = {}
+        for interest in hearing:
+            if interest.queue:
+                groups.setdefault(interest.queue, []).append(interest)
+            else:
+                interest.take(message)
+        for members in groups.values():
+            random.choice(members).take(message)
+        return bool(hearing)
