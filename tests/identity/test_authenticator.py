@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.waiting import eventually
 
+from fabric.identity import jwks
 from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import ANONYMOUS, OPERATOR
 from fabric.identity.keys import KeyStore, new_key
@@ -79,11 +80,41 @@ async def test_what_expires_is_refused_by_the_clock(fabric: Fabric, monkeypatch:
         jwt = {"jwt_issuer": NAME, "jwt_audience": AUDIENCE, "jwt_jwks_url": served.url}
         async with authenticating(fabric, token="s3cret", **jwt) as authenticator:
             signed = issued.sign(claims())
-            await authenticator.identify(signed)
+            assert await authenticator.identify(signed) is authenticator.known(signed)
+            assert authenticator.known(token.encode()) == key.identity
             now = time.time() + 700  # the key had a minute, the token ten
             monkeypatch.setattr("fabric.identity.authenticator.time.time", lambda: now)
             assert authenticator.known(signed) is None
             await refused(authenticator, token.encode(), "the key has expired.*fabric token create")
+            assert authenticator.known(b"s3cret") is OPERATOR
+
+
+async def test_a_key_that_the_issuer_withdraws_takes_its_tokens_with_it(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "_REST_SECONDS", 0.01)
+    monkeypatch.setattr(jwks, "_RENEW_SECONDS", 0.02)
+    issued = elliptic("one")
+    with endpoint(issued) as served:
+        jwt = {"jwt_issuer": NAME, "jwt_audience": AUDIENCE, "jwt_jwks_url": served.url}
+        async with authenticating(fabric, token="s3cret", **jwt) as authenticator:
+            signed = issued.sign(claims())
+            assert await authenticator.identify(signed) is authenticator.known(signed)
+            served.publish(elliptic("two"))
+            await eventually(lambda: authenticator.known(signed) is None)
+            await refused(authenticator, signed, "does not publish")
+
+
+async def test_however_many_come_those_in_use_are_known(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabric.identity.authenticator._RECENT", 3)
+    store = KeyStore(fabric.jetstream)
+    made = [new_key(f"ann-{number}") for number in range(10)]
+    for key, _ in made:
+        await store.add(key)
+    async with authenticating(fabric, token="s3cret") as authenticator:
+        for _ in range(2):
+            for key, token in made:
+                assert authenticator.known(token.encode()) == key.identity
             assert authenticator.known(b"s3cret") is OPERATOR
 
 
