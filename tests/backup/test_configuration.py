@@ -6,6 +6,7 @@ Proves: MB-3 (it comes back from a backup), OP-1.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def test_what_cannot_be_written_or_read_is_told_by_its_name(site: Site, tmp_path
     nowhere.refused(1, f"{tmp_path}/nowhere/a.backup: No such file or directory")
     (tmp_path / "limits.yaml").unlink()
     site("backup", site.backup).refused(1, "limits.yaml: No such file or directory")
+    os.mkfifo(tmp_path / "limits.yaml")
+    site("backup", site.backup).refused(1, "limits.yaml: it is a pipe, and no file")
     assert not site.backup.exists()
 
 
