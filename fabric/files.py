@@ -22,7 +22,7 @@ def read(path: Path, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, or is a pipe, or a device that has nothing to say now.
     """
-    with open(path, "rb", opener=_at_once) as file:  # noqa: PTH123 - that of Path takes no opener
+    with open(path, "rb", opener=_at_once) as file:
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
         content: bytes | None = file.read(most + 1)

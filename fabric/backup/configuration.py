@@ -66,9 +66,11 @@ def refuse_to_overwrite(archive: Archive, folder: Path) -> None:
         target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
             raise ConfigurationError(f"the backup names a file outside: {name}", fix="restore without --configuration")
-        if target.exists() and (not target.is_file() or target.read_bytes() != archive.configuration(name)):
+        there = next(path for path in (target, *target.parents) if path.exists())
+        same = there == target and there.is_file() and there.read_bytes() == archive.configuration(name)
+        if not same and (there == target or not there.is_dir()):
             raise WouldOverwrite(
-                f"{target} is there already, and is not what was saved", fix="lay it out into an empty folder"
+                f"{there} is there already, and is not what was saved", fix="lay it out into an empty folder"
             )
 
 
