@@ -11,7 +11,7 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 
 def read(path: Path, most: int) -> bytes:
@@ -25,7 +25,7 @@ def read(path: Path, most: int) -> bytes:
     with open(path, "rb", opener=_at_once) as file:
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
-        content: bytes | None = file.read(most + 1)
+        content = cast("bytes | None", file.read(most + 1))  # typeshed knows of no file that does not wait
     if content is None:
         raise OSError(errno.EAGAIN, "it is a device that has nothing to say, and no file", str(path))
     return content
