@@ -39,7 +39,7 @@ def read_whole(path: Path, most: int) -> bytes:
     """
     content = read(path, most)
     if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most >> 10} KiB", str(path))
+        raise OSError(errno.EOVERFLOW, f"it has more than {most >> 10} KiB", str(path))
     return content
 
 

@@ -27,6 +27,7 @@ class Damaged(ConfigurationError):
 _LONGEST_NAME: Final = 255
 """Bytes of a file's or folder's name: what an operating system takes, and so the server, which calls a folder so."""
 _LONGEST_PATH: Final = 1024
+_MOST_REPLICAS: Final = 5
 
 
 def _checked_path(path: str) -> str:
@@ -68,8 +69,9 @@ class StreamPart(Part):
     def _fits(self) -> Self:
         """Restoring goes by these, when what was there is gone already."""
         numbers = (self.config.get("num_replicas"), *(self.state.get(name) for name in NUMBERS))
-        if self.config.get("name") != self.name or not all(isinstance(each, int) for each in numbers):
-            raise ValueError("a stream's name or numbers are missing")
+        fit = all(type(each) is int and 0 <= each < 2**64 for each in numbers)
+        if self.config.get("name") != self.name or not fit or not 1 <= self.config["num_replicas"] <= _MOST_REPLICAS:
+            raise ValueError("a stream's name or numbers are missing, or cannot be")
         return self
 
 

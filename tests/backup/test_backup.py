@@ -282,6 +282,8 @@ async def test_what_no_backup_says_of_itself_is_refused_before_anything_is_lost(
         {"configuration": {"a\0": {}}},
         {"configuration": {"": {}}},
         {"configuration": {"a": {}, "a/b": {}}},
+        {"streams": [stream | {"config": stream["config"] | {"num_replicas": 9}}]},
+        {"streams": [stream | {"state": stream["state"] | {"messages": -1}}]},
         {"nats": "9" * 5000},
         {"records_before": -1},
         {"started": {"size": 1 << 70}},
