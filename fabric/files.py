@@ -1,26 +1,50 @@
-"""Files that others read, whole at any moment: written beside their place, and moved there at the end.
+"""Files as processes need them: whole at any moment for those that read, and read without waiting, to a bound.
 
-Above: whoever writes what others read. Below: the file system.
+Above: whoever writes what others read, or reads what people name. Below: the file system.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 
-def refuse_pipe(path: Path) -> None:
-    """Look, before a file is opened: opening a pipe waits for whoever writes to it, for ever if nobody does.
+def read(path: Path, most: int) -> bytes:
+    """What a file holds: `most` bytes of it, and one more that shows that there is more.
+
+    It never waits for somebody who writes, as one does who opens a pipe or reads from a terminal.
 
     Raises:
-        OSError: it is one.
+        OSError: it cannot be read, or is a pipe, or a device that has nothing to say now.
     """
-    if path.is_fifo():
-        raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
+    with open(path, "rb", opener=_at_once) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a pipe, and no file", str(path))
+        content = cast("bytes | None", file.read(most + 1))  # typeshed knows of no file that does not wait
+    if content is None:
+        raise OSError(errno.EAGAIN, "it is a device that has nothing to say, and no file", str(path))
+    return content
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """As `read`, of what is refused where it has more than `most` bytes.
+
+    Raises:
+        OSError: as there, or it is too large.
+    """
+    content = read(path, most)
+    if len(content) > most:
+        raise OSError(errno.EOVERFLOW, f"it has more than {most >> 10} KiB", str(path))
+    return content
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from fabric.backup.manifest import Damaged, Manifest, Part, StreamPart, read_manifest
+from pydantic import ValidationError
+
+from fabric.backup.manifest import Damaged, Manifest, Part, StartedTask, StreamPart, read_manifest
 from fabric.files import replacing
 from fabric_sdk.jetstream.snapshot import PIECE_BYTES
 
@@ -107,20 +109,43 @@ class Archive:
                 digest.update(piece)
             if digest.hexdigest() != part.sha256:
                 raise Damaged(f"{self.path} is damaged: {name} is not what was saved", fix=_DAMAGED_FIX)
+        self.started()
 
     async def pieces(self, part: StreamPart) -> AsyncGenerator[bytes]:
         """A stream, in pieces that a message holds."""
         for piece in self._pieces(_stream(part.name)):
             yield piece
 
-    def started(self) -> Iterator[bytes]:
-        """The tasks that were started while it was made, a line each."""
-        with self._file.open(_STARTED) as lines:
-            yield from lines
+    def started(self) -> list[StartedTask]:
+        """The tasks that were started while it was made.
+
+        Raises:
+            Damaged: this is something else.
+        """
+        lines = b"".join(self._pieces(_STARTED)).splitlines()
+        try:
+            return [StartedTask.model_validate_json(line) for line in lines]
+        except ValidationError:
+            raise Damaged(f"{self.path} is damaged: {_STARTED} has no tasks in it", fix=_DAMAGED_FIX) from None
 
     def configuration(self, name: str) -> bytes:
-        """One file."""
-        return self._file.read(_configuration(name))
+        """One file.
+
+        Raises:
+            Damaged: it is not in it.
+        """
+        return b"".join(self._pieces(_configuration(name)))
+
+    def text(self, name: str) -> str:
+        """One file that has to be text.
+
+        Raises:
+            Damaged: it is not in it, or no text.
+        """
+        try:
+            return self.configuration(name).decode()
+        except UnicodeDecodeError:
+            raise Damaged(f"{self.path} is damaged: {_configuration(name)} is no text", fix=_DAMAGED_FIX) from None
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         try:

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Final
 
 from fabric.backup.archive import Archive
+from fabric.files import read_whole
 from fabric.settings import Configuration
 from fabric.settings.places import NAME
 from fabric_sdk.contracts.errors import ConfigurationError
 
 TOKEN: Final = "token"
 """The operator's, made by a private fabric for itself."""
+
+_MOST: Final = 1_048_576
+"""Bytes of a file: no setting takes one that is larger."""
 
 
 class WouldOverwrite(ConfigurationError):
@@ -33,13 +37,13 @@ def files_of(configuration: Configuration, folder: Path) -> Mapping[str, bytes]:
     settings, found = configuration.settings, dict[str, bytes]()
     own = folder / TOKEN
     if settings.token is None and own.is_file():
-        found[TOKEN] = own.read_bytes()
+        found[TOKEN] = read_whole(own, _MOST)
     if configuration.file is not None:
-        found[NAME] = configuration.file.read_bytes()
+        found[NAME] = read_whole(configuration.file, _MOST)
     for kind, path in (("policy", settings.policy), ("limits", settings.limits)):
         if path is not None:
             files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-            found |= {_name(kind, file, configuration.file): file.read_bytes() for file in files}
+            found |= {_name(kind, file, configuration.file): read_whole(file, _MOST) for file in files}
     return found
 
 
@@ -62,9 +66,11 @@ def refuse_to_overwrite(archive: Archive, folder: Path) -> None:
         target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
             raise ConfigurationError(f"the backup names a file outside: {name}", fix="restore without --configuration")
-        if target.exists() and (not target.is_file() or target.read_bytes() != archive.configuration(name)):
+        there = next(path for path in (target, *target.parents) if path.exists())
+        same = there == target and there.is_file() and there.read_bytes() == archive.configuration(name)
+        if not same and (there == target or not there.is_dir()):
             raise WouldOverwrite(
-                f"{target} is there already, and is not what was saved", fix="lay it out into an empty folder"
+                f"{there} is there already, and is not what was saved", fix="lay it out into an empty folder"
             )
 
 

@@ -7,13 +7,10 @@ of such a task, and they are few.
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
-
-import orjson
+from typing import Final
 
 from fabric.backup.archive import Archive
+from fabric.backup.manifest import StartedTask
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.streams import LATER, RECORDS, TASKS
@@ -24,9 +21,6 @@ from fabric_sdk.jetstream import JetStream
 _ONCE: Final = frozenset((Header.BATCH, Header.BATCH_SEQUENCE, Header.BATCH_COMMIT))
 """What a message says of one certain way of storing it."""
 
-Started: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""By task, the message that came last while the backup was made."""
-
 
 async def settle(jetstream: JetStream, archive: Archive) -> None:
     """Put every task where its record says it is.
@@ -34,7 +28,7 @@ async def settle(jetstream: JetStream, archive: Archive) -> None:
     Raises:
         FabricError: the server does not answer, or refuses.
     """
-    started = _started(archive.started())
+    started = {subjects.task_of(each.subject)[1]: each for each in archive.started()}  # of each task, what came last
     async for each in jetstream.every(RECORDS, subjects.RECORD_STORED, after=archive.manifest.records_before):
         try:
             record = Record.of(each.subject, each.body)
@@ -59,22 +53,17 @@ async def _remove(jetstream: JetStream, record: Record) -> None:
             await jetstream.delete(stream, waiting.sequence)
 
 
-async def _put_back(jetstream: JetStream, record: Record, place: int, message: Mapping[str, Any] | None) -> None:
+async def _put_back(jetstream: JetStream, record: Record, place: int, message: StartedTask | None) -> None:
     """It waits or is being worked on: its message is in the queue, in a place that its record does not know yet."""
     if message is None or await jetstream.last(TASKS, subjects.task(record.agent, "*", record.id)) is not None:
         return
     record.origin = 0
     written = {Header.EXPECTED: str(place), Header.TTL: f"{record.lasts}s"}
     await jetstream.store(subjects.record(record.agent, record.id), record.body(), written)
-    headers = {name: value for name, value in message["headers"].items() if name not in _ONCE}
-    await jetstream.store(message["subject"], Body(encoded=b64decode(message["body"])), headers)
+    headers = {name: value for name, value in message.headers.items() if name not in _ONCE}
+    await jetstream.store(message.subject, Body(encoded=message.body), headers)
 
 
-def _is_redriven(message: Mapping[str, Any] | None) -> bool:
+def _is_redriven(message: StartedTask | None) -> bool:
     """Whether it was dead, and is to be tried again."""
-    return message is not None and Header.REDRIVE in message["headers"]
-
-
-def _started(lines: Iterable[bytes]) -> Started:
-    found = (orjson.loads(line) for line in lines)
-    return {subjects.task_of(each["subject"])[1]: each for each in found}
+    return message is not None and Header.REDRIVE in message.headers

@@ -109,23 +109,25 @@ def _refuse_another(target: Path) -> None:
 async def _check(path: Path) -> None:
     with open_archive(path) as archive:
         archive.verify()
+        _token_of(archive)
 
 
 async def _restore(path: Path, data: Path | None, force: bool, configuration: Path | None) -> None:
     settings = load_settings()
     url, folder = settings.nats_url if data is None else None, data or settings.data or default_path()
     with open_archive(path) as archive:
+        token = _token_of(archive)
         if configuration is not None:
             refuse_to_overwrite(archive, configuration)
         async with _started(url, folder) as broker:
             if not force:
-                _refuse_another_token(archive, broker.folder)
+                _refuse_another_token(token, broker.folder)
             version, progress = (await probe_nats(broker.url)).version, _Progress("restoring")
             async with _jetstream(broker.url) as jetstream:
                 async for step in restore_archive(jetstream, archive, nats=version, force=force):
                     progress(step)
-            if broker.folder is not None and TOKEN in archive.manifest.configuration:
-                broker.folder.write(TOKEN, archive.configuration(TOKEN).decode())
+            if broker.folder is not None and token is not None:
+                broker.folder.write(TOKEN, token)
         others = [name for name in archive.manifest.configuration if name != TOKEN]
         if configuration is not None:
             lay_out(archive, configuration)
@@ -134,9 +136,13 @@ async def _restore(path: Path, data: Path | None, force: bool, configuration: Pa
             err.print(f"[dim]not restored: {names}; --configuration FOLDER lays them out[/]", soft_wrap=True)
 
 
-def _refuse_another_token(archive: Archive, folder: DataFolder | None) -> None:
+def _token_of(archive: Archive) -> str | None:
+    return archive.text(TOKEN) if TOKEN in archive.manifest.configuration else None
+
+
+def _refuse_another_token(token: str | None, folder: DataFolder | None) -> None:
     there = None if folder is None else folder.read(TOKEN)
-    if there is not None and TOKEN in archive.manifest.configuration and archive.configuration(TOKEN) != there.encode():
+    if token is not None and there not in (None, token):
         raise WouldOverwrite(
             "this data folder has a token, and not the one that was saved",
             fix="add --force to lose it, or restore elsewhere",

@@ -13,6 +13,7 @@ from fabric.cli.console import err, fail, run
 from fabric.cli.options import ConfigOption
 from fabric.cli.processes import Shown, supervised
 from fabric.cli.stopping import Stop
+from fabric.cli.variables import warn_of_variables
 from fabric.gateway.replicas import gateways
 from fabric.live import Announcer, LiveSettings, following
 from fabric.observability.metrics_page import page_of_all
@@ -33,6 +34,7 @@ def gateway(
     if replicas == 1:
         from fabric.gateway import process  # with the MCP SDK: a second that no other command shall pay
 
+        warn_of_variables()
         process.main(config)
         return
     try:

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from fabric.cli.variables import warn_of_variables
+
 ReadyOption = Annotated[
     Path | None, typer.Option("--ready-file", help="Exists while it takes calls; touched every second.")
 ]
@@ -31,5 +33,6 @@ def _serve(name: str, target: str, ready_file: Path | None) -> None:
     from fabric.pool import process  # with the worker: a moment that no other command shall pay
     from fabric.settings.passing import PROCESS
 
+    warn_of_variables()
     os.environ.setdefault(PROCESS, name)  # what its logs and metrics call it
     process.main([target, *([] if ready_file is None else ["--ready-file", str(ready_file)])])

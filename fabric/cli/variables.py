@@ -1,6 +1,6 @@
 """Variables of the environment that begin as ours do, and that nothing reads: mistyped, most of them.
 
-Above: `doctor`, `config check`, and the commands that supervise processes. Below: the settings' names.
+Above: `doctor`, `config check`, and the commands that start processes or are one. Below: the settings' names.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import platformdirs
 import psutil
 
 from fabric.embedded.errors import DataFolderError, DataFolderInUse
-from fabric.files import put
+from fabric.files import put, read_whole
 
 LEAST_FREE = 64 * 1024 * 1024
 """Bytes that must be free at the start. A full disk makes JetStream go silent in the middle of the work instead."""
@@ -33,6 +33,7 @@ _APP = "agent-fabric"
 _LOCK = "fabric.lock"
 _NOT_OURS_BUT_HARMLESS = {"lost+found"}  # a fresh ext4 volume has it
 _LEFTOVERS_END_WITHIN = 5.0  # seconds that the servers of a dead owner are given to end
+_MOST_BYTES = 65_536  # of a token, a password, a port
 _ANOTHER = "choose another folder with --data DIR"
 
 _WORDS = {
@@ -68,9 +69,13 @@ class DataFolder:
         """The text of a file inside; `None` if there is none. Raises DataFolderError."""
         with _explained(self.path):
             try:
-                return (self.path / name).read_text(encoding="utf-8")
+                return read_whole(self.path / name, _MOST_BYTES).decode()
             except FileNotFoundError:
                 return None
+            except UnicodeDecodeError:
+                raise DataFolderError(
+                    f"{self.path / name} is no text", fix=f"put back what was there, or {_ANOTHER}"
+                ) from None
 
     def write(self, name: str, text: str) -> None:
         """Replace a file inside: wholly or not at all, through a power cut too. Mode 0600. Raises DataFolderError."""

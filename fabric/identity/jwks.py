@@ -21,6 +21,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.types import JWKDict
 
+from fabric.files import read_whole
 from fabric_sdk.contracts.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ _REST_SECONDS: Final = 10.0
 _RENEW_SECONDS: Final = 600.0
 """For so long a key that the issuer has withdrawn is still used, unless a new one is met before."""
 _FETCH_SECONDS: Final = 5.0
+_MOST_BYTES: Final = 1_048_576
+"""Of a file of keys."""
 _LEAST_RSA_BITS: Final = 2048
 _FIX: Final = "check FABRIC_JWT_JWKS_URL; it has to give a JSON Web Key Set (RFC 7517)"
 
@@ -163,5 +166,5 @@ def _verifying_key(member: Any) -> tuple[str, VerifyingKey]:
 def _read(url: str) -> Any:
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return json.loads(Path(url2pathname(parts.path)).read_bytes())
+        return json.loads(read_whole(Path(url2pathname(parts.path)), _MOST_BYTES))
     return jwt.PyJWKClient(url, cache_jwk_set=False, timeout=_FETCH_SECONDS).fetch_data()

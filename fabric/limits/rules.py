@@ -16,11 +16,14 @@ from typing import Final, Literal, cast, get_args
 
 import yaml
 
-from fabric.files import refuse_pipe
+from fabric.files import read_whole
 from fabric_sdk.contracts.errors import ConfigurationError
 
 Per = Literal["client", "tool", "agent"]
 """Whose use a limit counts: each has a bucket of its own."""
+
+MOST_BYTES: Final = 262_144
+"""Of a file: some 4,000 limits, which are read in a second."""
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _RATE: Final = re.compile(r"[1-9][0-9]{0,6}/[smh]")
@@ -104,8 +107,7 @@ def source(path: Path | None) -> tuple[str, str]:
     if path is None:
         return files("fabric.limits").joinpath("default.yaml").read_text(encoding="utf-8"), "default.yaml"
     try:
-        refuse_pipe(path)
-        return path.read_text(encoding="utf-8"), str(path)
+        return read_whole(path, MOST_BYTES).decode(), str(path)
     except (OSError, UnicodeDecodeError) as failure:
         raise LimitsError([f"{path}: {failure}; FABRIC_LIMITS has to name a file of limits"]) from None
 

@@ -56,9 +56,17 @@ class Page(Collector):
 
     def _ask(self, status: Status) -> list[Family]:
         try:
-            return asked(port_file(self._run, status.name))
-        except (OSError, ValueError):  # a broker, which tells by itself; or it starts, or is stuck: `up` says so
+            said, answers = asked(port_file(self._run, status.name)), 1.0
+        except TimeoutError:  # whoever runs it may not have noticed yet, and nobody runs one that is alone
+            said, answers = [], 0.0
+        except (OSError, ValueError):  # a broker, which tells by itself; or it starts, or is gone: `up` says so
             return []
+        return [*said, _answers(answers)]
+
+
+def _answers(value: float) -> Family:
+    about = "Whether a process said what it counts: 0, its event loop is blocked, and what else it tells is missing."
+    return Family("fabric_process_answers", "gauge", about, (), (Point((), value),))
 
 
 def _of_supervisor(statuses: Sequence[Status]) -> list[Family]:

@@ -14,7 +14,7 @@ import yaml
 from yaml import AliasEvent, CSafeLoader, MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
-from fabric.files import refuse_pipe
+from fabric import files
 from fabric_sdk.contracts.errors import ConfigurationError
 
 MOST_BYTES: Final = 262_144
@@ -206,8 +206,8 @@ def read(path: Path) -> tuple[Source, ...]:
         ConfigurationError: there is none, or one cannot be read.
     """
     try:
-        files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-        sources = tuple(Source(str(file), _start(file)) for file in files[: MOST_FILES + 1])
+        named = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        sources = tuple(Source(str(file), files.read(file, MOST_BYTES)) for file in named[: MOST_FILES + 1])
     except OSError as failure:
         raise ConfigurationError(
             f"{failure.filename}: {failure.strerror}", fix="name a file that can be read, or a folder of *.yaml"
@@ -217,13 +217,6 @@ def read(path: Path) -> tuple[Source, ...]:
     if len(sources) > MOST_FILES:
         raise ConfigurationError(f"{path}: the folder has more than {MOST_FILES} files *.yaml", fix="put them together")
     return sources
-
-
-def _start(file: Path) -> bytes:
-    """As much of it as may be there, and one byte that shows that there is more."""
-    refuse_pipe(file)
-    with file.open("rb") as opened:
-        return opened.read(MOST_BYTES + 1)
 
 
 def _kind(node: Node) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from fabric import files
 from fabric.settings import layers
 from fabric.settings.document import Document, DocumentError, Key, parse
 from fabric.settings.keys import POOLS, variable
@@ -24,6 +25,11 @@ from fabric.settings.places import CONFIG, ENVIRONMENT, find
 
 NAMING: Final = ("policy", "limits")
 """The settings whose files hold more than a secret."""
+
+MOST_BYTES: Final = 1_048_576
+"""Of the file …"""
+MOST_SECRET: Final = 65_536
+"""… and of a secret."""
 
 
 class Inputs(NamedTuple):
@@ -67,7 +73,7 @@ def gather(file: Path | None) -> Inputs:
         SettingsError: one cannot be read.
     """
     try:
-        content = file.read_bytes() if file is not None else b""
+        content = files.read_whole(file, MOST_BYTES) if file is not None else b""
     except OSError as failure:
         raise SettingsError([f"{file}: {failure.strerror}"]) from None
     return Inputs(file, content, {name: _secret(name, path) for name, path in secret_files().items()})
@@ -188,7 +194,7 @@ def _secret(name: str, path: Path) -> str:
     """The text of a secret file, without white space around it: most ways of writing one end it with a line."""
     named = f"{variable(name)}_FILE"
     try:
-        secret = path.read_text(encoding="utf-8").strip()
+        secret = files.read_whole(path, MOST_SECRET).decode().strip()
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is no text"
         raise SettingsError([f"{named}: {path} cannot be read: {reason}"]) from None

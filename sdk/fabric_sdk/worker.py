@@ -441,11 +441,18 @@ class Worker:
         job.suspended = job.suspended or Suspended()
         async with job.suspended.turn:
             question = self._suspensions.question(job, key, request, dict(context.answers))
-            await self._reply(job.message, question)
-            job.message = _NOBODY  # until somebody brings the answer
-            self._hands.running -= 1
-            self._let_go(job)
-            self._next()
+            # Until somebody brings the answer, who may be quicker than the writing of the question; and should this end
+            # while it is written, no other answer follows it.
+            asked, job.message = job.message, _NOBODY
+            try:
+                await self._reply(asked, question)
+            except errors.UnencodableResult:
+                job.message = asked
+                raise
+            if job.message is _NOBODY:
+                self._hands.running -= 1
+                self._let_go(job)
+                self._next()
             try:
                 return await self._suspensions.answer(job)
             finally:
@@ -468,10 +475,10 @@ class Worker:
 
     def _adopt(self, job: _Job, message: Message) -> None:
         """Whatever a handler says from now on goes to whoever sent `message`."""
-        if job.message is _NOBODY:
-            self._hands.running += 1
-        else:
+        if self._hands.jobs.get(job.key) is job:
             self._let_go(job)
+        else:
+            self._hands.running += 1
         job.message = message
         scope = job.context.scope
         job.context.reply = message.reply

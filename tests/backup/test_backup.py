@@ -6,12 +6,13 @@ Proves: MB-3 (a task that moved while the backup was made is done once)
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import json
 import os
 import zipfile
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -213,6 +214,91 @@ def test_a_manifest_that_restoring_could_not_go_by_is_refused_before(missing: di
     said["streams"][0] |= missing
     with pytest.raises(Damaged, match="no backup of a fabric"):
         read_manifest(json.dumps(said).encode(), "x")
+
+
+def tamper(path: Path, said: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Have a backup say and hold something else, with hashes that fit it."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()} | {**files}
+    manifest = json.loads(parts.pop("manifest.json")) | said
+    manifest["started"]["sha256"] = hashlib.sha256(parts["tasks-started.jsonl"]).hexdigest()
+    for name, part in manifest["configuration"].items():
+        part["sha256"] = hashlib.sha256(parts.get(f"configuration/{name}", b"")).hexdigest()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in (parts | {"manifest.json": json.dumps(manifest).encode()}).items():
+            file.writestr(name, content)
+
+
+STARTED = json.dumps({"subject": "fab.task.mill.normal.1", "headers": {}, "body": "e30="}).encode()
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        b"{",
+        b"\xff\n",
+        b"[]\n",
+        b"{}\n",
+        STARTED + b"\n" + STARTED.replace(b"e30=", b"e"),
+        STARTED.replace(b"mill.normal.1", b"mill"),
+        STARTED.replace(b"{}", b"[]"),
+    ],
+)
+async def test_tasks_that_are_none_are_told_before_anything_is_lost(
+    server: PrivateNats, tmp_path: Path, started: bytes
+) -> None:
+    path = tmp_path / "a.backup"
+    async with Fabric.connect(server.url) as client:
+        await client.publish("tea.sold", {"cups": 1})
+        await saved(client, path)
+        tamper(path, {}, {"tasks-started.jsonl": STARTED})
+        with open_archive(path) as archive:
+            archive.verify()
+        tamper(path, {}, {"tasks-started.jsonl": started})
+        before = await digest(client.jetstream)
+        with pytest.raises(Damaged, match=r"tasks-started\.jsonl has no tasks in it"):
+            await restored(client, path, force=True)
+        assert await digest(client.jetstream) == before
+    checked = await asyncio.to_thread(fabric_inside, "restore", path, "--check", env={})
+    checked.refused(2, "has no tasks in it", "take another backup")
+
+
+async def test_what_no_backup_says_of_itself_is_refused_before_anything_is_lost(
+    server: PrivateNats, tmp_path: Path
+) -> None:
+    path, whole = tmp_path / "a.backup", tmp_path / "whole.backup"
+    async with Fabric.connect(server.url) as client:
+        await client.publish("tea.sold", {"cups": 1})
+        await saved(client, whole)
+        before = await digest(client.jetstream)
+    (stream, *_) = streams = json.loads(zipfile.ZipFile(whole).read("manifest.json"))["streams"]
+    long = stream["name"] + "A" * 300
+    lies: tuple[dict[str, Any], ...] = (
+        {"streams": [*streams, stream]},
+        {"streams": [stream | {"name": long, "config": stream["config"] | {"name": long}}]},
+        {"streams": [stream | {"name": "OTHER", "config": stream["config"] | {"name": "OTHER"}}]},
+        {"configuration": {"a" * 300: {}}},
+        {"configuration": {"a/" * 600: {}}},
+        {"configuration": {"a\0": {}}},
+        {"configuration": {"": {}}},
+        {"configuration": {"a": {}, "a/b": {}}},
+        {"streams": [stream | {"config": stream["config"] | {"num_replicas": 9}}]},
+        {"streams": [stream | {"state": stream["state"] | {"messages": -1}}]},
+        {"nats": "9" * 5000},
+        {"records_before": -1},
+        {"started": {"size": 1 << 70}},
+    )
+    for said in lies:
+        path.write_bytes(whole.read_bytes())
+        tamper(path, said, {})
+        with pytest.raises(Damaged, match="no backup of a fabric"), open_archive(path):
+            pass
+        command = ("restore", path, "--configuration", tmp_path / "laid", "--force")
+        done = await asyncio.to_thread(fabric_inside, *command, env={"FABRIC_NATS_URL": server.url})
+        done.refused(2, "no backup of a fabric", "name a file that `fabric backup` wrote")
+    assert not (tmp_path / "laid").exists()
+    async with Fabric.connect(server.url) as client:
+        assert await digest(client.jetstream) == before
 
 
 def test_whatever_bit_is_wrong_it_is_whole_or_damaged(tmp_path: Path) -> None:

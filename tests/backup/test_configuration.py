@@ -6,6 +6,7 @@ Proves: MB-3 (it comes back from a backup), OP-1.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def test_what_cannot_be_written_or_read_is_told_by_its_name(site: Site, tmp_path
     nowhere.refused(1, f"{tmp_path}/nowhere/a.backup: No such file or directory")
     (tmp_path / "limits.yaml").unlink()
     site("backup", site.backup).refused(1, "limits.yaml: No such file or directory")
+    os.mkfifo(tmp_path / "limits.yaml")
+    site("backup", site.backup).refused(1, "limits.yaml: it is a pipe, and no file")
     assert not site.backup.exists()
 
 
@@ -123,3 +126,32 @@ def test_a_token_is_no_more_overwritten_than_a_message(site: Site, tmp_path: Pat
     assert (folder / "token").read_text() == "second"
     assert site("restore", site.backup, "--data", folder, "--force").code == 0
     assert (folder / "token").read_text() == "first"
+
+
+def test_a_token_that_is_no_text_and_a_file_in_the_way_are_told_before_anything_is_done(
+    site: Site, tmp_path: Path
+) -> None:
+    folder, laid = tmp_path / "kept", tmp_path / "laid"
+    folder.mkdir()
+    site.env = {}
+    assert site("backup", site.backup, "--data", folder).code == 0, "which makes it a fabric's"
+    (folder / "token").write_bytes(b"\xff")
+    assert site("backup", site.backup, "--data", folder, "--force").code == 0
+    (folder / "token").write_text("mine")
+    before = hashes(folder / "nats")
+    for more in (["--check"], ["--data", folder], ["--data", folder, "--force"]):
+        refused = site("restore", site.backup, *more)
+        refused.refused(2, "configuration/token is no text", "take another backup")
+    assert (folder / "token").read_text() == "mine"
+    assert hashes(folder / "nats") == before
+
+    site.env = {"FABRIC_NATS_URL": "nats://127.0.0.1:1", "FABRIC_CONFIG": str(site.home / "fabric.toml")}
+    site.backup.unlink()
+    with private_nats(KEEPING) as nats:
+        site.env["FABRIC_NATS_URL"] = nats.url
+        assert site("backup", site.backup).code == 0
+        laid.mkdir()
+        (laid / "rules").write_text("a file")
+        site("restore", site.backup, "--configuration", laid).refused(
+            2, f"{laid}/rules is there already", "empty folder"
+        )

@@ -1,4 +1,4 @@
-"""What keeps a fabric, a pool or a command from starting is told, with what to do. Proves: OP-1, RT-6, SE-7."""
+"""What keeps a fabric, a pool or a command from starting is told, with what to do. Proves: OP-1, SE-7."""
 
 from __future__ import annotations
 

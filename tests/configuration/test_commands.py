@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cli.command import fabric
 from cli.inside import fabric_inside
 
@@ -113,6 +114,13 @@ def test_a_variable_without_effect_is_told_by_whoever_would_have_heard_it(tmp_pa
     assert (started.code, started.err[: len(said)]) == (2, said), "there is no such NATS"
     known = {"FABRIC_REPLICAS": "1", "FABRIC_MCP_URL": "x", "FABRIC_PROCESS": "x", "FABRIC_TASK_ACK_WAIT": "15"}
     assert fabric_inside("config", "check", env=known).err == ""
+
+
+@pytest.mark.parametrize("command", ["gateway", "registry", "platform"])
+def test_a_part_that_is_alone_tells_of_a_variable_without_effect(command: str) -> None:
+    done = fabric(command, env={"FABRIC_TOKN": "x"})  # and it is told what it lacks, and ends
+    said = "warning: FABRIC_TOKN is no setting, and so without effect; did you mean FABRIC_TOKEN?\n"
+    assert (done.code, done.err[: len(said)]) == (2, said)
 
 
 def test_a_worker_of_no_module_is_told_of_the_pools_that_there_are(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -186,6 +187,29 @@ def test_all_mistakes_are_told_at_once_and_no_secret_is(tmp_path: Path, monkeypa
     assert line == f"FABRIC_TOKEN_FILE: {tmp_path}/none cannot be read: No such file or directory"
     monkeypatch.setenv("FABRIC_TOKEN_FILE", str(written(tmp_path, "\n", "empty")))
     assert refused(written(tmp_path, "")) == [f"FABRIC_TOKEN_FILE: {tmp_path}/empty is empty"]
+
+
+def test_what_nobody_writes_to_is_refused_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    there, here = os.openpty()
+    try:
+        for path, said in (
+            (pipe, "it is a pipe, and no file"),
+            (Path(os.ttyname(here)), "it is a device that has nothing to say, and no file"),
+            (Path("/dev/zero"), "it has more than 1024 KiB"),
+        ):
+            with pytest.raises(SettingsError, match=f"^{path}: {said}$"):
+                gather(path)
+    finally:
+        os.close(there)
+        os.close(here)
+    monkeypatch.setenv("FABRIC_TOKEN_FILE", str(pipe))
+    (line,) = refused(written(tmp_path, ""))
+    assert line == f"FABRIC_TOKEN_FILE: {pipe} cannot be read: it is a pipe, and no file"
+    monkeypatch.setenv("FABRIC_TOKEN_FILE", "/dev/zero")
+    assert refused(written(tmp_path, "")) == ["FABRIC_TOKEN_FILE: /dev/zero cannot be read: it has more than 64 KiB"]
+    monkeypatch.delenv("FABRIC_TOKEN_FILE")
+    assert gather(Path(os.devnull)).content == b"", "what goes without a file"
 
 
 # what changes live

@@ -1,4 +1,4 @@
-"""A handler that asks its caller: once, in the middle of its work, on every transport. Proves: TR-1, GW-2."""
+"""A handler that asks its caller: once, in the middle of its work, on every transport. Proves: TR-1."""
 
 from __future__ import annotations
 

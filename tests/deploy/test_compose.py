@@ -1,6 +1,7 @@
 """compose.yaml, run without containers: its commands, environment, mounts, secrets, order and health checks are real.
 
-The review example's own driver calls through the balancer while a NATS node, a gateway, a worker and Redis go away.
+The review example's own driver calls through the balancer while a NATS node, a gateway, a worker, Redis, the platform
+and the registry go away.
 Proves: OP-5 (compose: it starts, is wired, survives), MB-3 (a node's death, with streams on three servers), GW-5, SE-7
 (secrets from files)
 """
@@ -20,6 +21,7 @@ import pytest
 from redis.asyncio import Redis
 from support.debian import DEBIAN
 from support.running import wait_until
+from support.waiting import until
 
 from deploy.stack import ROOT, Stack, running
 from fabric.registry import keys
@@ -113,8 +115,25 @@ async def test_the_replica_has_what_the_registry_wrote(stack: Stack) -> None:
         assert await replica.hgetall(keys.DIGESTS), "no agent is known there"
 
 
+async def test_a_pool_whose_supervisor_dies_goes_whole_and_does_what_was_accepted_once_it_is_back(
+    stack: Stack, token: str
+) -> None:
+    supervisor = psutil.Process(stack.pid("pool-linter"))
+    workers = supervisor.children(recursive=True)
+    assert len(workers) >= 2
+    supervisor.kill()
+    _, left = psutil.wait_procs(workers, timeout=10)
+    assert not left, "they outlive it"
+    async with Fabric.connect(nats_url(stack)) as fabric:
+        task = await fabric.agent("linter").start("lint", {"path": "linter.py"})
+        stack.kill("pool-linter")  # a container ends with its first process, and the engine starts it anew
+        stack.start("pool-linter")
+        assert (await task.result(timeout=20))["path"] == "linter.py"
+    await until(lambda: reviewed(token, lambda: None), lambda failed: failed == [], what="what fails")
+
+
 # In this order, and none comes back: in the end one of everything is gone.
-@pytest.mark.parametrize("harm", ["a linter", "valkey", "gateway-1", "nats-1"])
+@pytest.mark.parametrize("harm", ["a linter", "valkey", "gateway-1", "nats-1", "platform", "registry"])
 async def test_no_call_fails_and_nothing_accepted_is_lost_while_it_dies(stack: Stack, token: str, harm: str) -> None:
     topic = f"kept.{harm.replace(' ', '-')}"
     async with Fabric.connect(nats_url(stack)) as fabric:

@@ -25,6 +25,7 @@ from deploy.stack import ROOT
 HERE: Final = Path(__file__).parent
 BIN: Final = Path(sys.executable).parent
 FILES: Final = ("compose.yaml", "compose.dev.yaml")
+CHECK: Final = "./.github/workflows/check.yml"
 WORKFLOWS: Final = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PYTHONS: Final = ["3.11", "3.12", "3.13", "3.14"]
 
@@ -115,9 +116,23 @@ def test_a_workflow_may_read_and_no_more_unless_a_job_says_so(workflow: Path) ->
     written: dict[str, Any] = yaml.safe_load(workflow.read_text())
     assert written["permissions"] == {"contents": "read"}
     for job in written["jobs"].values():
-        assert job["timeout-minutes"] <= 60
-    for used in re.findall(r"uses: (.*)", workflow.read_text()):
+        assert job.get("uses") == CHECK or job["timeout-minutes"] <= 60
+    for used in re.findall(rf"uses: (?!{CHECK} )(.*)", workflow.read_text()):
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used
+
+
+@pytest.mark.parametrize("workflow", ["images", "release"])
+def test_nothing_is_given_away_that_was_not_checked(workflow: str) -> None:
+    jobs: dict[str, Any] = yaml.safe_load((ROOT / f".github/workflows/{workflow}.yml").read_text())["jobs"]
+    checks = {name for name, job in jobs.items() if job.get("uses") == CHECK}
+    giving = {name: job for name, job in jobs.items() if "write" in job.get("permissions", {}).values()}
+    assert checks
+    assert giving
+    for name, job in giving.items():
+        assert checks <= {*([job["needs"]] if isinstance(job["needs"], str) else job["needs"])}, name
+        assert "if" not in job, "which could go past what it needs"
+    written = yaml.safe_load((ROOT / CHECK).read_text())
+    assert {"pull_request", "workflow_call"} == written[True].keys(), "to YAML, the name `on` is a boolean"
 
 
 def test_the_suite_runs_on_every_python_that_is_promised() -> None:

@@ -126,6 +126,14 @@ async def test_a_folder_is_kept_and_nobody_else_can_read_it(tmp_path: Path) -> N
         assert folder.read("nothing") is None
 
 
+async def test_a_file_in_it_that_is_no_text_is_told_by_its_name(tmp_path: Path) -> None:
+    async with open_data_folder(tmp_path / "data") as folder:
+        (folder.path / "token").write_bytes(b"\xff")
+        with pytest.raises(DataFolderError, match=r"data/token is no text") as told:
+            folder.read("token")
+        assert "--data" in str(told.value.fix)
+
+
 async def test_without_a_name_it_is_the_users_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platformdirs.user_state_path", lambda name, **_: tmp_path / "state" / name)  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType]
     async with open_data_folder() as folder:

@@ -1,4 +1,4 @@
-"""The private servers, really started. Proves: MB-3 (accepted means on disk), RT-6 (restarted, gone with us), SE-7."""
+"""The private servers, really started. Proves: MB-3 (accepted means on disk), CM-2 (the dead come back), SE-7."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The current revision on the wire: each rung of the ladder of checks, each method, streams, cancellation.
 
-Proves: TR-1, PT-1
+Proves: TR-1, PT-1, GW-4 (resources and templates are listed and read)
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -323,6 +324,14 @@ async def test_keys_may_be_in_a_file(tmp_path: Path) -> None:
     file.write_text(json.dumps({"keys": [ONE.public]}))
     async with verifying(file.as_uri()) as verify:
         assert await verify(ONE.sign(claims()))
+
+
+async def test_a_pipe_for_keys_is_refused_and_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(pipe := tmp_path / "keys.json")
+    async with verifying(pipe.as_uri()) as verify:
+        with pytest.raises(IssuerUnavailable):
+            await verify(ONE.sign(claims()))
+    assert "it is a pipe, and no file" in caplog.text
 
 
 async def test_a_token_that_names_no_key_is_signed_with_the_only_one() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fabric.limits.rules import Limits, LimitsError, Lockout, Rule, parse, read
+from fabric.limits.rules import MOST_BYTES, Limits, LimitsError, Lockout, Rule, parse, read
 
 WHOLE = """
 limits:
@@ -156,6 +156,15 @@ def test_a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for(tmp_path: Pa
     os.mkfifo(pipe := tmp_path / "limits.yaml")
     with pytest.raises(LimitsError, match="it is a pipe"):
         read(pipe)
+
+
+def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (large := tmp_path / "limits.yaml").write_text("#" * (MOST_BYTES + 1))
+    for path in (large, Path("/dev/zero")):
+        with pytest.raises(LimitsError, match="more than 256 KiB"):
+            read(path)
+    large.write_text("#" * MOST_BYTES)
+    assert read(large) == Limits()
 
 
 def test_a_file_that_cannot_be_read_is_told_with_its_setting(tmp_path: Path) -> None:

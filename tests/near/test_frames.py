@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.errors import InvalidParams
 from fabric_sdk.transports.frames import FrameReader, encode_frame
 
 TOKENS = st.text("abcdefgh.*>-_0123456789é", max_size=40)
@@ -42,6 +43,16 @@ def test_a_frame_tells_how_much_a_broker_would_count(message: Message) -> None:
     assert size <= len(frame)
     assert size >= len(message.body.encoded())
     assert (size == len(message.body.encoded())) == (not message.headers)
+
+
+@pytest.mark.parametrize("name", ["x" * 65_536, "é" * 32_768])
+def test_what_is_too_long_for_a_subject_is_refused_in_words(name: str) -> None:
+    for message in (Message(name), Message("a", reply=name)):
+        with pytest.raises(InvalidParams, match="is no subject: it is too long"):
+            encode_frame(message)
+    longest = name[1:]
+    (read,) = FrameReader(0).feed(encode_frame(Message(longest, reply=longest))[0])
+    assert (read.subject, read.reply) == (longest, longest)
 
 
 def test_a_frame_that_is_too_large_is_refused_before_it_is_there() -> None:

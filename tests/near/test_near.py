@@ -27,7 +27,7 @@ from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import EMPTY, Body, Message
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.patterns.call import Call
-from fabric_sdk.transports import nearby, sockets
+from fabric_sdk.transports import callers, nearby, sockets
 from fabric_sdk.transports.frames import encode_frame
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.transports.nearest import NearestTransport
@@ -65,6 +65,10 @@ async def near(url: str, folder: Path) -> NearestTransport:
 
 def socket_files(folder: Path) -> list[Path]:
     return list(folder.glob("*.sock"))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 @asynccontextmanager
@@ -262,7 +266,7 @@ async def test_a_link_over_which_no_answer_comes_is_used_no_more(
 ) -> None:
     """As after the death of a worker a child of which holds its end of the link; or while a worker is frozen."""
     monkeypatch.setattr(nearby, "_SILENT_SECONDS", 0.2)
-    monkeypatch.setattr(nearby, "_LATE_SECONDS", 0.1)
+    monkeypatch.setattr(nearby, "LATE_SECONDS", 0.1)
     monkeypatch.setattr(nearby, "_LOOK_SECONDS", 0.05)
     held, there = list[Link](), [{"mute"}]
 
@@ -458,13 +462,40 @@ async def test_a_socket_that_cannot_be_made_leaves_the_broker(
 
 
 async def test_only_the_sockets_of_the_dead_are_swept(server: PrivateNats, folder: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(folder / "dead.sock"))
+    for name in ("dead.sock", "unnamed.new", "beginning.new"):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(folder / name))
+    os.utime(folder / "unnamed.new", (0, 0))
     with socket.socket(socket.AF_UNIX) as busy:
         busy.bind(str(folder / "busy.sock"))
         busy.listen(0)
         async with serving(server.url, folder, named("tidy")) as (only,):
-            assert {path.stem for path in socket_files(folder)} == {"busy", only.instance}
+            assert names(folder) == {"busy.sock", "beginning.new", f"{only.instance}.sock"}
+
+
+async def test_a_listener_that_cannot_have_its_name_leaves_nothing(folder: Path) -> None:
+    listener = sockets.Listener(folder, "there", lambda: Link(Nobody()))
+    (folder / "there.sock").mkdir()
+    with pytest.raises(OSError, match=r"there\.sock"):
+        await listener.open()
+    assert names(folder) == {"there.sock"}
+    assert not any("there" in each.laddr for each in psutil.Process().net_connections("unix"))
+
+
+async def test_a_call_that_is_never_answered_is_forgotten_when_it_is_overdue(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "_FEW", 8)
+    there = callers.Callers(folder, lambda message: True)
+    link, now = Link(there, "there"), time.time()
+    for number in range(100):
+        overdue = subjects.reply("c", now - 60, number)
+        there.take(link, Message(subjects.call("there", "tools/call"), reply=overdue))
+        due = subjects.reply("c", now + 60, number)
+        there.take(link, Message(subjects.call("there", "tools/call"), reply=due))
+    kept = [there.way(subjects.reply("c", now + 60, number)) for number in range(100)]
+    assert kept == [link] * 100
+    assert len(there) < 120
 
 
 async def test_who_is_cancelled_as_the_greeting_comes_leaves_no_connection(folder: Path) -> None:

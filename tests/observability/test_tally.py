@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from fabric.observability import metrics_socket
 from fabric.observability.metrics import MOST, OTHER, SECONDS, Family, Metrics, Point
 from fabric.observability.metrics_calls import OK, Calls, outcome_of
 from fabric.observability.metrics_otlp import in_otel_words
-from fabric.observability.metrics_page import worded
-from fabric.observability.metrics_socket import answering, asked
+from fabric.observability.metrics_page import Page, Status, worded
+from fabric.observability.metrics_socket import answering, asked, port_file
 from fabric.observability.metrics_summary import quantile, rows
 from fabric.observability.metrics_summary import read as summary
 from fabric_sdk.contracts import errors
@@ -186,3 +188,23 @@ def test_rates_are_summed_over_processes_and_one_that_began_anew_counts_from_not
     after = {"a": summary(_worked(120, 2)), "b": summary(_worked(10, 0)), "c": summary(_worked(4, 0))}
     (row,) = rows(before, after, 2.0)
     assert (row.calls_per_second, row.errors_per_second) == ((22 + 10 + 4) / 2, 1.0)
+
+
+async def test_a_process_whose_loop_is_blocked_is_told_as_one_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_socket, "_ANSWER_SECONDS", 0.1)
+    metrics = Metrics()
+    metrics.counter("fabric_x", "It.").of().add()
+    page = Page(tmp_path, lambda: [Status(name, up=True) for name in ("well", "blocked", "gone", "broker")])
+    with socket.create_server(("127.0.0.1", 0)) as blocked, socket.create_server(("127.0.0.1", 0)) as gone:
+        port_file(tmp_path, "blocked").write_text(str(blocked.getsockname()[1]))
+        port_file(tmp_path, "gone").write_text(str(gone.getsockname()[1]))
+        gone.close()
+        async with answering(metrics, port_file(tmp_path, "well")):
+            found = {metric.name: metric for metric in await asyncio.to_thread(lambda: list(page.collect()))}
+    assert {sample.labels["process"]: sample.value for sample in found["fabric_process_answers"].samples} == {
+        "well": 1.0,
+        "blocked": 0.0,
+    }
+    assert [sample.labels for sample in found["fabric_x"].samples] == [{"process": "well"}]

@@ -1,4 +1,4 @@
-"""A blocked event loop is named when it goes on: for how long, and in whose code. Proves: RT-6."""
+"""A blocked event loop is named when it goes on: for how long, and in whose code. Proves: CM-2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that others read is the old one or the new one, at any moment. Proves: RT-6."""
+"""A file that others read is the old one or the new one, at any moment. Proves: no row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an author's function to JSON Schema and back to a call of it. Proves: RT-4, PT-1."""
+"""From an author's function to JSON Schema and back to a call of it. Proves: PT-1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One key, one effect, where it waits in two places, is repeated late, or only its answer was lost. Proves: MB-6."""
+"""One key, one effect, where it waits in two places, is repeated late, or only its answer was lost. Proves: MB-2."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is too large for a message is kept apart, and goes with what it belongs to, though it was one too many.
 
-Proves: MB-6, EV-1.
+Proves: MB-2 (of starts under one key, the one that waits keeps its params).
 """
 
 from __future__ import annotations

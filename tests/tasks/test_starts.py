@@ -1,6 +1,6 @@
 """What a start, a schedule or a subscription cannot mean is refused in words, before anything is stored.
 
-Proves: MB-6, EV-2.
+Proves: MB-8 (a time or schedule that cannot be is refused), EV-2 (and so is a filter).
 """
 
 from __future__ import annotations

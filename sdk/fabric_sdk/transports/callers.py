@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
+from typing import Final
 
 from fabric_sdk.contracts.envelope import Message
-from fabric_sdk.contracts.subjects import Header, alive, head
+from fabric_sdk.contracts.subjects import Header, alive, due_of, head
 from fabric_sdk.transports.frames import encode_frame
-from fabric_sdk.transports.nearby import HandOver
+from fabric_sdk.transports.nearby import LATE_SECONDS, HandOver
 from fabric_sdk.transports.sockets import Link, Listener, close_all
 
 log = logging.getLogger(__name__)
+
+_FEW: Final = 1024
+"""Calls that are not worth looking through."""
 
 
 class Callers:
@@ -32,8 +37,13 @@ class Callers:
         self._links: set[Link] = set()
         self._calls: dict[str, Link] = {}
         """By the subject of the answer, until it is given."""
+        self._many = _FEW
+        """Of these; beyond it, those that are overdue are forgotten."""
         self._alive: dict[str, Link] = {}
         """By the subject on which an instance tells a client what it still works on."""
+
+    def __len__(self) -> int:
+        return len(self._calls)
 
     def way(self, subject: str) -> Link | None:
         """The link for what is said to a caller, if its call came over one."""
@@ -74,6 +84,8 @@ class Callers:
     def take(self, link: Link, message: Message) -> None:
         if message.reply:
             self._calls[message.reply] = link
+            if len(self._calls) > self._many:
+                self._forget_overdue()
             if (client := head(message.reply)) not in link.clients:
                 link.clients.add(client)
                 self._alive[alive(message.reply, link.here)] = link
@@ -91,3 +103,11 @@ class Callers:
         for ways in (self._calls, self._alive):
             for subject in [subject for subject, way in ways.items() if way is link]:
                 del ways[subject]
+
+    def _forget_overdue(self) -> None:
+        """A few are never answered: of two that bring one answer to a question, the last is told what comes of it."""
+        now = time.time()
+        self._calls = {
+            reply: link for reply, link in self._calls.items() if (due_of(reply) or now) + LATE_SECONDS >= now
+        }
+        self._many = max(_FEW, 2 * len(self._calls))

@@ -10,10 +10,12 @@ import struct
 from typing import Final
 
 from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.errors import InvalidParams
 from fabric_sdk.transports.headers import encode_headers, read_headers
 
 _SIZES: Final = struct.Struct("<IIHH")  # body, headers, subject, reply
-_ROOM: Final = 2 * 0xFFFF  # for subject and reply
+_LONGEST: Final = 0xFFFF  # a subject, and a reply
+_ROOM: Final = 2 * _LONGEST
 
 
 def encode_frame(message: Message) -> tuple[bytes, int]:
@@ -21,9 +23,13 @@ def encode_frame(message: Message) -> tuple[bytes, int]:
 
     Raises:
         TypeError: its body has no JSON form.
+        InvalidParams: its subject, or that of the answer, is too long.
     """
     body, head = message.body.encoded(), encode_headers(message.headers)
     subject, reply = message.subject.encode(), message.reply.encode()
+    if max(len(subject), len(reply)) > _LONGEST:
+        told = f"{message.subject[:64]!r}…, with the answer to {message.reply[:64]!r}"
+        raise InvalidParams(f"{told}, is no subject: it is too long")
     sizes = _SIZES.pack(len(body), len(head), len(subject), len(reply))
     return b"".join((sizes, subject, reply, head, body)), len(head) + len(body)
 

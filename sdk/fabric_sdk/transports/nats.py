@@ -49,6 +49,9 @@ _CLOSE_SECONDS: Final = 3
 _BUFFER_BYTES: Final = 8 * 1024 * 1024
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
+_LONGEST_LINE: Final = 4096
+"""Bytes of a command without its headers and body: what the server takes, unless it is told otherwise."""
+_ROOM: Final = 64  # for the rest of the line
 _CLOSED: Final = "this connection to NATS is closed"
 _WEBSOCKETS: Final = frozenset(("ws", "wss"))
 _SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
@@ -77,7 +80,10 @@ class _Client(Client):
         if words[1] != subject or len(words) != 3 + bool(reply) + bool(head):
             # The server would close the connection over it.
             raise InvalidParams(f"{subject!r}, with the answer to {reply!r}, is no subject: it is empty or has spaces")
-        await mine._send_command(b"%b%b%b\r\n" % (line.encode(), head, body))
+        encoded = line.encode()
+        if len(encoded) > _LONGEST_LINE:
+            raise InvalidParams(f"{subject[:64]!r}…, with the answer to {reply[:64]!r}, is no subject: it is too long")
+        await mine._send_command(b"%b%b%b\r\n" % (encoded, head, body))
         if mine._flush_queue is not None and mine._flush_queue.empty():
             await mine._flush_pending()
 
@@ -277,6 +283,8 @@ class NatsTransport:
             raise TransportClosed(_CLOSED)
         if f"{subject} {queue}".split() != [subject, queue][: 1 + bool(queue)]:
             raise InvalidParams(f"{subject!r}, in group {queue!r}, is no subject: it is empty or has spaces")
+        if len(f"{subject}{queue}".encode()) > _LONGEST_LINE - _ROOM:
+            raise InvalidParams(f"{subject[:64]!r}…, in group {queue[:64]!r}, is no subject: it is too long")
         interest = _Interest(self, subject, receiver, queue)
         self._interests.append(interest)
         if not self._client.is_closed:

@@ -24,7 +24,7 @@ Find = Callable[[str], Awaitable[set[str]]]
 HandOver = Callable[[Message], bool]
 """Gives a message to whoever hears it in this process; tells whether anybody does."""
 
-_LATE_SECONDS: Final = 5.0
+LATE_SECONDS: Final = 5.0
 """After its deadline, an answer is not waited for longer than that: its worker will not send any."""
 _LOOK_SECONDS: Final = 1.0
 """Between two looks at whether sockets came or went."""
@@ -162,7 +162,7 @@ class Nearby:
             self._wake.clear()
             now, age_now = self._loop.time(), age(self._folder)
             for link in list(self._open):
-                if _forget_overdue(link, time.time() - _LATE_SECONDS) and now - link.heard > _SILENT_SECONDS:
+                if _forget_overdue(link, time.time() - LATE_SECONDS) and now - link.heard > _SILENT_SECONDS:
                     self._retire(link)  # stopped, or dead, and a child of it holds its end of the link
             changed, self._age = age_now != self._age, age_now
             for pool in list(self._pools.values()):

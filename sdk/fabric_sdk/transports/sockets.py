@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ The other end says `bye` too, behind all that it has sent."""
 _CONNECT_SECONDS: Final = 2.0
 _BYE_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 1.0
+_BEGINNING_SECONDS: Final = 60.0
+"""For so long, a socket without its name may belong to one that does not listen yet."""
 _STUCK_SECONDS: Final = 5.0
 """For so long, one end may leave unread what the other wants to send: a broker would not wait for it either."""
 _MOST: Final = 64 * 1024 * 1024
@@ -219,7 +222,12 @@ class Listener:
         # Under its name only once it listens: one that does not is taken for dead, and swept.
         aside = self._path.with_suffix(".new")
         self._server = await loop.create_unix_server(self._connected, str(aside))
-        aside.rename(self._path)
+        try:
+            aside.rename(self._path)
+        except OSError:
+            self._server.close()
+            aside.unlink(missing_ok=True)
+            raise
 
     async def close(self) -> None:
         """Take no more, once all that was sent until now has come. The links stay, for what is still to be answered."""
@@ -325,11 +333,12 @@ def _socket_of(folder: Path, instance: str) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the sockets of those that died without a word."""
-    for path in folder.glob("*.sock"):
+    """Remove the sockets of those that died without a word, before they had their name or after."""
+    for path in (*folder.glob("*.sock"), *folder.glob("*.new")):
         with socket.socket(socket.AF_UNIX) as attempt, suppress(OSError):
             attempt.setblocking(False)
             try:
                 attempt.connect(str(path))
             except ConnectionRefusedError:
-                path.unlink()
+                if path.suffix == ".sock" or time.time() - path.stat().st_mtime > _BEGINNING_SECONDS:
+                    path.unlink()
