@@ -35,7 +35,7 @@ from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.streams import ACCESS
 from fabric_sdk.contracts.task import Record
 from fabric_sdk.jetstream import Table
-from fabric_sdk.patterns.task import Start
+from fabric_sdk.patterns.start import Start
 
 log = logging.getLogger(__name__)
 

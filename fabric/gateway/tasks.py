@@ -26,7 +26,8 @@ from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.contracts.task import Priority, Record
-from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.patterns.start import Start
+from fabric_sdk.patterns.task import Tasks
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 CHANGED: Final = "notifications/tasks"

@@ -33,7 +33,7 @@ from fabric_sdk.contracts.subjects import Header, number
 from fabric_sdk.contracts.task import Policy, Priority, Record, largest_params
 from fabric_sdk.jetstream import Claims, Delivery
 from fabric_sdk.patterns.leftover import drop_leftover
-from fabric_sdk.patterns.task import record_of
+from fabric_sdk.patterns.start import record_of
 from fabric_sdk.pipeline import Handler, Request
 from fabric_sdk.routing.asking import unpark
 from fabric_sdk.routing.tasks import Given, after_failure, judge
