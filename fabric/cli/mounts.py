@@ -1,4 +1,7 @@
-"""`fabric mount`, `fabric unmount`, `fabric mounts`: which agents' tools an agent sees as its own."""
+"""`fabric mount`, `fabric unmount`, `fabric mounts`: which agents' tools an agent sees as its own.
+
+Above: `main`. Below: the agent `access`, asked as `token` asks it.
+"""
 
 from __future__ import annotations
 

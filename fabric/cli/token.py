@@ -1,4 +1,7 @@
-"""`fabric token`: API keys, for people and agents."""
+"""`fabric token`: API keys, for people and agents.
+
+Above: `main`; `mounts`, which asks the same agent. Below: the agent `access`, on the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Calls that a person has to allow: asked in the call whoever may decide itself, else held until somebody answers.
 
-Above: `modern`, `errands`. Below: the questions' rows, and the tasks. A tool that waits is a held task: it survives
-this gateway and everything else, and the same call again joins it. For a resource or a prompt there is nothing to hold:
-its call waits for the answer, and then goes on.
+Above: `modern`, `errands`, `rest`. Below: the questions' rows, and the tasks. A tool that waits is a held task: it
+survives this gateway and everything else, and the same call again joins it. For a resource or a prompt there is nothing
+to hold: its call waits for the answer, and then goes on.
 """
 
 from __future__ import annotations

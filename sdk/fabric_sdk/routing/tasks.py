@@ -1,6 +1,6 @@
 """What is to become of a task: pure decisions, made by whoever was given it.
 
-Above: the worker's taker. Below: a task's record and policy. No clock and no I/O: everything is told.
+Above: `doing`, `taking`. Below: a task's record and policy. No clock and no I/O: everything is told.
 """
 
 from __future__ import annotations
