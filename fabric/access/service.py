@@ -11,15 +11,11 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from fabric.access.mounts import Globs, Mount, MountStore, Prefix
+from fabric.hints import ADDS, CHANGES, DESTROYS, READS
 from fabric.identity.identity import Listing
 from fabric.identity.keys import KeyStore, Name, Word, new_key
 from fabric_sdk import Agent, Context, Reject
 from fabric_sdk.contracts.description import AgentName
-
-_READS: Final = {"readOnlyHint": True}
-_ADDS: Final = {"destructiveHint": False}
-_CHANGES: Final = {"destructiveHint": False, "idempotentHint": True}
-_DESTROYS: Final = {"destructiveHint": True, "idempotentHint": True}
 
 _CENTURY: Final = 36_525 * 86_400
 
@@ -31,7 +27,7 @@ agent = Agent(
 )
 
 
-@agent.tool(annotations=_ADDS)
+@agent.tool(annotations=ADDS)
 async def create_token(
     ctx: Context,
     name: Name,
@@ -52,19 +48,19 @@ async def create_token(
     return key.summary() | {"token": token}
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_tokens(ctx: Context) -> list[dict[str, Any]]:
     """All API keys, the oldest first, without their secrets; times are Unix times in seconds."""
     return [key.summary() for key in await KeyStore(ctx.fabric.jetstream).all()]
 
 
-@agent.tool(annotations=_DESTROYS)
+@agent.tool(annotations=DESTROYS)
 async def revoke_token(ctx: Context, id: str) -> dict[str, Any]:
     """Let a key open nothing from now on, at any gateway; tells whose it was."""
     return (await KeyStore(ctx.fabric.jetstream).remove(id)).summary()
 
 
-@agent.tool(annotations=_CHANGES)
+@agent.tool(annotations=CHANGES)
 async def mount(ctx: Context, agent: AgentName, prefix: Prefix, target: AgentName, tools: Globs | None = None) -> Mount:
     """Show the target's tools to whoever holds a token of the agent, as `<prefix>_<tool>`: all, or those that match."""
     mounted = Mount(agent=agent, prefix=prefix, target=target, tools=tools)
@@ -72,13 +68,13 @@ async def mount(ctx: Context, agent: AgentName, prefix: Prefix, target: AgentNam
     return mounted
 
 
-@agent.tool(annotations=_DESTROYS)
+@agent.tool(annotations=DESTROYS)
 async def unmount(ctx: Context, agent: AgentName, prefix: Prefix) -> Mount:
     """Show them no more; tells what was mounted."""
     return await MountStore(ctx.fabric.jetstream).remove(agent, prefix)
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_mounts(ctx: Context, agent: AgentName | None = None) -> list[Mount]:
     """Mounts of one agent or all, the oldest first."""
     return await MountStore(ctx.fabric.jetstream).all(agent or "*")

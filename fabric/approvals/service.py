@@ -19,6 +19,7 @@ from pydantic import Field
 
 from fabric.approvals.model import Answer, Approval, Grant, State
 from fabric.approvals.store import AGENT, QUESTIONS, WAITING, Approvals, approval_in
+from fabric.hints import CHANGES, DESTROYS, READS
 from fabric.identity.identity import OPERATOR, Identity
 from fabric.live import current_live
 from fabric.policy import PolicyKeeper
@@ -30,9 +31,6 @@ from fabric_sdk.jetstream import Table
 
 log = logging.getLogger(__name__)
 
-_READS: Final = {"readOnlyHint": True}
-_CHANGES: Final = {"destructiveHint": False, "idempotentHint": True}
-_DESTROYS: Final = {"destructiveHint": True, "idempotentHint": True}
 
 _LOOK_SECONDS: Final = 1.0
 _LEFT_SECONDS: Final = 3.0
@@ -78,33 +76,33 @@ def build(policy: Path | None = None) -> Agent:
         kind="platform",
     )
 
-    @agent.tool(annotations=_READS)
+    @agent.tool(annotations=READS)
     async def list_approvals(ctx: Context, state: State | None = "waiting", limit: Limit = 100) -> list[Approval]:
         """What waits for a person, or what is in another state, or all; who asked first comes first."""
         found = [each for each in await Approvals(ctx.fabric).all() if state in (None, each.state)]
         return sorted(found, key=lambda each: each.asked)[-limit:]
 
-    @agent.tool(annotations=_READS)
+    @agent.tool(annotations=READS)
     async def show_approval(ctx: Context, id: str) -> Approval:
         """Who asks for what, by which rule, who may answer, and how it stands."""
         return await Approvals(ctx.fabric).show(id)
 
-    @agent.tool(annotations=_CHANGES)
+    @agent.tool(annotations=CHANGES)
     async def grant(ctx: Context, id: str, remember: Remember = False) -> Approval:
         """Allow a call: this one, or with `remember` all such calls of whoever asked. The call goes on at once."""
         return await _answer(ctx, keeper, id, "granted", remember=remember)
 
-    @agent.tool(annotations=_CHANGES)
+    @agent.tool(annotations=CHANGES)
     async def refuse(ctx: Context, id: str, reason: Reason = "") -> Approval:
         """Refuse a call; whoever waits for it is told why."""
         return await _answer(ctx, keeper, id, "refused", reason=reason)
 
-    @agent.tool(annotations=_READS)
+    @agent.tool(annotations=READS)
     async def list_grants(ctx: Context) -> list[Grant]:
         """What was granted for longer, the oldest first."""
         return await Approvals(ctx.fabric).grants()
 
-    @agent.tool(annotations=_DESTROYS)
+    @agent.tool(annotations=DESTROYS)
     async def revoke_grant(ctx: Context, id: str) -> Grant:
         """Ask a person again from now on; tells what was allowed."""
         return await Approvals(ctx.fabric).revoke(id)

@@ -17,8 +17,8 @@ from fabric.audit.entry import Entry
 from fabric_sdk.contracts import subjects
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """What one writer noted in a short while."""
+class _Link(msgspec.Struct, frozen=True):
+    """What a batch says before its entries."""
 
     writer: str
     """One process's run: `gateway-…`, `platform-…`."""
@@ -32,18 +32,17 @@ class Batch(msgspec.Struct, frozen=True):
     """When that was written."""
     last: bool
     """Whether the writer ends with it."""
+
+
+class Batch(_Link, frozen=True):
+    """What one writer noted in a short while."""
+
     entries: list[Entry]
 
 
-class _Raw(msgspec.Struct, frozen=True):
+class _Raw(_Link, frozen=True):
     """The same, of entries that are encoded already."""
 
-    writer: str
-    number: int
-    at: float
-    previous: str
-    previous_at: float
-    last: bool
     entries: Sequence[msgspec.Raw]
 
 

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from fabric.audit.entry import Outcome
 from fabric.audit.reading import Verdict, Wanted, found, newest, place_of, verified
+from fabric.hints import READS
 from fabric_sdk import Agent, Context
 
-_READS: Final = {"readOnlyHint": True}
 _MOST_WRONG: Final = 100
 """Findings and heads in an answer, which has to fit into a message."""
 
@@ -31,7 +31,7 @@ agent = Agent(
 )
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_entries(
     ctx: Context,
     since: Moment = None,
@@ -54,7 +54,7 @@ async def list_entries(
     return entries
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def verify(ctx: Context) -> Verdict:
     """Look at the whole log, and tell what was removed or changed, and how far each writer has come."""
     return (await verified(ctx.fabric.jetstream)).first(_MOST_WRONG)

@@ -1,7 +1,7 @@
 """Calls from this process, one after the other or many at once, counted or timed.
 
-Above: `memory`, `calls`. Below: `comparison`. A call returns whether its answer was right; one that was not, or
-that raised, spoils the turn.
+Above: `memory`, `calls`, `durable`. Below: `comparison`. A call returns whether its answer was right; one that was not,
+or that raised, spoils the turn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The agent that benchmarks call: it does nothing, so that all that is measured is the way to it and back."""
+"""The agent that benchmarks call: it does nothing, so that all that is measured is the way to it and back.
+
+Above: the benchmarks, and `many`, which gives it more tools. Below: the SDK, as every author has it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a benchmark runs on: private servers, and the processes of both sides, all started as `fabric up` starts them.
 
-Above: `calls`, `gateway`. Below: `fabric.embedded`, `process`, `pool` and `gateway`. All of it is
-under one supervisor: gone when the block ends, and when this process is killed.
+Above: `calls`, `durable`, `everything`, `gateway`. Below: `fabric.embedded`, `process`, `pool` and `gateway`. All of it
+is under one supervisor: gone when the block ends, and when this process is killed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Load over HTTP: wrk with 32 connections that repeats one tools/call and looks into every answer.
 
-Above: `gateway`. Below: wrk, the program, and `tools_call.lua`.
+Above: `gateway`, `everything`. Below: wrk, the program, and `tools_call.lua`.
 """
 
 from __future__ import annotations

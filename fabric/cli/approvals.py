@@ -5,7 +5,6 @@ Above: `main`. Below: the agent `approvals`, to which whoever is on this command
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +29,7 @@ def list_(
     data: DataOption = None,
 ) -> None:
     """List what waits for a person; who asked first comes first."""
-    found = _ask(data, "list_approvals", state=None if everything else state, limit=limit)
+    found = run(answer(data, "approvals", "list_approvals", state=None if everything else state, limit=limit))
     if json_output:
         print_json(found)
         return
@@ -46,7 +45,7 @@ def list_(
 @app.command()
 def show(approval_id: IdArgument, json_output: JsonOption = False, data: DataOption = None) -> None:
     """Show an approval: who asks for what with which arguments, and how it stands."""
-    found = _ask(data, "show_approval", id=approval_id)
+    found = run(answer(data, "approvals", "show_approval", id=approval_id))
     if json_output:
         print_json(found)
         return
@@ -78,7 +77,7 @@ def grant(
     data: DataOption = None,
 ) -> None:
     """Allow a call; it goes on at once."""
-    granted = _ask(data, "grant", id=approval_id, remember=remember)
+    granted = run(answer(data, "approvals", "grant", id=approval_id, remember=remember))
     if json_output:
         print_json(granted)
     else:
@@ -94,7 +93,7 @@ def refuse(
     data: DataOption = None,
 ) -> None:
     """Refuse a call; whoever waits for it is told why."""
-    refused = _ask(data, "refuse", id=approval_id, reason=reason)
+    refused = run(answer(data, "approvals", "refuse", id=approval_id, reason=reason))
     if json_output:
         print_json(refused)
     else:
@@ -104,7 +103,7 @@ def refuse(
 @app.command()
 def grants(json_output: JsonOption = False, data: DataOption = None) -> None:
     """List what was granted for longer."""
-    found = _ask(data, "list_grants")
+    found = run(answer(data, "approvals", "list_grants"))
     if json_output:
         print_json(found)
         return
@@ -121,7 +120,7 @@ def revoke(
     data: DataOption = None,
 ) -> None:
     """Have a person asked again for what was granted for longer."""
-    revoked = _ask(data, "revoke_grant", id=grant_id)
+    revoked = run(answer(data, "approvals", "revoke_grant", id=grant_id))
     if json_output:
         print_json(revoked)
     else:
@@ -130,7 +129,3 @@ def revoke(
 
 def _act(of: dict[str, Any]) -> str:
     return seen(f"{of['agent']}/{of['name']} for {of['principal']}")
-
-
-def _ask(data: Path | None, tool: str, **arguments: Any) -> Any:
-    return run(answer(data, "approvals", tool, arguments))

@@ -96,7 +96,7 @@ async def durable(data: Path | None) -> AsyncGenerator[Fabric]:
         yield fabric
 
 
-async def answer(data: Path | None, agent: str, tool: str, arguments: dict[str, Any]) -> Any:
+async def answer(data: Path | None, agent: str, tool: str, /, **arguments: Any) -> Any:
     """What one of the platform's own agents answers.
 
     Raises:

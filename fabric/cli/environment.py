@@ -1,6 +1,7 @@
 """`fabric env`: what scripts need in their environment to reach the running fabric: `eval "$(fabric env)"`.
 
-Above: `main`. Below: `connection`. It prints secrets, for the shell of whoever may read the data folder.
+Above: `main`; `variables`, for the names. Below: `connection`. It prints secrets, for the shell of whoever may read the
+data folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`fabric mcp`: MCP on standard input and output, for hosts that start their servers as programs."""
+"""`fabric mcp`: MCP on standard input and output, for hosts that start their servers as programs.
+
+Above: `main`. Below: `fabric.stdio`, and the address that `whereabouts` knows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`fabric mount`, `fabric unmount`, `fabric mounts`: which agents' tools an agent sees as its own."""
+"""`fabric mount`, `fabric unmount`, `fabric mounts`: which agents' tools an agent sees as its own.
+
+Above: `main`. Below: the agent `access`, on the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from fabric.cli.console import err, out, print_json, table
+from fabric.cli.connection import answer
+from fabric.cli.console import err, out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption
-from fabric.cli.token import ask
 
 AgentArgument = Annotated[str, typer.Argument(help="The agent that sees them.")]
 PrefixArgument = Annotated[str, typer.Argument(help="What stands before their names, and a _ after it.")]
@@ -25,7 +28,7 @@ def mount(
     data: DataOption = None,
 ) -> None:
     """Let an agent see another's tools: `fabric mount shop pay payments --tool "read_*"`."""
-    mounted = ask(data, "mount", agent=agent, prefix=prefix, target=target, tools=tools or None)
+    mounted = run(answer(data, "access", "mount", agent=agent, prefix=prefix, target=target, tools=tools or None))
     if json_output:
         print_json(mounted)
     else:
@@ -36,7 +39,7 @@ def unmount(
     agent: AgentArgument, prefix: PrefixArgument, json_output: JsonOption = False, data: DataOption = None
 ) -> None:
     """Let an agent see them no more."""
-    was = ask(data, "unmount", agent=agent, prefix=prefix)
+    was = run(answer(data, "access", "unmount", agent=agent, prefix=prefix))
     if json_output:
         print_json(was)
     else:
@@ -49,7 +52,7 @@ def mounts(
     data: DataOption = None,
 ) -> None:
     """List which agents see which others' tools."""
-    found = ask(data, "list_mounts", agent=agent)
+    found = run(answer(data, "access", "list_mounts", agent=agent))
     if json_output:
         print_json(found)
         return

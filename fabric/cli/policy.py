@@ -1,4 +1,7 @@
-"""`fabric policy`: check the rules, try them on a table of cases, ask why they decide as they do."""
+"""`fabric policy`: check the rules, try them on a table of cases, ask why they decide as they do.
+
+Above: `main`. Below: `fabric.policy`; nothing has to run for it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What commands that supervise processes have in common: what happens is said in one line each.
 
-Above: `up`, `worker`, `gateway`. Below: the supervisor's events, live settings, and the terminal.
+Above: `up`, `worker`, `gateway`, `backup`. Below: the supervisor's events, live settings, and the terminal.
 """
 
 from __future__ import annotations

@@ -5,7 +5,10 @@ Above: `main`. Below: the SDK's tasks, and `fabric.durable.tasks`, which the age
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 from rich.markup import escape
@@ -21,6 +24,8 @@ from fabric_sdk.contracts.errors import TaskDead
 from fabric_sdk.contracts.subjects import checked_address
 from fabric_sdk.contracts.task import Priority, State
 from fabric_sdk.remote import How
+
+T = TypeVar("T")
 
 app = typer.Typer(name="task", help="Start work that survives every crash, and look after it.", no_args_is_help=True)
 
@@ -70,12 +75,7 @@ def start(
 @app.command()
 def show(task_id: TaskArgument, json_output: JsonOption = False, data: DataOption = None) -> None:
     """Show how a task stands."""
-
-    async def work() -> Record:
-        async with durable(data) as fabric:
-            return await (await located(fabric, task_id)).status()
-
-    record = run(work())
+    record = _at(data, task_id, Task.status)
     if json_output:
         print_json(everything(record))
     else:
@@ -87,23 +87,13 @@ def wait(
     task_id: TaskArgument, timeout: PatienceOption = None, json_output: JsonOption = False, data: DataOption = None
 ) -> None:
     """Wait for a task's end, and print its result."""
-
-    async def work() -> None:
-        async with durable(data) as fabric:
-            await _show_end(await located(fabric, task_id), timeout, json_output=json_output)
-
-    run(work())
+    _at(data, task_id, partial(_show_end, timeout=timeout, json_output=json_output))
 
 
 @app.command()
 def cancel(task_id: TaskArgument, json_output: JsonOption = False, data: DataOption = None) -> None:
     """End a task: it is never begun, or its handler is told. One that has ended stays as it is."""
-
-    async def work() -> Record:
-        async with durable(data) as fabric:
-            return await (await located(fabric, task_id)).cancel()
-
-    record = run(work())
+    record = _at(data, task_id, Task.cancel)
     if json_output:
         print_json(summary(record))
     elif record.state == "cancelled":
@@ -157,6 +147,16 @@ def _how(
     if keep is not None:
         how["keep"] = seconds(keep)
     return how
+
+
+def _at(data: Path | None, task_id: str, do: Callable[[Task], Awaitable[T]]) -> T:
+    """Do something with the task of this id."""
+
+    async def work() -> T:
+        async with durable(data) as fabric:
+            return await do(await located(fabric, task_id))
+
+    return run(work())
 
 
 async def _show_end(task: Task, timeout: float | None, *, json_output: bool) -> None:

@@ -1,9 +1,11 @@
-"""`fabric token`: API keys, for people and agents."""
+"""`fabric token`: API keys, for people and agents.
+
+Above: `main`. Below: the agent `access`, on the fabric that `connection` finds.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +32,7 @@ def create(
 ) -> None:
     """Make an API key and print its token, which is never shown again."""
     wanted = {"name": name, "agent": agent, "roles": roles or [], "scopes": scopes or [], "listing": listing}
-    made = ask(data, "create_token", **wanted, seconds=_seconds(expires))
+    made = run(answer(data, "access", "create_token", **wanted, seconds=_seconds(expires)))
     if json_output:
         print_json(made)
         return
@@ -47,7 +49,7 @@ def create(
 @app.command("list")
 def list_(json_output: JsonOption = False, data: DataOption = None) -> None:
     """List API keys, the oldest first; never their tokens."""
-    found = ask(data, "list_tokens")
+    found = run(answer(data, "access", "list_tokens"))
     if json_output:
         print_json(found)
         return
@@ -75,16 +77,11 @@ def revoke(
     data: DataOption = None,
 ) -> None:
     """Let a key open nothing any more, at any gateway, at once."""
-    revoked = ask(data, "revoke_token", id=key_id)
+    revoked = run(answer(data, "access", "revoke_token", id=key_id))
     if json_output:
         print_json(revoked)
     else:
         out.print(f"revoked the key of {seen(revoked['principal'])}", markup=False)
-
-
-def ask(data: Path | None, tool: str, **arguments: Any) -> Any:
-    """What the agent `access` answers."""
-    return run(answer(data, "access", tool, arguments))
 
 
 def _seconds(expires: str | None) -> float | None:

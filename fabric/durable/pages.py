@@ -1,6 +1,6 @@
 """The beginning of what may be long, and whether there is more: an answer has to fit into a message.
 
-Above: the agent `durable`, the command line.
+Above: the agent `durable`, the command line. Below: nothing.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from fabric.durable.firing import with_next
 from fabric.durable.letters import Handled, chosen
 from fabric.durable.pages import Page, page
 from fabric.durable.replicas import watch
+from fabric.hints import ADDS, CHANGES, DESTROYS, READS
 from fabric.settings import load_settings
 from fabric_sdk import Agent, Context, Fabric
 from fabric_sdk.cancelling import end
@@ -30,11 +31,6 @@ from fabric_sdk.contracts.task import Priority, State
 from fabric_sdk.patterns.dead import DeadLetter, Which
 from fabric_sdk.patterns.schema import Compatibility, Schema
 from fabric_sdk.remote import How
-
-_READS: Final = {"readOnlyHint": True}
-_CHANGES: Final = {"destructiveHint": False, "idempotentHint": True}
-_DESTROYS: Final = {"destructiveHint": True, "idempotentHint": True}
-_ADDS: Final = {"destructiveHint": False}
 
 Limit = Annotated[int, Field(ge=1, le=1000, description="At most so many.")]
 Seconds = Annotated[float, Field(ge=0, description="Seconds from now.")]
@@ -61,7 +57,7 @@ agent = Agent(
 )
 
 
-@agent.tool(annotations=_ADDS)
+@agent.tool(annotations=ADDS)
 async def start_task(
     ctx: Context,
     agent: str,
@@ -87,7 +83,7 @@ async def start_task(
     return {"id": task.id, "agent": task.agent, "tool": tool, "joined": task.joined}
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_tasks(
     ctx: Context, agent: str | None = None, state: State | None = None, limit: Limit = 100
 ) -> list[dict[str, Any]]:
@@ -96,19 +92,19 @@ async def list_tasks(
     return [tasks.summary(record) for record in found]
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def show_task(ctx: Context, id: str) -> dict[str, Any]:
     """How one task stands: its state, its attempts and their errors, its result."""
     return tasks.everything(await (await tasks.located(ctx.fabric, id)).status())
 
 
-@agent.tool(annotations=_DESTROYS)
+@agent.tool(annotations=DESTROYS)
 async def cancel_task(ctx: Context, id: str) -> dict[str, Any]:
     """End a task, unless it has ended; tells how it ended."""
     return tasks.summary(await (await tasks.located(ctx.fabric, id)).cancel())
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_dead(
     ctx: Context,
     agent: str | None = None,
@@ -127,13 +123,13 @@ async def list_dead(
     return await page((letters.summary(letter) async for letter in found), limit)
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def show_dead(ctx: Context, id: str) -> DeadLetter:
     """One dead letter: the message, and of each attempt its error, worker, time and trace."""
     return await ctx.fabric.dead.show(id)
 
 
-@agent.tool(annotations=_CHANGES)
+@agent.tool(annotations=CHANGES)
 async def redrive_dead(
     ctx: Context,
     ids: list[str] | None = None,
@@ -148,7 +144,7 @@ async def redrive_dead(
     return await letters.redrive(ctx.fabric, chosen(ctx.fabric, ids or (), which, everything=everything))
 
 
-@agent.tool(annotations=_DESTROYS)
+@agent.tool(annotations=DESTROYS)
 async def purge_dead(
     ctx: Context,
     ids: list[str] | None = None,
@@ -163,7 +159,7 @@ async def purge_dead(
     return await letters.purge(ctx.fabric, chosen(ctx.fabric, ids or (), which, everything=everything))
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_schedules(ctx: Context, agent: str | None = None, limit: Limit = 100) -> Page[dict[str, Any]]:
     """Schedules of one agent or all, then tasks that wait for their time, each with the Unix time when it is `next`.
 
@@ -173,7 +169,7 @@ async def list_schedules(ctx: Context, agent: str | None = None, limit: Limit = 
     return await page((with_next(schedule, time.time()) async for schedule in found), limit)
 
 
-@agent.tool(annotations=_DESTROYS)
+@agent.tool(annotations=DESTROYS)
 async def set_schedule(
     ctx: Context,
     agent: str,
@@ -191,14 +187,14 @@ async def set_schedule(
     await ctx.fabric.agent(agent).schedule(name, when, tool, arguments, zone=zone, priority=priority)
 
 
-@agent.tool(annotations=_DESTROYS)
+@agent.tool(annotations=DESTROYS)
 async def remove_schedule(ctx: Context, agent: str, name: str) -> None:
     """Let a schedule never fire again."""
     if not await ctx.fabric.schedules.remove(checked_address(agent), name):
         raise UnknownName(f"agent {agent!r} has no schedule {name!r}")
 
 
-@agent.tool(annotations=_ADDS)
+@agent.tool(annotations=ADDS)
 async def publish_event(
     ctx: Context, topic: str, data: Any, id: str | None = None, subject: str | None = None
 ) -> dict[str, Any]:
@@ -206,7 +202,7 @@ async def publish_event(
     return past.shown(await ctx.fabric.publish(topic, data, id=id, subject=subject))
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def replay_events(
     ctx: Context,
     topics: list[str] | None = None,
@@ -226,7 +222,7 @@ async def replay_events(
     return await past.replayed(ctx.fabric, topics or [">"], start=start, only=filter, limit=limit)
 
 
-@agent.tool(annotations=_READS)
+@agent.tool(annotations=READS)
 async def list_schemas(ctx: Context, topics: str = ">", limit: Limit = 100) -> Page[Schema]:
     """Every version of the schemas of these topics, oldest first; tells whether there are `more`.
 
@@ -235,7 +231,7 @@ async def list_schemas(ctx: Context, topics: str = ">", limit: Limit = 100) -> P
     return await page(ctx.fabric.schemas.find(checked_pattern(topics)), limit)
 
 
-@agent.tool(annotations=_CHANGES)
+@agent.tool(annotations=CHANGES)
 async def register_schema(
     ctx: Context, topic: str, schema: dict[str, Any], compatibility: Compatibility | None = None
 ) -> Schema:

@@ -1,7 +1,7 @@
 """Private servers for who has none: a real nats-server and a real valkey-server, started from their packages.
 
-Above: the command line. Below: `fabric.process`. No client library of either server is used, and nothing is known of
-what is sent through them or kept in them.
+Above: `fabric.node`, the command line, benchmarks. Below: `fabric.process`. No client library of either server is used,
+and nothing is known of what is sent through them or kept in them.
 
     nats_server    one of the two             folder       where they keep their data, and the lock on it
     valkey_server  the other                  credentials  their passwords

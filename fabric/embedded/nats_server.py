@@ -1,6 +1,6 @@
 """A private nats-server: its configuration, its start under a supervisor, its addresses.
 
-Above: the command line's `up`, and tests. Below: `folder`, `credentials`, `ports`, `fabric.process`.
+Above: `fabric.node`, and tests. Below: `folder`, `credentials`, `ports`, `fabric.process`.
 It refuses to know what is sent through it: no stream and no subject is named here.
 """
 

@@ -1,6 +1,6 @@
 """A private valkey-server, the open Redis: its configuration, its start under a supervisor, its address.
 
-Above: the command line's `up`, and tests. Below: `folder`, `credentials`, `ports`, `fabric.process`.
+Above: `fabric.node`, and tests. Below: `folder`, `credentials`, `ports`, `fabric.process`.
 It refuses to know what is kept in it: only the registry does.
 """
 

@@ -1,7 +1,8 @@
 """The few lines of HTTP, NATS and Redis protocol that tell whether a server is there, and whether it is the right one.
 
-Above: `probe`, and the probes of the two servers. Below: asyncio's streams.
-It refuses to know why somebody asks, and everything of the protocols that the question does not need.
+Above: `probe`, the probes of the two servers, and who else asks a server: replicas, `doctor`, benchmarks. Below:
+asyncio's streams. It refuses to know why somebody asks, and everything of the protocols that the question does not
+need.
 """
 
 from __future__ import annotations

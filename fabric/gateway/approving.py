@@ -1,8 +1,8 @@
 """Calls that a person has to allow: asked in the call whoever may decide itself, else held until somebody answers.
 
-Above: `modern`, `errands`. Below: the questions' rows, and the tasks. A tool that waits is a held task: it survives
-this gateway and everything else, and the same call again joins it. For a resource or a prompt there is nothing to hold:
-its call waits for the answer, and then goes on.
+Above: `modern`, `errands`, `rest`. Below: the questions' rows, and the tasks. A tool that waits is a held task: it
+survives this gateway and everything else, and the same call again joins it. For a resource or a prompt there is nothing
+to hold: its call waits for the answer, and then goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.streams import ACCESS
 from fabric_sdk.contracts.task import Record
 from fabric_sdk.jetstream import Table
-from fabric_sdk.patterns.task import Start
+from fabric_sdk.patterns.start import Start
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """What agents ask of clients of the current revision: asked with sealed state, answered with a new request.
 
-Above: `modern`. Below: `sealing`, and MCP's models of answers. The handshake revisions ask over a stream instead
-(`legacy`); to an agent both are the same.
+Above: `modern`, `rest`, `tasks`; `errands`, for what a client can do. Below: `sealing`, and MCP's models of answers.
+The handshake revisions ask over a stream instead (`legacy`); to an agent both are the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One request of a handshake session that an agent answers: what is known of it, and how its revision words things.
 
-Above: `errands`, which sends it on its way. Below: `rpc` and `replies`.
+Above: `legacy`, which makes it; `errands`, which sends it on its way. Below: `rpc` and `replies`.
 """
 
 from __future__ import annotations

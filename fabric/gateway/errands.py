@@ -96,28 +96,15 @@ class Errands:
     def __len__(self) -> int:
         return len(self._running)
 
-    def begin(
-        self,
-        session: Session,
-        identity: Identity,
-        request: bytes,
-        method: str,
-        params: bytes,
-        trace: Trace | None,
-        *,
-        streams: bool,
-    ) -> Errand:
+    def begin(self, errand: Errand) -> None:
         """Send an errand on its way.
 
         Raises:
             Refusal: there are too many, or this session has one under the same id.
         """
-        errand = Errand(session, identity, request, method, params, trace)
         self._begun += 1
-        errand.outbox.stream = stream_id(self._peers.replica, request, self._begun)
-        errand.quiet = not streams
+        errand.outbox.stream = stream_id(self._peers.replica, errand.request, self._begun)
         self._start(errand, None, {})
-        return errand
 
     def _start(self, errand: Errand, asked: Asked | None, answers: dict[str, Any]) -> None:
         if _key(errand.session.id, errand.request) in self._running:

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from fabric.gateway import rpc
 from fabric.gateway.admission import Headers
 from fabric.gateway.announcing import Announcements, Subscriber
-from fabric.gateway.errands import Errand, Errands
+from fabric.gateway.errand import Errand
+from fabric.gateway.errands import Errands
 from fabric.gateway.forward import NAMED
 from fabric.gateway.http import WATCH_AFTER, Receive, Send, respond
 from fabric.gateway.replies import OWN, Outbox, place_in, primer, stream
@@ -208,7 +209,9 @@ class Legacy:
         streams = b"text/event-stream" in headers.get(b"accept", b"").lower()
         told = (headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate"))
         trace = Trace.of(*told)
-        errand = self._errands.begin(session, identity, request, method, _params(message), trace, streams=streams)
+        errand = Errand(session, identity, request, method, _params(message), trace)
+        errand.quiet = not streams
+        self._errands.begin(errand)
         await _deliver(errand, session, receive, send, streams=streams)
 
     async def _answer_here(self, session: Session, identity: Identity, method: str, message: Message) -> bytes:

@@ -1,8 +1,8 @@
 """The answer to one request of a handshake session, as its client hears it: perhaps over several connections.
 
-Above: `legacy`. Below: ASGI and the log of `sessions`. What must not get lost, questions to the client and the answer
-itself, has a place in the session's log, and is told again to whoever names the last one it saw; progress and log
-entries have none.
+Above: `legacy`, `errands`, `following`, `listening`. Below: ASGI and the log of `sessions`. What must not get lost,
+questions to the client and the answer itself, has a place in the session's log, and is told again to whoever names the
+last one it saw; progress and log entries have none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JSON-RPC on the gateway's wire: reads requests without opening their arguments, writes answers around raw bytes.
 
-Above: `modern`. Below: msgspec, whose `Raw` leaves a part of a document as the bytes it is, and MCP's own constants.
-Pure functions.
+Above: every door, and what refuses on the way. Below: msgspec, whose `Raw` leaves a part of a document as the bytes it
+is, and MCP's own constants. Pure functions.
 """
 
 from __future__ import annotations

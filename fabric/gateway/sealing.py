@@ -1,7 +1,7 @@
 """State that travels through a client and must come back as it was: encrypted, for one sender, one request, one time.
 
-Above: `modern`. Below: AES-GCM, and a key that all gateways share: whichever comes first puts it among the access data.
-A client can read nothing of a state, change nothing, and lend it to nobody.
+Above: `asking`, `modern`. Below: AES-GCM, and a key that all gateways share: whichever comes first puts it among the
+access data. A client can read nothing of a state, change nothing, and lend it to nobody.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sessions of the handshake revisions: kept by the broker, so that any gateway goes on with any.
 
-Above: `legacy`. Below: one JetStream stream. A gateway holds a copy of each that it serves, one for all who look at it,
-and hears when another gateway changes it. A session belongs to the principal that opened it; to all others there is
-none of this id.
+Above: `legacy`, `errands`. Below: one JetStream stream. A gateway holds a copy of each that it serves, one for all who
+look at it, and hears when another gateway changes it. A session belongs to the principal that opened it; to all others
+there is none of this id.
 """
 
 from __future__ import annotations

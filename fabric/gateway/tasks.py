@@ -1,6 +1,7 @@
 """MCP's tasks (the extension `io.modelcontextprotocol/tasks`): a call becomes a durable task, and is asked for later.
 
-Above: `modern`, `rest`. Below: the fabric's own tasks; nothing is kept here, so any gateway answers for any task.
+Above: `modern`, `rest`, `errands`, `approving`, `listening`. Below: the fabric's own tasks; nothing is kept here, so
+any gateway answers for any task.
 
 A task's id names its agent, and what nobody can guess. Whoever did not start a task is told that there is none.
 """
@@ -26,7 +27,8 @@ from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.subjects import checked_agent_name
 from fabric_sdk.contracts.task import Priority, Record
-from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.patterns.start import Start
+from fabric_sdk.patterns.task import Tasks
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 CHANGED: Final = "notifications/tasks"

@@ -1,7 +1,7 @@
 """Where a WebSocket meets the network: uvicorn's protocol, which here waits for nobody for ever.
 
-Above: `process`. Below: uvicorn and websockets. Frames are bounded by uvicorn's settings; `listen` hands a connection
-over once its client asks for it.
+Above: `process`; `listen` and `app`, for the path. Below: uvicorn and websockets. Frames are bounded by uvicorn's
+settings; `listen` hands a connection over once its client asks for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What one kind of client sees: the catalogue under the names it uses, and where each name leads.
 
-Above: `forward`, `modern`, `legacy`. Below: descriptions from the registry. Pure and immutable: a new catalogue makes
-new views. Agents are mounted. One may be the root, whose names stand as they are; the names of the others get a prefix,
-as a rule their agent's name: `reader_list` for the tool `list` of `reader`. What a client may never use is not there.
+Above: `views`, which makes them; whoever answers a client or calls for one. Below: descriptions from the registry. Pure
+and immutable: a new catalogue makes new views. Agents are mounted. One may be the root, whose names stand as they are;
+the names of the others get a prefix, as a rule their agent's name: `reader_list` for the tool `list` of `reader`. What
+a client may never use is not there.
 """
 
 from __future__ import annotations

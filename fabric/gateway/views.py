@@ -1,7 +1,7 @@
 """What each identity sees: the same agents for all who are alike, and nothing else.
 
-Above: `modern`, `legacy`. Below: the catalogue and the mounts. Views are made when they are first asked for, once for
-all identities that see the same, and thrown away with every change.
+Above: `modern`, `legacy` with its `errands`, `rest`, `announcing`. Below: the catalogue and the mounts. Views are made
+when they are first asked for, once for all identities that see the same, and thrown away with every change.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Conditions on an act, in CEL: compiled once, bounded in what a caller can make them cost.
 
-Above: `model`, `files`. Below: the Rust implementation of CEL (ADR 8). An author's mistakes are found while compiling,
-as far as that can be; the rest is `ConditionFailed`, and what it counts as is the rule's to say.
+Above: `model`, `files`, `explain`. Below: the Rust implementation of CEL (ADR 8). An author's mistakes are found while
+compiling, as far as that can be; the rest is `ConditionFailed`, and what it counts as is the rule's to say.
 """
 
 from __future__ import annotations

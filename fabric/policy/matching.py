@@ -1,6 +1,7 @@
 """What a rule is about: globs over `<agent>/<name>`, patterns over topics. Pure.
 
-Above: `model`. Below: the standard library, and the fabric's own pattern language for topics.
+Above: `model`, and whatever in this package decides or explains. Below: the standard library, and the fabric's own
+pattern language for topics.
 """
 
 from __future__ import annotations

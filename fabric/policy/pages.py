@@ -1,6 +1,7 @@
 """YAML with places: each mistake in a file is told with its line and column, and all of them at once.
 
-Above: `files`, `cases`. Below: PyYAML, which is only asked for nodes: nothing in a file becomes an object by itself.
+Above: `files`, `cases`, `keeper`. Below: PyYAML, which is only asked for nodes: nothing in a file becomes an object by
+itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Many copies of one process: more of them, fewer, or all renewed one after the other.
 
-Above: the command line's `worker` and `up`. Below: `supervisor`. It refuses to know when to scale.
+Above: `fabric.node`, `fabric.pool`, the command line's `worker` and `gateway`. Below: `supervisor`. It refuses to know
+when to scale.
 """
 
 from __future__ import annotations

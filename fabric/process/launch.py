@@ -1,6 +1,6 @@
 """Starts one process that cannot outlive this one, and ends it.
 
-Above: `child`. Below: `guard`, which keeps the new process, and asyncio's subprocesses.
+Above: `child`, `supervisor`. Below: `guard`, which keeps the new process, and asyncio's subprocesses.
 It refuses to know why a process is started or ended.
 """
 

@@ -1,6 +1,6 @@
 """When to restart a process, and when to call it unhealthy: decisions only.
 
-Above: `child`. Below: nothing. No clock, no randomness of its own, no I/O: time and chance are handed in,
+Above: `child`, `supervisor`. Below: nothing. No clock, no randomness of its own, no I/O: time and chance are handed in,
 so that every decision can be tested by itself.
 """
 

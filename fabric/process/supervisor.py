@@ -1,7 +1,7 @@
 """Starts processes in layers, keeps them running, and stops them in the reverse order.
 
-Above: the command line's `up` and `worker`, `copies`, and `fabric.embedded`. Below: `child`, one per process.
-It refuses to know what the processes are and how events are shown.
+Above: `copies`, `fabric.node`, `fabric.embedded`, the command line's `worker` and `gateway`. Below: `child`, one per
+process. It refuses to know what the processes are and how events are shown.
 """
 
 from __future__ import annotations

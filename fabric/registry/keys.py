@@ -1,5 +1,8 @@
 """The one catalogue of Redis keys. What is there is rebuilt from the bus within one heartbeat, what was used of limits
-from the gateways, as they use more."""
+from the gateways, as they use more.
+
+Above: `store`. Below: nothing.
+"""
 
 from __future__ import annotations
 

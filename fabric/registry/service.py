@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from fabric.hints import CHANGES, READS
 from fabric.limits.spending import Count, Spender, Spent, Standing
 from fabric.logs import Once
 from fabric.observability.metrics import METRICS, MOST, Family, Point
@@ -330,12 +331,12 @@ def build(redis_url: str | None = None) -> Agent:
         kind="platform",
     )
 
-    @agent.tool(annotations={"readOnlyHint": True})
+    @agent.tool(annotations=READS)
     async def catalogue(capability: str | None = None, labels: dict[str, str] | None = None) -> Catalogue:
         """All agents, or those with a capability and labels: their live instances, load, digest of what they offer."""
         return (await held[0].catalogue()).only(capability, labels or {})
 
-    @agent.tool(annotations={"readOnlyHint": True})
+    @agent.tool(annotations=READS)
     async def description(agent: str, digest: str = "") -> Description:
         """What one agent offers: tools with schemas, resources, prompts."""
         if not digest:
@@ -345,12 +346,12 @@ def build(redis_url: str | None = None) -> Agent:
             digest = entry.digest
         return await held[0].description(agent, digest)
 
-    @agent.tool(annotations={"readOnlyHint": True})
+    @agent.tool(annotations=READS)
     async def conversation(id: str) -> conversations.Read:
         """What is remembered of a conversation: its snapshot, the entries since, and its version."""
         return await held[0].conversation(id)
 
-    @agent.tool(annotations={"destructiveHint": False, "idempotentHint": True})
+    @agent.tool(annotations=CHANGES)
     async def spend(spender: Spender, number: Count, spent: list[Spent]) -> list[Standing]:
         """Count what one gateway used of its limits, and tell how these stand with the use of all gateways."""
         return await held[0].spend(spender, number, spent)

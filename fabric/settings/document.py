@@ -1,7 +1,8 @@
 """A TOML document that knows on which line each of its values stands.
 
-Above: `layers`. Below: tomllib, which knows no lines. What makes up for it: each statement of a valid document is a
-valid document by itself, so they are read one after the other. It refuses to know what the values mean.
+Above: `layers`, `loading`, `mistakes`. Below: tomllib, which knows no lines. What makes up for it: each statement of a
+valid document is a valid document by itself, so they are read one after the other. It refuses to know what the values
+mean.
 """
 
 from __future__ import annotations

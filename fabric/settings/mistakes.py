@@ -1,6 +1,6 @@
 """What is wrong with settings, in one line each: where, what, and what is right.
 
-Above: `loading`. Below: the model's descriptions. A value that may hold a secret is never repeated.
+Above: `loading`, `layers`. Below: the model's descriptions. A value that may hold a secret is never repeated.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every setting of the platform: its name, its default, what it may be, and whether it changes while processes run.
 
-Above: `loading`. Below: pydantic-settings. It refuses to know where values come from and what they are used for.
+Above: all others here. Below: pydantic-settings. It refuses to know where values come from and what they are used for.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Which file holds the configuration: the one that is named, else the first of those that are usual.
 
-Above: `loading`. Below: the file system and the environment.
+Above: `loading`, `layers`, `passing`; `fabric.live`, `fabric.backup`, the command line. Below: the file system and the
+environment.
 """
 
 from __future__ import annotations

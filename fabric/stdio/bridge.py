@@ -1,6 +1,6 @@
 """Lines from a host become HTTP requests, and what comes back becomes lines: many at once, each with its answer.
 
-Above: `fabric mcp`. Below: `gateway`, and `handshake` for the revisions with sessions. A request names its revision
+Above: `serving`. Below: `gateway`, and `handshake` for the revisions with sessions. A request names its revision
 (since 2026-07-28), or belongs to the session that `initialize` opened.
 """
 

@@ -1,6 +1,7 @@
 """A gateway over HTTP: a message goes there, messages come back, and what goes wrong becomes one of our errors.
 
-Above: `bridge`, `handshake`, `tools`. Below: httpx2. It reads no message: what one means is not its business.
+Above: `serving`, `bridge`, `handshake`, `relay`, `tools`. Below: httpx2. It reads no message: what one means is not its
+business.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Standard input and output as streams of lines.
 
-Above: `fabric mcp`. Below: asyncio's pipes. A line that is too long is passed over as it comes, and takes no memory.
+Above: `serving`, `fabric mcp`. Below: asyncio's pipes. A line that is too long is passed over as it comes, and takes no
+memory.
 """
 
 from __future__ import annotations

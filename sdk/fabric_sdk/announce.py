@@ -159,25 +159,21 @@ class Announcer:
             "metadata": metadata,
         }
 
+    def _endpoint(self) -> dict[str, Any]:
+        return {"name": "call", "subject": subjects.calls(self._description.name), "queue_group": subjects.POOL}
+
     def _ping(self) -> dict[str, Any]:
         return self._identity("ping")
 
     def _info(self) -> dict[str, Any]:
-        endpoint = {
-            "name": "call",
-            "subject": subjects.calls(self._description.name),
-            "queue_group": subjects.POOL,
-            "metadata": {"tools": ",".join(str(tool.get("name")) for tool in self._description.tools)[:_MOST_SAID]},
-        }
+        tools = ",".join(str(tool.get("name")) for tool in self._description.tools)[:_MOST_SAID]
         description = (self._description.description or "")[:_MOST_SAID]
+        endpoint = self._endpoint() | {"metadata": {"tools": tools}}
         return self._identity("info") | {"description": description, "endpoints": [endpoint]}
 
     def _stats(self) -> dict[str, Any]:
         load = self._load()
-        endpoint = {
-            "name": "call",
-            "subject": subjects.calls(self._description.name),
-            "queue_group": subjects.POOL,
+        endpoint = self._endpoint() | {
             "num_requests": load.served + load.failed,
             "num_errors": load.failed,
             "last_error": load.last_error[:_MOST_SAID],

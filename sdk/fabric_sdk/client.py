@@ -26,7 +26,8 @@ from fabric_sdk.patterns.dead import DeadLetters
 from fabric_sdk.patterns.event import Events, Received, interest
 from fabric_sdk.patterns.schedule import Schedules
 from fabric_sdk.patterns.schema import Schemas
-from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.patterns.start import Start
+from fabric_sdk.patterns.task import Tasks
 from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.base import Transport
 

@@ -1,7 +1,7 @@
 """What a handler sees of the call it serves.
 
-Above: authors' functions. Below: the worker, which fills it. It knows no broker: what leaves the handler before
-its answer (progress, log lines) goes through one `emit` function.
+Above: authors' functions, which are given it; the worker, which fills it. Below: the client. It knows no broker: what
+leaves the handler before its answer (progress, log lines) goes through one `emit` function.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One task, on the worker's side: judge → claim → handle → write down → acknowledge.
+"""One task, on the worker's side: look → decide → claim → handle → write down → acknowledge.
 
 Above: the taker, which has it in hand. Below: the attempt, JetStream, and the handler that calls have too. A task that
 nobody repeats costs one write: its end. A claim is written first where another attempt may be about: for a redelivery,
@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -33,10 +34,10 @@ from fabric_sdk.contracts.subjects import Header, number
 from fabric_sdk.contracts.task import Policy, Priority, Record, largest_params
 from fabric_sdk.jetstream import Claims, Delivery
 from fabric_sdk.patterns.leftover import drop_leftover
-from fabric_sdk.patterns.task import record_of
+from fabric_sdk.patterns.start import record_of
 from fabric_sdk.pipeline import Handler, Request
 from fabric_sdk.routing.asking import unpark
-from fabric_sdk.routing.tasks import Given, after_failure, judge
+from fabric_sdk.routing.tasks import Decision, Given, Seen, after_failure, decide, judge
 
 log = logging.getLogger(__name__)
 
@@ -157,66 +158,74 @@ class Doer:
         except Exception:
             log.exception("task %s could not be settled", each.id)
 
-    # judge → claim
+    # look → decide → claim
 
     async def _claim(self, each: InHand, known: bool) -> Attempt | None:
         """This attempt, if there is to be one; else its message is settled here."""
-        delivery = each.delivery
-        headers = delivery.message.headers or {}
-        record = record_of(headers, delivery.message.body)
+        message = each.delivery.message
+        record = record_of(message.headers, message.body)
         record.id, record.agent, record.priority = each.id, each.agent, each.priority
-        record.queued = delivery.stored
+        record.queued = each.delivery.stored
         policy = self._policy(record.tool)
-        given = _given(delivery)
-        alone = delivery.attempt == 1 and not given.redriven and not given.round
-        fresh = alone and known
-        # Another message may bring a task with a key, and whoever looks at one that expires may write its end.
-        contested = Header.KEY in headers or given.expires is not None
-        found, written = None, 0
+        given = _given(each.delivery)
+        seen = Seen() if known and given.alone else None
         for _ in range(_LOOKS):
-            unreadable = None
-            if not fresh:
-                kept = await self._jetstream.last(RECORDS, subjects.record(each.agent, each.id))
-                found, written = None, kept.sequence if kept else 0
-                try:
-                    found = Record.of(kept.subject, kept.body) if kept else None
-                except errors.UnreadableRecord as foreign:  # perhaps it was done: a person decides, by its letter
-                    unreadable = foreign
-            verdict = "bury" if unreadable else judge(found, given, policy, time.time())
-            if verdict == "look":
-                assert found is not None
-                verdict = "drop" if await self._jetstream.at(TASKS, found.origin) else "run"
-            if verdict == "leave":
-                return None
-            if verdict == "drop":
-                settled, claim = (TASKS, delivery.sequence), headers.get(Header.CLAIM)
-                await drop_leftover(self._jetstream, each.agent, each.id, claim, settled=settled)
-                await delivery.ack()
-                return None
-            attempt = Attempt(self._jetstream, delivery, found or record, policy)
-            attempt.written, attempt.span = written, each.span
+            seen = seen or await self._look(each)
+            decision = decide(seen, given, policy, time.time())
+            if decision == "look":
+                assert seen.record is not None
+                seen = replace(seen, led=await self._jetstream.at(TASKS, seen.record.origin) is not None)
+                decision = decide(seen, given, policy, time.time())
+            attempt = Attempt(self._jetstream, each.delivery, seen.record or record, policy)
+            attempt.written, attempt.span = seen.place, each.span
             try:
-                if verdict == "expire":
-                    attempt.record.state = "expired"
-                    await attempt.write()
-                    await self._let_go(delivery)
-                    return None
-                self._enter(attempt, given)
-                _tell_of(attempt)
-                if verdict == "bury":
-                    if unreadable is not None:
-                        attempt.failed(_sendable(str(unreadable)), unreadable.code)
-                    else:
-                        attempt.record.attempt -= 1  # the one that there is not to be
-                    await self._bury(attempt, unreadable)
-                    return None
-                if not alone or contested or written:
-                    await attempt.write()
-            except Superseded:
-                alone = fresh = False  # somebody was quicker: look again
-                continue
-            return attempt
+                return attempt if await self._begin(attempt, given, decision, seen.unreadable) else None
+            except Superseded:  # somebody was quicker: look again
+                given, seen = replace(given, contested=True), None
         raise errors.FabricError(f"its record changes all the time; it was looked at {_LOOKS} times")
+
+    async def _look(self, each: InHand) -> Seen:
+        kept = await self._jetstream.last(RECORDS, subjects.record(each.agent, each.id))
+        if kept is None:
+            return Seen()
+        try:
+            return Seen(Record.of(kept.subject, kept.body), kept.sequence)
+        except errors.UnreadableRecord as foreign:
+            return Seen(place=kept.sequence, unreadable=foreign)
+
+    async def _begin(
+        self, attempt: Attempt, given: Given, decision: Decision, unreadable: errors.UnreadableRecord | None
+    ) -> bool:
+        """Do as was decided; tell whether the handler is to run.
+
+        Raises:
+            Superseded: somebody else has written the record since it was seen.
+        """
+        record, delivery = attempt.record, attempt.delivery
+        if decision == "leave":
+            return False
+        if decision == "drop":
+            settled, claim = (TASKS, delivery.sequence), delivery.message.header(Header.CLAIM)
+            await drop_leftover(self._jetstream, record.agent, record.id, claim, settled=settled)
+            await delivery.ack()
+            return False
+        if decision == "expire":
+            record.state = "expired"
+            await attempt.write()
+            await self._let_go(delivery)
+            return False
+        self._enter(attempt, given)
+        _tell_of(attempt)
+        if decision == "bury":
+            if unreadable is not None:
+                attempt.failed(_sendable(str(unreadable)), unreadable.code)
+            else:
+                record.attempt -= 1  # the one that there is not to be
+            await self._bury(attempt, unreadable)
+            return False
+        if decision == "claim":
+            await attempt.write()
+        return True
 
     def _enter(self, attempt: Attempt, given: Given) -> None:
         """Make the record this attempt's own."""
@@ -417,7 +426,9 @@ def _begin_anew(record: Record, origin: int) -> None:
 def _given(delivery: Delivery) -> Given:
     headers = delivery.message.headers or {}
     expires, answered = number(headers.get(Header.EXPIRES)), int(number(headers.get(Header.ROUND)) or 0)
-    return Given(delivery.sequence, delivery.attempt, Header.REDRIVE in headers, expires, answered)
+    # Another message may bring a task with a key, and whoever looks at one that expires may write its end.
+    contested = Header.KEY in headers or expires is not None
+    return Given(delivery.sequence, delivery.attempt, Header.REDRIVE in headers, expires, answered, contested)
 
 
 def _raised(failure: errors.FabricError) -> BaseException:

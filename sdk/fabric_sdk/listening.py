@@ -17,7 +17,7 @@ from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.scope import Scope, Trace
 from fabric_sdk.patterns.event import Membership, Received
-from fabric_sdk.patterns.task import Start
+from fabric_sdk.patterns.start import Start
 
 log = logging.getLogger(__name__)
 

@@ -30,8 +30,9 @@ from fabric_sdk.patterns.asking import follow_up
 from fabric_sdk.patterns.broadcast import Answer, broadcast
 from fabric_sdk.patterns.call import Call, Caller
 from fabric_sdk.patterns.schedule import Schedule, Schedules
+from fabric_sdk.patterns.start import Start
 from fabric_sdk.patterns.stream import OPEN, Channel, Stream
-from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.patterns.task import Tasks
 from fabric_sdk.results import NativeResult, value_of
 from fabric_sdk.routing.retry import is_safe
 from fabric_sdk.tracing import scope_here

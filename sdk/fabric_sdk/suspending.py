@@ -1,6 +1,6 @@
 """Handlers that wait for an answer of whoever called: asked → answered with the question → resumed → answered.
 
-Above: the worker. Below: contracts. A handler that asks gives its hand to others and stays where it is; its call is
+Above: `answering`. Below: contracts. A handler that asks gives its hand to others and stays where it is; its call is
 answered with the question. The answer comes with another call, to this very instance, and that one gets what the
 handler says next. It may come more than once, since whoever brought it may die: the last one is answered, and told
 what the handler asks by now, if it has gone on meanwhile.

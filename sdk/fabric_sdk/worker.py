@@ -1,57 +1,41 @@
-"""A worker: one instance of an agent, taking calls off the wire: receive → open → admit → handle → reply.
+"""A worker, one instance of an agent: it begins, says that it is there, hears what comes, and leaves in order.
 
-Above: `fabric worker` and tests. Below: a transport and whatever is `Servable`. A worker is stateless: what it
-knows of a call dies with it, and the caller notices (`patterns.call`). Deadlines and signs of life cost one look
-at the calls in hand every tenth of a second, not a timer for each call.
+Above: `fabric worker` and tests. Below: a transport and whatever is `Servable`; `answering` takes the calls, `taking`
+the tasks, `hosting` the streams, `listening` the events. A worker is stateless: nothing is lost with it that was
+promised to be kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextvars import Context as ContextVars
 from contextvars import copy_context
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 from uuid import uuid4
 
-from opentelemetry.trace import Span, SpanKind
-
-from fabric_sdk import tracing
 from fabric_sdk.announce import Announcer, Load
+from fabric_sdk.answering import CallTaker
 from fabric_sdk.authoring.reaction import MARK, Reaction
 from fabric_sdk.client import Fabric
 from fabric_sdk.context import Context
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.asking import RESUME
-from fabric_sdk.contracts.conventions import NATS, Attribute, named, title
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Scope, Trace, current_asker, current_scope, roles_in
-from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.hosting import StreamHost
 from fabric_sdk.listening import Listener
-from fabric_sdk.patterns.call import ALIVE_INTERVAL
 from fabric_sdk.patterns.stream import OPEN
 from fabric_sdk.pipeline import Middleware, Request, compose
-from fabric_sdk.suspending import Suspended, Suspensions
 from fabric_sdk.taking import TaskTaker
 from fabric_sdk.transports.base import Subscription, Transport
 
 log = logging.getLogger(__name__)
 
-_TICK: Final = 0.1
-"""Seconds between two looks at the calls in hand; a deadline is kept to within this."""
-_NO_ROLES: Final[frozenset[str]] = frozenset()
-_DEFAULT_DEADLINE: Final = 60.0
 _CANCEL_SECONDS: Final = 2.0
-_MOST_EARLY: Final = 256
-"""Cancellations that are remembered: they come another way than the calls, and may overtake them."""
-_NOBODY: Final = Message("")
-"""In place of a call that was answered, while its handler waits for the next."""
 
 
 class Servable(Protocol):
@@ -70,27 +54,6 @@ class Servable(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """One call in hand: waiting for its turn, or running as `task`."""
-
-    message: Message
-    request: Request
-    context: Context
-    taken: float
-    key: str = ""
-    """Its key among the calls in hand: the reply subject, where no other call in hand has the same."""
-    task: asyncio.Task[None] | None = None
-    begun: bool = False
-    """Whether the task has taken its first step; one that is cancelled before that never runs at all."""
-    ended: errors.FabricError | None = None
-    """Why it was ended from outside, if it was."""
-    suspended: Suspended | None = None
-    """What is known of it once its handler has asked something."""
-    span: Span | None = None
-    """Of its handling, if its trace is sampled."""
-
-
 @dataclass(slots=True)
 class Limits:
     """How much a worker takes on."""
@@ -103,15 +66,6 @@ class Limits:
     """Streams open at once, beside both."""
     queue: int = 1024
     """Calls waiting for their turn; beyond it, a call is refused with `Overloaded`."""
-
-
-@dataclass(slots=True)
-class _Hands:
-    """The calls in hand, by reply subject (or a number, for those that want no reply)."""
-
-    jobs: dict[str, _Job] = field(default_factory=dict[str, _Job])
-    running: int = 0
-    queue: deque[_Job] = field(default_factory=deque[_Job])
 
 
 class Worker:
@@ -127,41 +81,39 @@ class Worker:
     ) -> None:
         self.instance = uuid4().hex[:16]
         self.limits = limits or Limits()
-        self.served = 0
-        self.failed = 0
-        self._spent = 0.0
-        self._last_error = ""
         self._transport = transport
         self._servable = servable
         self._handler = compose(self._handle, middleware)
-        self._hands = _Hands()
-        self._early: dict[str, None] = {}
-        """Reply subjects of calls that were cancelled before they came, if they are for this instance at all."""
-        self._suspensions = Suspensions(self.instance)
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._methods: dict[str, str] = {}
+        limits = self.limits
+        self._calls = CallTaker(
+            transport, self.instance, self._handler, concurrency=limits.concurrency, queue=limits.queue
+        )
         self._subscriptions: list[Subscription] = []
-        self._ticker: asyncio.TimerHandle | None = None
-        self._alive_due = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._describing: set[asyncio.Task[None]] = set()
         self._exit = AsyncExitStack()
 
     def __repr__(self) -> str:
-        hands = self._hands
-        return f"<Worker {self.instance} running={hands.running} waiting={len(hands.queue)} served={self.served}>"
+        return repr(self._calls)
+
+    @property
+    def served(self) -> int:
+        """Calls that were answered."""
+        return self._calls.served
+
+    @property
+    def failed(self) -> int:
+        """Calls that were answered with an error, or refused."""
+        return self._calls.failed
 
     async def start(self) -> None:
         """Enter the lifespan, hear calls, and tell the fabric."""
-        self._loop = asyncio.get_running_loop()
-        self._outside = copy_context()
         try:
-            await self._start()
+            await self._start(copy_context())
         except BaseException:
             await self._exit.aclose()
             raise
 
-    async def _start(self) -> None:
+    async def _start(self, outside: ContextVars) -> None:
         self._fabric = await self._exit.enter_async_context(Fabric.over(self._transport))
         await self._exit.enter_async_context(self._servable.lifespan(self._fabric))
         self.description = await self._servable.describe()
@@ -175,12 +127,14 @@ class Worker:
             self._fabric, self.description, self.instance, handler, concurrency=most, policies=policies
         )
         self._streams = StreamHost(self._fabric, self.description, self._handler, self.limits.streams)
+        self._calls.open(self._fabric, name, outside)
         # Nothing comes before all is there to take it; and what fails half-way leaves nobody who would.
         self._controls = [await self._hear(subjects.control(each), self._receive_control) for each in self._addresses]
         await self._hear(subjects.changed(name), self._receive_changed)
+        take = self._calls.receive
         self._subscriptions = [
-            *[await self._hear(subjects.calls(each), self._receive, queue=subjects.POOL) for each in self._addresses],
-            await self._hear(subjects.directs(self.instance), self._receive),
+            *[await self._hear(subjects.calls(each), take, queue=subjects.POOL) for each in self._addresses],
+            await self._hear(subjects.directs(self.instance), take),
         ]
         await self._transport.flush()
         self._announcer = Announcer(self._transport, self.description, self.instance, self.load)
@@ -202,7 +156,7 @@ class Worker:
         self._announcer.draining()
         await self._listener.close()
         with suppress(errors.TransportUnavailable):  # handlers that have asked are in hand, and get their answers so
-            await self._hear(subjects.direct(self.instance, RESUME), self._receive)
+            await self._hear(subjects.direct(self.instance, RESUME), self._calls.receive)
         await asyncio.gather(self._taker.stop_taking(), *(each.close() for each in self._subscriptions))
         try:
             await asyncio.wait_for(self._finished(), grace)
@@ -213,96 +167,19 @@ class Worker:
         await self._taker.close()
         await self._announcer.close()
         await asyncio.gather(*(control.close() for control in self._controls))
-        if self._ticker is not None:
-            self._ticker.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._calls.close()
+        await asyncio.gather(*self._describing, return_exceptions=True)
         await self._exit.aclose()
 
     async def _finished(self) -> None:
-        while not (self._suspensions.none.is_set() and self._idle.is_set()):  # a handler may ask, go on, and ask again
-            await self._suspensions.none.wait()
-            await self._idle.wait()
+        await self._calls.finished()
         await asyncio.gather(self._taker.finished(), self._streams.finished())
 
     def hurry(self) -> None:
         """End the calls in hand, each answered with `WorkerLost`, and the tasks: a `drain` waits for them no longer."""
         self._taker.hurry()
         self._streams.hurry()
-        self._suspensions.give_up(errors.WorkerLost("the worker was stopped before an answer came"))
-        for job in list(self._hands.jobs.values()):
-            self._end(job, errors.WorkerLost("the worker was stopped before the call ended"))
-
-    # receive → open → admit
-
-    def _receive(self, message: Message) -> None:
-        try:
-            job = self._open(message)
-            if job.request.method == RESUME:
-                self._resume(message)
-                return
-        except errors.FabricError as refused:
-            self._refuse(message, refused)
-            return
-        hands = self._hands
-        if hands.running < self.limits.concurrency:
-            self._take(job)
-            self._begin(job)
-        elif len(hands.queue) < self.limits.queue:
-            self._take(job)
-            hands.queue.append(job)
-        else:
-            self._refuse(message, errors.Overloaded())
-
-    def _open(self, message: Message) -> _Job:
-        """Read the routing facts; the body stays closed."""
-        now = time.time()
-        deadline = subjects.due_of(message.reply) or now + _DEFAULT_DEADLINE
-        if deadline <= now:
-            raise errors.DeadlineExceeded("the deadline had passed when the call arrived")
-        if message.reply in self._early:
-            del self._early[message.reply]
-            raise errors.CallCancelled
-        key, principal, trace, roles = None, None, None, _NO_ROLES
-        if headers := message.headers:
-            key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
-            trace = Trace.of(headers.get(Header.TRACEPARENT), headers.get(Header.TRACESTATE))
-            roles = roles_in(headers.get(Header.ROLES))
-        method = self._methods.get(message.subject) or self._method(message.subject)
-        context = Context(
-            Scope(deadline, principal, trace, roles),
-            agent=self.description.name,
-            instance=self.instance,
-            key=key,
-            fabric=self._fabric,
-            reply=message.reply,
-            emit=self._emit,
-            ask=self._ask,
-        )
-        job = _Job(message, Request(method, message.body), context, self._loop.time())
-        context.owner = job
-        return job
-
-    def _method(self, subject: str) -> str:
-        """The MCP method in a subject's tokens from the fourth on; remembered for the few that exist."""
-        method = "/".join(subject.split(".")[3:])
-        if len(self._methods) < 64:
-            self._methods[subject] = method
-        return method
-
-    def _take(self, job: _Job) -> None:
-        jobs, reply = self._hands.jobs, job.message.reply
-        job.key = reply if reply and reply not in jobs else str(id(job))  # a foreign caller may use one inbox for many
-        jobs[job.key] = job
-        self._idle.clear()
-        if self._ticker is None:
-            self._ticker = self._loop.call_later(_TICK, self._tick)
-
-    def _begin(self, job: _Job) -> None:
-        self._hands.running += 1
-        # Often begun by a call that ends: of its context, of its span above all, this one is to see nothing.
-        job.task = self._loop.create_task(self._run(job), context=self._outside.copy())
-
-    # handle → reply
+        self._calls.hurry()
 
     async def _handle(self, context: Context, request: Request) -> Body:
         """The innermost handler: the agent's, but for what the heartbeats announce by digest."""
@@ -320,187 +197,13 @@ class Worker:
             # though it has begun; so would a hosted server whose codes happen to be ours.
             raise errors.HandlerFailed(str(failure), data=failure.data) from failure
 
-    async def _run(self, job: _Job) -> None:
-        job.begun = True
-        if (trace := job.context.scope.trace) is not None and trace.sampled:
-            self._begin_span(job, trace)
-        current_scope.set(job.context.scope)
-        current_asker.set(job.context)
-        if job.ended is None and job.context.remaining <= 0:  # the loop was busy for so long
-            job.ended = errors.DeadlineExceeded("the deadline passed before the call began")
-        try:
-            if job.ended is not None:
-                raise job.ended
-            result = await self._handler(job.context, job.request)
-            try:  # noqa: SIM105 - every call comes here, and `suppress` would cost it something
-                await self._reply(job.message, result)
-            except asyncio.CancelledError:
-                pass  # it is on its way already, and no other may overtake it
-            self.served += 1
-            if job.span is not None:
-                tracing.answered(job.span, result)
-            if job.suspended is not None:
-                self._suspensions.ended(job.suspended, Message("", result))
-        except asyncio.CancelledError:
-            await self._fail(job, job.ended or errors.HandlerFailed("the handler cancelled itself"))
-        except errors.FabricError as failure:
-            await self._fail(job, failure)
-        except GeneratorExit:
-            raise  # the loop is gone: nobody can be told
-        except BaseException as failure:  # whatever it is, it ends this call and nobody else's
-            log.exception("%s failed in %s", job.request.method, self)
-            await self._fail(job, errors.HandlerFailed(f"{type(failure).__name__}: {failure}"))
-        finally:
-            if job.span is not None:
-                self._end_span(job, job.span)
-            self._spent += self._loop.time() - job.taken
-            self._hands.running -= 1
-            self._let_go(job)
-            job.context.owner = None  # else the two would keep each other, and leave each call to the garbage collector
-            self._next()
-
-    async def _reply(self, message: Message, result: Body) -> None:
-        if not message.reply:
-            return
-        try:
-            await self._transport.publish(Message(message.reply, result))
-        except (TypeError, ValueError) as failure:  # what orjson raises for a value without a JSON form
-            raise errors.UnencodableResult(str(failure)) from failure
-        except errors.MessageTooLarge as failure:  # the work is done, so this is no refusal of the call
-            raise errors.UnencodableResult(f"the answer is too large: {failure}") from failure
-        except errors.TransportUnavailable:
-            log.warning("an answer could not be sent; its caller will repeat the call or see it time out")
-
-    def _begin_span(self, job: _Job, trace: Trace) -> None:
-        """Make the handling a span, below which is whatever the handler does."""
-        method, waited = job.request.method, self._loop.time() - job.taken
-        about = {Attribute.AGENT: self.description.name, Attribute.INSTANCE: self.instance, Attribute.SYSTEM: NATS}
-        about |= {Attribute.DESTINATION: f"fab.call.{self.description.name}", Attribute.KIND: "process"}
-        start = time.time_ns() - int(waited * 1e9)
-        job.span = tracing.begin(method, SpanKind.SERVER, trace, {**about, Attribute.WAITED: waited}, start=start)
-        tracing.enter(job.span)
-        job.context.scope = job.context.scope._replace(trace=tracing.trace_of(job.span, trace))
-
-    def _end_span(self, job: _Job, span: Span) -> None:
-        """Only now it is known what was asked for: whoever handled it has opened the request."""
-        target = str(job.context.params.get("name") or job.context.params.get("uri") or "")
-        span.set_attributes(named(job.request.method, target))
-        span.update_name(title(job.request.method, target))
-        span.end()
-
-    async def _fail(self, job: _Job, failure: errors.FabricError) -> None:
-        if job.span is not None:
-            tracing.failed(job.span, failure)
-        await self._reply_error(job.message, failure)
-        if job.suspended is not None:
-            self._suspensions.ended(job.suspended, _error("", errors.to_wire(failure)))
-
-    async def _reply_error(self, message: Message, failure: errors.FabricError) -> None:
-        self.failed += 1
-        self._last_error = str(failure)
-        if not message.reply:
-            return
-        wire = errors.to_wire(failure)
-        try:
-            try:
-                await self._transport.publish(_error(message.reply, wire))
-            except (errors.MessageTooLarge, TypeError, ValueError):  # its words or its data are no JSON, or too much
-                short = {"code": wire["code"], "message": _one_line(wire["message"])}
-                await self._transport.publish(_error(message.reply, short))
-        except errors.FabricError:
-            log.warning("an error could not be sent: %s", failure)
-
-    def _refuse(self, message: Message, refused: errors.FabricError) -> None:
-        """Answer an error without having begun."""
-        self._spawn(self._reply_error(message, refused))
-
-    def _spawn(self, doing: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(doing)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _let_go(self, job: _Job) -> None:
-        self._hands.jobs.pop(job.key, None)
-        if not self._hands.jobs:
-            self._idle.set()
-
-    def _next(self) -> None:
-        """Begin what waits, while there is room."""
-        hands = self._hands
-        while hands.queue and hands.running < self.limits.concurrency:
-            if (job := hands.queue[0]).context.remaining <= 0:
-                self._end(job, errors.DeadlineExceeded())
-            else:
-                self._begin(hands.queue.popleft())
-
-    # what handlers ask
-
-    async def _ask(self, context: Context, key: str, request: dict[str, Any]) -> Any:
-        """Answer a call with a question of its handler; returns the answer, which another call brings."""
-        job: _Job = context.owner
-        job.suspended = job.suspended or Suspended()
-        async with job.suspended.turn:
-            question = self._suspensions.question(job, key, request, dict(context.answers))
-            # Until somebody brings the answer, who may be quicker than the writing of the question; and should this end
-            # while it is written, no other answer follows it.
-            asked, job.message = job.message, _NOBODY
-            try:
-                await self._reply(asked, question)
-            except errors.UnencodableResult:
-                job.message = asked
-                raise
-            if job.message is _NOBODY:
-                self._hands.running -= 1
-                self._let_go(job)
-                self._next()
-            try:
-                return await self._suspensions.answer(job)
-            finally:
-                current_scope.set(context.scope)
-                if job.message is _NOBODY:
-                    self._hands.running += 1
-
-    def _resume(self, message: Message) -> None:
-        """Go on with a handler that has asked."""
-        try:
-            end = self._suspensions.resume(message, self._adopt)
-        except ValueError as broken:
-            raise errors.InvalidParams(f"params: {broken}") from None
-        if end is not None:
-            self._spawn(self._repeat(Message(message.reply, end.body, headers=end.headers)))
-
-    async def _repeat(self, end: Message) -> None:
-        with suppress(errors.FabricError):  # whoever asked again may do so once more
-            await self._transport.publish(end)
-
-    def _adopt(self, job: _Job, message: Message) -> None:
-        """Whatever a handler says from now on goes to whoever sent `message`."""
-        if self._hands.jobs.get(job.key) is job:
-            self._let_go(job)
-        else:
-            self._hands.running += 1
-        job.message = message
-        scope = job.context.scope
-        job.context.reply = message.reply
-        job.context.scope = scope._replace(deadline=subjects.due_of(message.reply) or time.time() + _DEFAULT_DEADLINE)
-        self._take(job)
-
-    # what comes beside the calls
-
-    async def _emit(self, reply: str, kind: str, frame: dict[str, Any]) -> None:
-        """Send one frame ahead of the answer that goes to `reply`."""
-        if not reply:
-            return
-        try:
-            await self._transport.publish(Message(reply, Body(frame), headers={Header.FRAME: kind}))
-        except errors.TransportUnavailable:
-            log.debug("a %s frame could not be sent; the work goes on without", kind)
-
     def _receive_changed(self, message: Message) -> None:
         """One instance says that the agent's lists changed; perhaps those of this one did as well."""
         with suppress(ValueError):
             if "list" in message.body.members():
-                self._spawn(self._describe_again())
+                describing = asyncio.create_task(self._describe_again())
+                self._describing.add(describing)
+                describing.add_done_callback(self._describing.discard)
 
     async def _describe_again(self) -> None:
         try:
@@ -521,82 +224,19 @@ class Worker:
         if "task" in said:
             self._taker.cancel(str(said["task"]))
         if "cancel" in said:
-            self._cancel(str(said["cancel"]))
-        if "waiting" in said and (waiting := self._suspensions.job(str(said["waiting"]))) is not None:
-            self._end(waiting, errors.CallCancelled())
-
-    def _cancel(self, reply: str) -> None:
-        """End a call whose caller waits no longer."""
-        if (job := self._hands.jobs.get(reply)) is not None:
-            self._end(job, errors.CallCancelled())
-        elif (subjects.due_of(reply) or 0.0) > time.time():  # a foreign caller may use one address for many calls
-            self._early[reply] = None
-            if len(self._early) > _MOST_EARLY:
-                del self._early[next(iter(self._early))]
-
-    def _end(self, job: _Job, why: errors.FabricError) -> None:
-        """End a call from outside, whether it runs or waits."""
-        if job.ended is not None:
-            return
-        job.ended = why
-        job.context.cancelled = True
-        if job.task is not None:
-            if job.begun:  # else it sees by itself, in its first step, that it was ended
-                job.task.cancel()
-        else:
-            self._hands.queue.remove(job)
-            self._let_go(job)
-            self._refuse(job.message, why)
-
-    def _tick(self) -> None:
-        """End what is past its deadline; once a second, tell callers what is still being worked on."""
-        self._ticker = None
-        jobs = self._hands.jobs
-        if not jobs:
-            return
-        now, wall = self._loop.time(), time.time()
-        for job in list(jobs.values()):
-            if job.context.scope.deadline <= wall:
-                self._end(job, errors.DeadlineExceeded())
-        if now >= self._alive_due:
-            self._alive_due = now + ALIVE_INTERVAL
-            self._say_alive(now - ALIVE_INTERVAL / 2)
-        self._ticker = self._loop.call_later(_TICK, self._tick)
-
-    def _say_alive(self, taken_before: float) -> None:
-        """One message to each caller with all of its calls that have been in hand for a while."""
-        numbers: dict[str, list[str]] = {}
-        for reply, job in self._hands.jobs.items():
-            if job.taken < taken_before and subjects.due_of(reply):  # a foreign caller hears no signs of life
-                numbers.setdefault(subjects.alive(reply, self.instance), []).append(subjects.number_of(reply))
-        for subject, mine in numbers.items():
-            self._spawn(self._publish_alive(subject, mine))
-
-    async def _publish_alive(self, subject: str, numbers: list[str]) -> None:
-        try:
-            await self._transport.publish(Message(subject, Body({"calls": numbers})))
-        except errors.TransportUnavailable:
-            return  # the caller hears the next one, or sends the call elsewhere
+            self._calls.cancel(str(said["cancel"]))
+        if "waiting" in said:
+            self._calls.cancel_waiting(str(said["waiting"]))
 
     def load(self) -> Load:
         """How busy it is."""
-        hands = self._hands
+        calls, tasks = self._calls, self._taker
         return Load(
             self.limits.concurrency,
-            hands.running + self._taker.running,
-            len(hands.queue) + self._taker.waiting,
-            self.served + self._taker.done,
-            self.failed + self._taker.failed,
-            self._spent,
-            self._last_error,
+            calls.running + tasks.running,
+            calls.waiting + tasks.waiting,
+            calls.served + tasks.done,
+            calls.failed + tasks.failed,
+            calls.spent,
+            calls.last_error,
         )
-
-
-def _error(reply: str, wire: dict[str, Any]) -> Message:
-    headers = {Header.ERROR_CODE: str(wire["code"]), Header.ERROR: _one_line(wire["message"])}
-    return Message(reply, Body(wire), headers=headers)
-
-
-def _one_line(text: str) -> str:
-    """A header's worth of `text`."""
-    return " ".join(text.split())[:256]

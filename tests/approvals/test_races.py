@@ -25,7 +25,7 @@ from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import InvalidParams, TaskCancelled, UnknownName, UnknownTask
 from fabric_sdk.contracts.scope import scope_for
-from fabric_sdk.patterns.task import Start
+from fabric_sdk.patterns.start import Start
 
 
 @pytest.fixture

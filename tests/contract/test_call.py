@@ -447,7 +447,7 @@ async def test_a_call_that_arrives_after_its_deadline_is_never_started(stage: St
 async def test_a_call_whose_deadline_passes_in_the_queue_is_never_started(
     stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fabric_sdk.worker._TICK", 60.0)  # nobody looks at the queue in between
+    monkeypatch.setattr("fabric_sdk.answering._TICK", 60.0)  # nobody looks at the queue in between
     agent, gate, begun = Agent(name), Gate(), list[str]()
 
     @agent.tool
@@ -1045,7 +1045,7 @@ class Silence:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is noticed sooner than in the product, in the same order."""
     monkeypatch.setattr(calling, "ALIVE_INTERVAL", 0.1)
-    monkeypatch.setattr("fabric_sdk.worker.ALIVE_INTERVAL", 0.1)
+    monkeypatch.setattr("fabric_sdk.answering.ALIVE_INTERVAL", 0.1)
     monkeypatch.setattr(calling, "SILENCE", 0.6)
     monkeypatch.setattr(calling, "LONG_SILENCE", 1.5)
 

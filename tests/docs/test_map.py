@@ -50,3 +50,9 @@ def test_a_docstring_that_lists_modules_lists_them_all(package: str) -> None:
     listed = [line for line in text.splitlines() if line.startswith("    ")]
     missing = {part for part in parts(ROOT / package) if not re.search(rf"  {part} ", "\n".join(listed))}
     assert not listed or missing == set()
+
+
+def test_each_module_says_what_is_above_and_below_it() -> None:
+    modules = {path: path.read_text(encoding="utf-8") for root in ROOTS.values() for path in root.rglob("[!_]*.py")}
+    said = {path: ast.get_docstring(ast.parse(text)) or "" for path, text in modules.items()}
+    assert [path for path, text in said.items() if not ("Above:" in text and "Below:" in text)] == []

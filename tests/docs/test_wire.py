@@ -13,7 +13,7 @@ import pytest
 
 from docs.pages import codes, read, table
 from fabric.registry import store
-from fabric_sdk import announce, worker
+from fabric_sdk import announce, answering
 from fabric_sdk.contracts import errors, streams, subjects
 from fabric_sdk.contracts.errors import FabricError
 from fabric_sdk.contracts.subjects import Header
@@ -229,7 +229,7 @@ def test_no_error_on_the_page_is_unknown_to_the_code() -> None:
         (r"in the catalogue for ([\d.]+) s after its last instance went", store.GRACE),
         (r"hears nothing for ([\d.]+) s sends the call to another instance", call.SILENCE),
         (r"else ends it after ([\d.]+) s with `WorkerLost`", call.LONG_SILENCE),
-        (r"foreign reply address \(`_INBOX\.…`\) has ([\d.]+) seconds", worker._DEFAULT_DEADLINE),  # pyright: ignore[reportPrivateUsage]
+        (r"foreign reply address \(`_INBOX\.…`\) has ([\d.]+) seconds", answering._DEFAULT_DEADLINE),  # pyright: ignore[reportPrivateUsage]
     ],
 )
 def test_times_are_those_of_the_code(sentence: str, seconds: float) -> None:

@@ -27,7 +27,7 @@ from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.streams import TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.contracts.task import Record
-from fabric_sdk.patterns.task import Start
+from fabric_sdk.patterns.start import Start
 from fabric_sdk.pipeline import Request
 from fabric_sdk.routing.asking import park
 from gateway.client import BOTH, CAPABILITIES_KEY, Client, Json, events, meta, refusal, request, tools

@@ -312,7 +312,7 @@ async def test_what_is_cancelled_before_it_comes_is_not_begun(server: PrivateNat
     async with serving(server.url, folder, agent) as (only,), client(server.url, folder) as (fabric, transport):
         await fabric.agent("overtaken").call("note")
         reply = subjects.reply("0" * 32, 4e9, 1)
-        only._cancel(reply)  # pyright: ignore[reportPrivateUsage] - as if its control message had overtaken the call
+        only._calls.cancel(reply)  # pyright: ignore[reportPrivateUsage] - as if its control message had overtaken the call
         answer = Ear()
         await transport.subscribe(subjects.replies("0" * 32), answer)
         await transport.publish(Message(subjects.call("overtaken", "tools/call"), EMPTY, reply=reply))

@@ -31,7 +31,7 @@ from fabric_sdk.contracts.task import (
     new_task_id,
 )
 from fabric_sdk.patterns.schedule import pattern_of
-from fabric_sdk.routing.tasks import WEIGHTS, Given, Turns, after_failure, judge
+from fabric_sdk.routing.tasks import WEIGHTS, Given, Seen, Turns, after_failure, decide, judge
 
 NOW = 1_000.0
 SUBJECT = subjects.record("crew", "id")
@@ -127,6 +127,49 @@ def test_what_is_done_with_a_delivery(record: Record | None, given: Given, verdi
 def test_what_has_ended_never_runs_again_by_itself(state: str, given: Given, policy: Policy) -> None:
     if state in ENDS:
         assert judge(standing(state), given, policy, NOW) == "drop"
+
+
+# decide
+
+
+UNREADABLE = errors.UnreadableRecord("what is on record cannot be read")
+ELSEWHERE = standing("running", origin=3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "given", "decision"),
+    [
+        pytest.param(Seen(), Given(7, 1), "run", id="nobody else can have it"),
+        pytest.param(Seen(), Given(7, 1, contested=True), "claim", id="another message may bring it"),
+        pytest.param(Seen(), Given(7, 2), "claim", id="given before, though nothing was written"),
+        pytest.param(Seen(), Given(7, 1, redriven=True), "claim", id="redriven, and its record is gone"),
+        pytest.param(Seen(), Given(7, 1, round=1), "claim", id="answered, and its record is gone"),
+        pytest.param(Seen(standing("queued"), 4), Given(7, 1), "claim", id="the server counts anew"),
+        pytest.param(Seen(standing("completed"), 4), Given(7, 2), "drop", id="done, and not acknowledged"),
+        pytest.param(Seen(standing("running", attempt=3), 4), Given(7, 2), "leave", id="a later attempt has it"),
+        pytest.param(Seen(), Given(7, 1, expires=NOW, contested=True), "expire", id="too late: nothing is claimed"),
+        pytest.param(Seen(), Given(7, 6), "bury", id="too many lost workers: nothing is claimed"),
+        pytest.param(Seen(place=4, unreadable=UNREADABLE), Given(7, 1), "bury", id="a person is to decide"),
+        pytest.param(Seen(ELSEWHERE, 4), Given(7, 1), "look", id="another message brought it"),
+        pytest.param(Seen(ELSEWHERE, 4, led=True), Given(7, 1), "drop", id="and still does"),
+        pytest.param(Seen(ELSEWHERE, 4, led=False), Given(7, 1), "claim", id="and is gone"),
+    ],
+)
+def test_what_a_worker_does_with_a_task_it_was_given(seen: Seen, given: Given, decision: str) -> None:
+    assert decide(seen, given, FIVE, NOW) == decision
+
+
+@given(
+    st.builds(Seen, st.none() | records, st.integers(0, 9), st.none() | st.just(UNREADABLE), st.none() | st.booleans()),
+    st.builds(
+        Given, st.integers(1), st.integers(1, 9), st.booleans(), st.none() | st.floats(0, 2 * NOW), st.integers(0, 3)
+    ),
+    policies,
+)
+def test_nothing_runs_unclaimed_that_another_may_have(seen: Seen, given: Given, policy: Policy) -> None:
+    decision = decide(seen, given, policy, NOW)
+    assert decision != "run" or (given.alone and not given.contested and not seen.place)
+    assert decision != "look" or seen.led is None, "once somebody has looked, it is decided"
 
 
 # after a failure

@@ -1,4 +1,7 @@
-"""Content that is not text or JSON: return these from a tool, alone or in a list with strings."""
+"""Content that is not text or JSON: return these from a tool, alone or in a list with strings.
+
+Above: authors; `tool` and `prompt`, which put it into their results. Below: nothing but JSON.
+"""
 
 from __future__ import annotations
 

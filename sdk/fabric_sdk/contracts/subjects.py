@@ -2,6 +2,8 @@
 
 The first token of a subject is the wire's version: an incompatible change would speak `fab2.` beside `fab.`.
 Names that stand in a subject are checked here, once, so no other module ever builds a subject by hand.
+
+Above: whoever sends, hears or stores. Below: errors. Pure functions.
 """
 
 from __future__ import annotations

@@ -312,33 +312,30 @@ class JetStream:
 
     async def last(self, stream: Stream, subject: str) -> StoredMessage | None:
         """The last message on `subject`, as the stream's leader has it: never an older one."""
-        try:
-            answer = await self.request(f"STREAM.MSG.GET.{stream.name}", {"last_by_subj": subject})
-        except Missing:
-            return None
-        return _message_of(answer["message"])
+        return await self._kept(stream, {"last_by_subj": subject})
 
     async def at(self, stream: Stream, sequence: int) -> StoredMessage | None:
         """The message with this sequence, unless it is gone."""
-        try:
-            answer = await self.request(f"STREAM.MSG.GET.{stream.name}", {"seq": sequence})
-        except Missing:
-            return None
-        return _message_of(answer["message"])
+        return await self._kept(stream, {"seq": sequence})
 
     async def every(self, stream: Stream, subject: str, *, after: int = 0) -> AsyncGenerator[StoredMessage]:
         """Every message that `subject` matches and that is there now, oldest first; those `after` a place alone."""
         end = await self.end_of(stream)  # or who answers each with a new message would never come to an end
         while after < end:
-            try:
-                asked = {"seq": after + 1, "next_by_subj": subject}
-                answer = await self.request(f"STREAM.MSG.GET.{stream.name}", asked)
-            except Missing:
+            message = await self._kept(stream, {"seq": after + 1, "next_by_subj": subject})
+            if message is None:
                 return
-            message = _message_of(answer["message"])
             after = message.sequence
             if after <= end:
                 yield message
+
+    async def _kept(self, stream: Stream, asked: dict[str, Any]) -> StoredMessage | None:
+        """The one message that is asked for, if there is one."""
+        try:
+            answer = await self.request(f"STREAM.MSG.GET.{stream.name}", asked)
+        except Missing:
+            return None
+        return _message_of(answer["message"])
 
     async def end_of(self, stream: Stream) -> int:
         """The place of the last message that was ever stored; 0: none was."""

@@ -1,7 +1,8 @@
 """Reading a stream in order: no gap and no repetition, through lost messages and restarts.
 
-Above: events. Below: the pull loop. The server numbers what it delivers; where a number is missing, or the consumer is
-gone with the server that held it, a new one begins after the last message that came.
+Above: events, tables, and whoever reads a stream to its end. Below: the pull loop. The server numbers what it delivers;
+where a number is missing, or the consumer is gone with the server that held it, a new one begins after the last message
+that came.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Broadcast: one call to every instance of an agent, or of all that have a capability, and all their answers.
 
 Guarantee: **one answer or one error from each instance that was there** when it was asked who is; of one that has left
-since, at once. Above: `client`. Below: discovery by `$SRV.PING`, and ordinary calls, each to its instance.
+since, at once. Above: `remote`. Below: discovery by `$SRV.PING`, and ordinary calls, each to its instance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ask everybody and collect what they answer within a stated time.
 
 Guarantee: none beyond the transport's; who does not answer in time is not in the list. For discovery, not for work.
-Above: registry, command line. Below: a `Transport`.
+Above: `call`, `broadcast`, `connecting`; registry, gateways, command line. Below: a `Transport`.
 """
 
 from __future__ import annotations

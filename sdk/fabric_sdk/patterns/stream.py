@@ -3,8 +3,8 @@
 Guarantee: **each message once and in order, while both ends live**: what a lost connection lost is sent again when it
 is back. A reader that stops, stops its sender; a silent end is given up after `IDLE_SECONDS`.
 
-Above: `client`, the worker. Below: a `Transport`. Kind and number of a frame ride in its reply subject, as a call's
-deadline does: a header would cost more than the message (ADR 2). Both ends are this one `Channel`.
+Above: `remote`; `hosting`, on the worker's side. Below: a `Transport`. Kind and number of a frame ride in its reply
+subject, as a call's deadline does: a header would cost more than the message (ADR 2). Both ends are this one `Channel`.
 """
 
 from __future__ import annotations

@@ -3,47 +3,27 @@
 Guarantee: **what was accepted ends exactly once on record**, as `completed`, `dead`, `cancelled` or `expired`,
 through any crash. A key names one task until its end is no longer kept: whoever starts it again joins it.
 
-Above: `client`, the gateway. Below: JetStream. Starting a task is one stored message in `TASKS`; its record in
+Above: `client`, the gateway. Below: `start`, JetStream. Starting a task is one stored message in `TASKS`; its record in
 `RECORDS` is written by the worker that has it (`attempt`), and each change is told to whoever waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-import orjson
-
-from fabric_sdk import tracing
 from fabric_sdk.contracts import errors, subjects
-from fabric_sdk.contracts.conventions import EXECUTE_TOOL, Attribute
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.scope import Effects, Scope, current_effects
-from fabric_sdk.contracts.streams import DUPLICATE_WINDOW, LATER, RECORDS, TASKS, Stream
-from fabric_sdk.contracts.subjects import Header, number
-from fabric_sdk.contracts.task import (
-    CARRIED,
-    DEFAULT_KEEP,
-    LONGEST_KEPT,
-    LONGEST_UNENDED,
-    PRIORITIES,
-    Parked,
-    Priority,
-    Record,
-    keyed_task_id,
-    largest_params,
-    new_task_id,
-    priority_of,
-)
+from fabric_sdk.contracts.streams import LATER, RECORDS, TASKS, Stream
+from fabric_sdk.contracts.subjects import Header
+from fabric_sdk.contracts.task import CARRIED, LONGEST_UNENDED, Parked, Record, largest_params, priority_of
 from fabric_sdk.jetstream import Claims, JetStream, StoredMessage, SubjectTaken, WrongSequence
 from fabric_sdk.patterns.call import OnFrame
 from fabric_sdk.patterns.leftover import drop_leftover
-from fabric_sdk.patterns.schedule import moment
+from fabric_sdk.patterns.start import Start, record_of, traced
 from fabric_sdk.routing.asking import hold, resumed, take_answers
 
 _LOOK_SECONDS: Final = 5.0
@@ -52,78 +32,6 @@ _LOOKS: Final = 100
 """At a task that somebody else changes each time, before its new state is written."""
 MOST_AT_ONCE: Final = 1000
 """Tasks in one atomic batch, as JetStream has it."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Start:
-    """One task, as its sender describes it."""
-
-    agent: str
-    params: Body
-    """Of `tools/call`."""
-    scope: Scope
-    key: str | None = None
-    priority: Priority = "normal"
-    at: float | None = None
-    """Unix time in seconds before which it is not begun."""
-    expires: float | None = None
-    """Unix time in seconds after which it is not begun."""
-    keep: float = DEFAULT_KEEP
-    """Seconds for which its end stays on record."""
-    id: str = field(init=False)
-    claim: str | None = field(init=False, default=None)
-    """Where the params lie, if they are too large for one message."""
-    effects: Effects | None = field(init=False, default=None)
-    """What gave it its key, if the task that starts it did."""
-
-    def __post_init__(self) -> None:
-        if self.priority not in PRIORITIES:
-            raise errors.InvalidParams(f"a task's priority is one of {', '.join(PRIORITIES)}, not {self.priority!r}")
-        if not 1 <= self.keep <= LONGEST_KEPT:
-            raise errors.InvalidParams(f"the end of a task is kept for 1 to {LONGEST_KEPT} seconds")
-        effects = current_effects.get()
-        if not all(when is None or math.isfinite(when) for when in (self.at, self.expires)):
-            raise errors.InvalidParams("a task begins and expires at finite times")
-        if self.key is None and effects is not None:
-            self.key = effects.name("start", self.agent, self.params.encoded().decode())
-            self.effects = effects
-        keyed = self.key is not None
-        if keyed:  # for so long, the server knows the key by itself, and would refuse what nobody remembers
-            self.keep = max(self.keep, DUPLICATE_WINDOW)
-        self.id = keyed_task_id(self.agent, self.key or "", self.scope.principal) if keyed else new_task_id()
-
-    def take_back(self) -> None:
-        """It may not have been started: the next like it gets its key."""
-        if self.effects is not None and self.key is not None:
-            self.effects.take_back(self.key)
-
-    def message(self) -> Message:
-        """The message that waits in the queue."""
-        return Message(subjects.task(self.agent, self.priority, self.id), self.params, headers=self.headers())
-
-    def message_for_later(self) -> Message:
-        """The message that the server turns into one that is due, at its time."""
-        assert self.at is not None
-        headers = self.headers() | {
-            Header.SCHEDULE: f"@at {moment(self.at)}",
-            Header.SCHEDULE_TARGET: subjects.later(self.agent, "due", self.id),
-            Header.CLASS: self.priority,
-            Header.EXPECTED: "0",
-        }
-        return Message(subjects.later(self.agent, "once", self.id), self.params, headers=headers)
-
-    def headers(self) -> dict[str, str]:
-        """What its message says beside the params."""
-        headers = {Header.MESSAGE_ID: self.id}
-        if self.key is not None:
-            headers[Header.KEY] = self.key
-        if self.keep != DEFAULT_KEEP:
-            headers[Header.KEEP] = f"{self.keep:.3f}"
-        if self.expires is not None:
-            headers[Header.EXPIRES] = f"{self.expires:.3f}"
-        if self.claim is not None:
-            headers[Header.CLAIM] = self.claim
-        return headers | self.scope.headers()
 
 
 class Tasks:
@@ -145,7 +53,7 @@ class Tasks:
                 may be started again without harm.
         """
         try:
-            with _told([start]):
+            with traced([start]):
                 return await self._start(start)
         except BaseException:  # cancelled too: it may not have been started
             start.take_back()
@@ -228,7 +136,7 @@ class Tasks:
         if any(start.at is not None for start in starts):
             raise errors.InvalidParams("tasks for later cannot be started in one batch with others")
         try:
-            with _told(starts):
+            with traced(starts):
                 return await self._start_all(starts)
         except BaseException:  # cancelled too: they may not have been started
             for start in reversed(starts):
@@ -525,35 +433,3 @@ def _all_or_none(known: int, starts: Sequence[Start]) -> bool:
         "some of these tasks were started before, so none was started now",
         fix="start tasks that may have been started before one by one: each joins its like",
     )
-
-
-@contextmanager
-def _told(starts: Sequence[Start]) -> Generator[None]:
-    """A span for what is started, if its trace is sampled: every attempt is below it."""
-    first, trace = starts[0], starts[0].scope.trace
-    if trace is None or not trace.sampled:
-        yield
-        return
-    tool = str(first.params.members().get("name", ""))
-    about: dict[str, str | int] = {Attribute.OPERATION: EXECUTE_TOOL, Attribute.TOOL: tool, Attribute.MESSAGE: first.id}
-    if len(starts) > 1:
-        about[Attribute.BATCH] = len(starts)
-    with tracing.sending("start", tool, trace, f"fab.task.{first.agent}", about) as span:
-        for start in starts:
-            start.scope = start.scope._replace(trace=tracing.trace_of(span, trace))
-        yield
-
-
-def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
-    """The first record of a task, from the message that started it."""
-    headers = headers or {}
-    try:
-        tool = str(orjson.loads(params.encoded()).get("name", ""))
-    except (ValueError, AttributeError):
-        tool = ""  # the handler will say what is wrong with it
-    keep = number(headers.get(Header.KEEP)) or DEFAULT_KEEP
-    keep = keep if 1 <= keep <= LONGEST_KEPT else DEFAULT_KEEP
-    expires = number(headers.get(Header.EXPIRES))
-    key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
-    key = None if key == headers.get(Header.MESSAGE_ID) else key  # what has become due has its own id for a key
-    return Record(id="", agent="", tool=tool, key=key, principal=principal, keep=keep, expires=expires)

@@ -1,6 +1,6 @@
 """What is to become of a task: pure decisions, made by whoever was given it.
 
-Above: the worker's taker. Below: a task's record and policy. No clock and no I/O: everything is told.
+Above: `doing`, `taking`. Below: a task's record and policy. No clock and no I/O: everything is told.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fabric_sdk.contracts.errors import (
     UnencodableResult,
     UnknownMethod,
     UnknownName,
+    UnreadableRecord,
 )
 from fabric_sdk.contracts.task import PRIORITIES, Policy, Priority, Record
 from fabric_sdk.jetstream import ClaimLost
@@ -31,6 +32,7 @@ _LONGEST_RETRY: Final = 7 * 86_400.0
 """Seconds that a tool may ask to wait: well within the time for which the record of its task is kept."""
 
 Verdict = Literal["run", "drop", "leave", "look", "expire", "bury"]
+Decision = Verdict | Literal["claim"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,43 @@ class Given:
     """Unix time in seconds."""
     round: int = 0
     """Which questions it brings the answers to; 0: it was there before any was asked."""
+    contested: bool = False
+    """Whether others than its workers may write its record: another message brings it, or whoever looks ends it."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody was given this task before, as far as the server counts."""
+        return self.delivered == 1 and not self.redriven and not self.round
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is on record of a task."""
+
+    record: Record | None = None
+    place: int = 0
+    """Where it stands in its stream; 0: there is none."""
+    unreadable: UnreadableRecord | None = None
+    """What is on record is none of ours."""
+    led: bool | None = None
+    """Whether the message that the record speaks of still exists, once somebody has looked."""
+
+
+def decide(seen: Seen, given: Given, policy: Policy, now: float) -> Decision:
+    """What a worker does with a task that it was just given.
+
+    Returns:
+        As `judge`; and `claim`: write down that this attempt is, then run it, since there may be another. What `judge`
+        would have looked at is decided once that was seen.
+    """
+    if seen.unreadable is not None:  # perhaps it was done: a person decides, by its letter
+        return "bury"
+    verdict = judge(seen.record, given, policy, now)
+    if verdict == "look" and seen.led is not None:
+        verdict = "drop" if seen.led else "run"
+    if verdict == "run" and (not given.alone or given.contested or seen.place):
+        return "claim"
+    return verdict
 
 
 def judge(record: Record | None, given: Given, policy: Policy, now: float) -> Verdict:

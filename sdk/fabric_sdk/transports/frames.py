@@ -1,7 +1,7 @@
 """Messages as bytes between two processes of one host: the sizes of the four parts, then the parts.
 
-Above: `sockets`. Below: struct. Pure but for the bytes that wait for their rest. A frame without a subject is a word
-between the two ends themselves.
+Above: `sockets`, and who is at its ends: `callers`, `nearest`. Below: struct. Pure but for the bytes that wait for
+their rest. A frame without a subject is a word between the two ends themselves.
 """
 
 from __future__ import annotations

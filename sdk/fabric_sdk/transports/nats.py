@@ -10,16 +10,12 @@ Receivers therefore never wait.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import random
-import re
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import nats
 import nats.errors
@@ -36,6 +32,7 @@ from fabric_sdk.contracts.errors import (
 )
 from fabric_sdk.transports.base import ConnectionEvent, ConnectionListener, Receiver
 from fabric_sdk.transports.headers import PLAIN, encode_headers, read_headers
+from fabric_sdk.transports.nats_url import bare, checked_credentials, servers_in, shown, user_in
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +50,6 @@ _LONGEST_LINE: Final = 4096
 """Bytes of a command without its headers and body: what the server takes, unless it is told otherwise."""
 _ROOM: Final = 64  # for the rest of the line
 _CLOSED: Final = "this connection to NATS is closed"
-_WEBSOCKETS: Final = frozenset(("ws", "wss"))
-_SCHEMES: Final = _WEBSOCKETS | {"nats", "tls"}
 
 
 class _Client(Client):
@@ -244,9 +239,9 @@ class NatsTransport:
             ConfigurationError: the URL is malformed, or the server refuses these credentials.
             TransportUnavailable: no NATS server answers there.
         """
-        servers = _servers(url)
-        options: dict[str, Any] = {"servers": [_bare(server) for server in servers], "name": name, **_user(servers)}
-        options |= {"user_credentials": _checked_credentials(credentials)} if credentials else {}
+        servers = servers_in(url)
+        options: dict[str, Any] = {"servers": [bare(server) for server in servers], "name": name, **user_in(servers)}
+        options |= {"user_credentials": checked_credentials(credentials)} if credentials else {}
         options |= {"tls": tls} if tls else {}
         transport = NatsTransport(options)
         await transport._open()
@@ -392,7 +387,7 @@ class NatsTransport:
         return TransportUnavailable(f"NATS is away: {cause or type(cause).__name__}")
 
     def _refusal(self, failure: Exception, failures: list[Exception]) -> Exception:
-        where = ", ".join(_shown(server) for server in self._options["servers"])
+        where = ", ".join(shown(server) for server in self._options["servers"])
         said = " ".join(str(each).lower() for each in (*failures, failure))
         if "authorization" in said or "authentication" in said:
             return ConfigurationError(
@@ -458,74 +453,3 @@ def _choose(servers: list[Server], info: dict[str, Any]) -> tuple[Server | None,
     server = min(servers, key=lambda each: (each.reconnects, random.random()))
     wait = min(_FIRST_WAIT * 2 ** min(server.reconnects, 5), _LONGEST_WAIT)
     return server, random.uniform(wait / 2, wait)
-
-
-def _servers(url: str) -> list[str]:
-    """The servers in `url`.
-
-    Raises:
-        ConfigurationError: there is none, or one that no server can have.
-    """
-    servers = [part.strip() for part in url.split(",") if part.strip()]
-    schemes: set[str] = set()
-    for server in servers:
-        try:
-            parts = urlsplit(server)
-            schemes.add(parts.scheme)
-            usable = parts.scheme in _SCHEMES and bool(re.fullmatch(r"\S+", parts.hostname or "")) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            # All of it: what a comma within a password cut off would be shown.
-            raise ConfigurationError(f"{_shown(url)!r} is no NATS URL", fix="write nats://host:port")
-    if not servers:
-        raise ConfigurationError("the NATS URL is empty", fix="write nats://host:port")
-    if schemes & _WEBSOCKETS and schemes - _WEBSOCKETS:
-        raise ConfigurationError("the NATS URL mixes ws:// and nats://", fix="use one of them for all servers")
-    return servers
-
-
-def _user(servers: list[str]) -> dict[str, str]:
-    """What a URL says of the user, as nats-py's options: it has to hold for all servers of the cluster.
-
-    nats-py takes it from the server's own URL, and so would come without it to those servers that the cluster told of:
-    as nobody, or where that is allowed, as somebody else.
-
-    Raises:
-        ConfigurationError: the servers are given different ones.
-    """
-    stated = {(parts.username, parts.password) for parts in map(urlsplit, servers) if parts.username is not None}
-    if len(stated) > 1:
-        raise ConfigurationError(
-            "the NATS URL names more than one user", fix="name one that all servers of the cluster know"
-        )
-    for username, password in stated:
-        if password is None:
-            return {"token": unquote(username)}
-        return {"user": unquote(username), "password": unquote(password)}
-    return {}
-
-
-def _bare(server: str) -> str:
-    """The URL of a server without the user."""
-    parts = urlsplit(server)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _checked_credentials(path: str) -> str:
-    """`path`, if it is a NATS `.creds` file: nats-py would look for its parts for ever."""
-    fix = "name the .creds file of a NATS user"
-    try:
-        content = Path(path).read_bytes()
-    except OSError as unreadable:
-        raise ConfigurationError(f"{path} cannot be read: {unreadable.strerror}", fix=fix) from None
-    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
-        raise ConfigurationError(f"{path} holds no NATS credentials", fix=fix)
-    if importlib.util.find_spec("nkeys") is None:
-        raise ConfigurationError("a .creds file needs the package nkeys", fix="pip install 'nats-py[nkeys]'")
-    return path
-
-
-def _shown(url: str) -> str:
-    """A URL, or what was meant to be one, without its password."""
-    return re.sub(r"^([a-z]+://)?.*@", r"\1", url)

@@ -1,7 +1,8 @@
 """The instances on this host that can be called over a link: found in the background, chosen for each call.
 
-Above: `nearest`. Below: `sockets`. An agent's instances are asked for over the broker, so they are of this very fabric;
-those of them that have a socket here are connected to. Until then, and where no link is any good, there is none.
+Above: `nearest`, `callers`. Below: `sockets`. An agent's instances are asked for over the broker, so they are of this
+very fabric; those of them that have a socket here are connected to. Until then, and where no link is any good, there is
+none.
 """
 
 from __future__ import annotations

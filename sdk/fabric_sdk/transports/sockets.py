@@ -1,7 +1,8 @@
 """Connections between processes of one host: a unix socket for each instance, in a folder that is this user's alone.
 
-Above: `nearest`. Below: `frames`, the event loop. It knows no agents and no calls: links carry messages, and tell when
-they are gone. Who may open the folder is the operating system's to say; there is no password.
+Above: `callers`, `nearby`; `connecting`, which names the folder. Below: `frames`, the event loop. It knows no agents
+and no calls: links carry messages, and tell when they are gone. Who may open the folder is the operating system's to
+say; there is no password.
 """
 
 from __future__ import annotations
