@@ -169,7 +169,7 @@ async def test_a_worker_that_is_killed_is_noticed_at_once(server: PrivateNats, t
     env = {"FABRIC_NATS_URL": server.url, SOCKETS: str(folder)}
     with worker(HELLO, folder=tmp_path, env=env) as command:
         async with client(server.url, folder) as (fabric, transport):
-            assert await transport.meet("hello") == 1
+            await until(lambda: transport.meet("hello"), lambda links: links == 1)  # it asks for 0.1 s
             params = Body({"name": "count", "arguments": {"to": 1000}})
             # Known to be unsafe: else the next worker, which has to start, is asked whether it may be repeated.
             once = Call("hello", "tools/call", params, scope_for(60.0), safe=False)

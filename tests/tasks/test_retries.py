@@ -71,7 +71,7 @@ async def test_a_call_that_fails_within_a_task_is_tried_again_under_its_own_name
     async def ask(context: Context) -> None:
         if named in kinds:
             raise kinds[named]
-        await context.fabric.agent("nobody").call("anything", timeout=0.2)
+        await context.fabric.agent("nobody").call("anything", timeout=1)
 
     await serve(agent)
     record = await died(fabric, agent, "ask")
@@ -84,7 +84,7 @@ async def test_a_call_that_fails_within_a_task_for_another_reason_is_not_tried_a
 ) -> None:
     @agent.tool(task=Policy(attempts=2, first_wait=0.01, retry_on=("TransportUnavailable",)))
     async def ask(context: Context) -> None:
-        await context.fabric.agent("nobody").call("anything", timeout=0.2)
+        await context.fabric.agent("nobody").call("anything", timeout=1)
 
     await serve(agent)
     ((attempt, said),) = told(await died(fabric, agent, "ask"))
