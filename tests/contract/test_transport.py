@@ -53,18 +53,21 @@ def test_the_matcher_in_this_process_gives_wildcards_their_meaning(pattern: str,
     assert matches(pattern, subject) == means(pattern, subject)
 
 
-@given(st.lists(patterns(), max_size=6), st.lists(subject_of, max_size=6))
+@given(st.lists(patterns(), max_size=6), st.lists(subject_of, max_size=6), st.integers(0, 6))
 async def test_a_bus_in_this_process_finds_everybody_who_hears_a_subject(
-    heard: list[str], published: list[str]
+    heard: list[str], published: list[str], closed: int
 ) -> None:
     transport = MemoryTransport()
     ears = [(pattern, Ear()) for pattern in heard]
-    for pattern, ear in ears:
-        await transport.subscribe(pattern, ear)
-    for subject in published:
-        await transport.publish(Message(subject))
-    for pattern, ear in ears:
-        assert ear.subjects == [subject for subject in published if means(pattern, subject)]
+    interests = [await transport.subscribe(pattern, ear) for pattern, ear in ears]
+    for leaving in ((), interests[:closed]):
+        for interest in leaving:
+            await interest.close()
+        for subject in published:
+            await transport.publish(Message(subject))
+    for number, (pattern, ear) in enumerate(ears):
+        meant = [subject for subject in published if means(pattern, subject)]
+        assert ear.subjects == (meant if number < closed else meant * 2)
 
 
 PATTERNS = [

@@ -71,6 +71,8 @@ class MemoryTransport:
         # Interests by the first tokens of their subject, so that a publisher looks at few; under `None`, those with a
         # wildcard among these.
         self._shelves: dict[str | None, list[_Interest]] = {}
+        self._alone: dict[str | None, _Interest] = {}
+        """On whose shelf there is nobody else, and who hears all that belongs there: most agents, and all callers."""
         self._closed = False
 
     @property
@@ -88,6 +90,7 @@ class MemoryTransport:
             raise TransportClosed("the in-process bus is closed")
         interest = _Interest(self, subject, receiver, queue)
         self._shelves.setdefault(interest.shelf, []).append(interest)
+        self._look_who_is_alone(interest.shelf)
         return interest
 
     def forget(self, interest: _Interest) -> None:
@@ -97,6 +100,7 @@ class MemoryTransport:
             shelf.remove(interest)
             if not shelf:
                 del self._shelves[interest.shelf]
+            self._look_who_is_alone(interest.shelf)
 
     async def flush(self) -> None:
         if self._closed:
@@ -109,16 +113,25 @@ class MemoryTransport:
     async def close(self) -> None:
         self._closed = True
         self._shelves.clear()
+        self._alone.clear()
+
+    def _look_who_is_alone(self, shelf: str | None) -> None:
+        interests = self._shelves.get(shelf, _NONE)
+        if shelf is not None and len(interests) == 1 and interests[0].subject == f"{shelf}.>":
+            self._alone[shelf] = interests[0]
+        else:
+            self._alone.pop(shelf, None)
 
     def _hand_over(self, message: Message) -> bool:
         """Give `message` to all who hear its subject; tell whether anybody did."""
-        subject, shelves = message.subject, self._shelves
-        hearing = [each for each in shelves.get(head(subject), _NONE) if each.hears(subject)]
-        if None in shelves:
-            hearing += [each for each in shelves[None] if each.hears(subject)]
-        if len(hearing) == 1:
-            hearing[0].take(message)
+        subject = message.subject
+        shelf = head(subject)
+        alone = self._alone.get(shelf)
+        if alone is not None and len(subject) > len(shelf) and None not in self._shelves:
+            alone.take(message)
             return True
+        everybody = (*self._shelves.get(shelf, _NONE), *self._shelves.get(None, _NONE))
+        hearing = [each for each in everybody if each.hears(subject)]
         groups: dict[str, list[_Interest]] = {}
         for interest in hearing:
             if interest.queue:
