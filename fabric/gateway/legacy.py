@@ -23,6 +23,7 @@ from fabric.gateway.errand import Errand
 from fabric.gateway.errands import Errands
 from fabric.gateway.forward import NAMED
 from fabric.gateway.http import WATCH_AFTER, Receive, Send, respond
+from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.replies import OWN, Outbox, place_in, primer, stream
 from fabric.gateway.rpc import Message, Refusal
 from fabric.gateway.sessions import Session, Sessions
@@ -52,9 +53,11 @@ class Legacy:
         errands: Errands,
         views: Views,
         announcements: Announcements,
+        kept_open: KeptOpen,
         *,
         server: dict[str, Any],
     ) -> None:
+        self._kept_open = kept_open
         self._sessions = sessions
         self._errands = errands
         self._views = views
@@ -82,22 +85,27 @@ class Legacy:
             return
         if (session := await self._session(headers, identity, send)) is None:
             return
-        if (last := headers.get(b"last-event-id")) is not None:
+        name, place, last = OWN, 0, headers.get(b"last-event-id")
+        if last is not None:
             try:
                 name, place = place_in(last.decode("latin-1"))
             except ValueError:
                 await _refuse(send, 400, "the Last-Event-ID header names no event of this session")
                 return
-            if name != OWN:
-                outbox = await self._errands.reopened(session, identity, name, place)
-                await stream(outbox, receive, send)
-                return
-        await self._own_stream(session, identity, receive, send, again=last is not None)
+        outbox = Outbox(name)
+        try:
+            with self._kept_open.one(identity, outbox.finish):
+                if name == OWN:
+                    await self._own_stream(session, outbox, identity, receive, send, again=last is not None)
+                else:
+                    await self._errands.reopen(session, identity, outbox, place)
+                    await stream(outbox, receive, send)
+        except Refusal as refusal:
+            await _refuse(send, refusal.status, refusal.message)
 
     async def _own_stream(
-        self, session: Session, identity: Identity, receive: Receive, send: Send, *, again: bool
+        self, session: Session, outbox: Outbox, identity: Identity, receive: Receive, send: Send, *, again: bool
     ) -> None:
-        outbox = Outbox(OWN)
         if (before := self._streams.get(session.id)) is not None:
             before.finish()
         self._streams[session.id] = outbox
