@@ -172,6 +172,9 @@ class Legacy:
             ) from None
         version = asked.protocol_version if asked.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS else NEWEST
         capabilities = asked.capabilities.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if len(orjson.dumps(capabilities)) > _LARGEST_CAPABILITIES:
+            words = f"params.capabilities: a session keeps {_LARGEST_CAPABILITIES} bytes of them at most"
+            raise Refusal(rpc.INVALID_PARAMS, words)
         session = await self._sessions.open(identity.principal, version, capabilities)
         result: dict[str, Any] = {"protocolVersion": version, "capabilities": _OFFER, "serverInfo": self._server}
         if (instructions := self._views.of(identity).instructions) is not None:
@@ -255,12 +258,19 @@ class Legacy:
             others = [other for other in session.uris if other != uri]
             if len(others) >= _MOST_URIS:
                 raise Refusal(rpc.INVALID_PARAMS, f"a session subscribes to {_MOST_URIS} resources at most")
+            if sum(map(len, others)) + len(uri) > _LONGEST_URIS:
+                words = f"the resources that a session subscribes to have {_LONGEST_URIS} characters at most"
+                raise Refusal(rpc.INVALID_PARAMS, words)
             session.uris = [*others, uri]
 
         return add
 
 
 _MOST_URIS: Final = 1000
+_LONGEST_URIS: Final = 32 * 1024
+"""Characters of all of them: every gateway that serves a session holds it, and the broker keeps it for a day."""
+_LARGEST_CAPABILITIES: Final = 8 * 1024
+"""Bytes of what a client says that it can be asked."""
 
 
 async def _deliver(errand: Errand, session: Session, receive: Receive, send: Send, *, streams: bool) -> None:
