@@ -28,6 +28,8 @@ METHOD: Final = "subscriptions/listen"
 _ID: Final = "io.modelcontextprotocol/subscriptionId"
 _MOST_URIS: Final = 1000
 _MOST_TASKS: Final = 100
+_LONGEST: Final = 256 * 1024
+"""Characters of all that one stream names: they are said back, and kept for as long as it is open."""
 
 
 class Listening:
@@ -73,6 +75,9 @@ class Listening:
         if len(wanted.uris) > _MOST_URIS or len(wanted.tasks) > _MOST_TASKS:
             words = f"one stream has {_MOST_URIS} resources and {_MOST_TASKS} tasks at most"
             raise Refusal(rpc.INVALID_PARAMS, words)
+        names = [*wanted.uris, *wanted.tasks]
+        if sum(map(len, names)) > _LONGEST:
+            raise Refusal(rpc.INVALID_PARAMS, f"what one stream names has {_LONGEST} characters at most")
         outbox = Outbox("listen")
         stamp = {_ID: orjson.Fragment(request)}
 
@@ -94,7 +99,7 @@ class Listening:
             honoured["resourceSubscriptions"] = wanted.uris
         if wanted.tasks:
             honoured["taskIds"] = wanted.tasks
-        with self._kept_open.one(identity, finish, [*wanted.uris, *wanted.tasks]), self._aside():
+        with self._kept_open.one(identity, finish, names), self._aside():
             tell("notifications/subscriptions/acknowledged", {"notifications": honoured})
             self._announcements.add(subscriber)
             self._open.add(outbox)

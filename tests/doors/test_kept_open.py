@@ -139,6 +139,12 @@ def opened(kept: KeptOpen, identity: Any, names: list[str]) -> None:
         pass
 
 
+async def test_what_one_stream_names_is_bounded(client: Client) -> None:
+    refused = await client.ask(LISTEN, {"notifications": {"resourceSubscriptions": ["x" * 1000] * 263}})
+    assert refused.json()["error"]["code"] == -32602
+    assert "262144 characters" in refused.json()["error"]["message"]
+
+
 def test_what_all_streams_name_is_bounded() -> None:
     kept = KeptOpen(1000)
     large = ["x" * 1024 * 1024] * 31
