@@ -45,8 +45,17 @@ class Upgraded(WebSocketsSansIOProtocol):
         if not self.handshake_initiated:  # the request, which is whole, has a body or is otherwise none of RFC 6455
             self.transport.write(b"".join(self.conn.data_to_send()) or _REFUSED)
             self.transport.close()
-        elif self.frames or self.conn.reader.buffer or self._begun is not None:
+            return
+        if self.frames or self.conn.reader.buffer or self._begun is not None:
             self._count()
+        if len(data) >= _SMALL and not self.read_paused:
+            # Else libuv would go on with this connection, 32 times what it reads at once, before it looks at others.
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not (self.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.frames = []

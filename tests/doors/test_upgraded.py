@@ -10,10 +10,12 @@ import logging
 import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from socket import create_connection
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from support.waiting import eventually
 
 from fabric.gateway import upgraded
@@ -153,6 +155,39 @@ async def test_pings_of_who_does_not_read_are_not_answered_without_end() -> None
             await writer.drain()
         assert len(waiting) > 10_000
         assert max(waiting) < 1024 * 1024
+
+
+def test_who_sends_much_is_read_in_turn_with_all_others() -> None:
+    """By uvloop, which would read 32 times from one connection before it looks at another."""
+    rounds: list[int] = []
+
+    class Watched(Upgraded):
+        reads = 0
+
+        def data_received(self, data: bytes) -> None:
+            if not self.reads:
+                self.loop.call_soon(self.next_round)
+            self.reads += 1
+            super().data_received(data)
+
+        def next_round(self) -> None:
+            rounds.append(self.reads)
+            self.reads = 0
+
+    def flood(port: int) -> None:
+        with create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(HELLO)
+            connection.recv(1)
+            for _ in range(100):
+                connection.sendall(frame(PING, b"x" * 125, last=True) * 1000)
+
+    async def main() -> None:
+        async with serving(ws=Watched) as port:
+            await asyncio.to_thread(flood, port)
+
+    uvloop.run(main())
+    assert len(rounds) > 10
+    assert max(rounds) == 1
 
 
 async def test_who_is_refused_is_no_mistake_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
