@@ -13,10 +13,10 @@ import re
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TextIO
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from fabric.settings import Settings
 from fabric.settings.keys import is_secret
 from fabric.settings.passing import PROCESS
+from fabric.unseen import seen, seen_in_json
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.errors import ConfigurationError
 from fabric_sdk.contracts.scope import Trace, current_asker, current_scope
@@ -35,7 +36,7 @@ _hidden = {} if "rich" in sys.modules else {"rich": None}
 sys.modules.update(_hidden)  # pyright: ignore[reportCallIssue, reportArgumentType]
 try:
     import structlog
-    from structlog.typing import EventDict, Processor
+    from structlog.typing import EventDict, ExcInfo, Processor
 finally:
     for _name in _hidden:
         del sys.modules[_name]
@@ -49,7 +50,6 @@ _SECRET: Final = re.compile(
 """What looks like a bearer's token, a password in an address, an API key of ours, or a JSON Web Token."""
 _LEAST: Final = 6
 """Characters of a secret that may be looked for: a shorter one is part of too much else."""
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {9: "\t", 10: "\\n", 13: "\\r"}
 
 
 class Speaking(Protocol):
@@ -146,11 +146,11 @@ def context(_: Any, __: str, event: EventDict) -> EventDict:
 
 def on_one_line(_: Any, __: str, event: EventDict) -> EventDict:
     """What is said, with nothing in it that would begin a line or speak to a terminal."""
-    return {name: value.translate(_CONTROLS) if isinstance(value, str) else value for name, value in event.items()}
+    return {name: seen(value, but="\t") if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _dumped(event: EventDict, **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+    return seen_in_json(orjson.dumps(event, default=str).decode())
 
 
 _JSON: Final[Sequence[Processor]] = (
@@ -161,9 +161,14 @@ _JSON: Final[Sequence[Processor]] = (
 
 
 def _text(*, colors: bool) -> Sequence[Processor]:
-    # Without the values of variables, which rich would show.
-    renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-    return (on_one_line, renderer)
+    return (on_one_line, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_traceback))
+
+
+def _traceback(to: TextIO, failure: ExcInfo) -> None:
+    """Write a traceback without the values of variables, set in: no line of what was raised looks like ours."""
+    plain = StringIO()
+    structlog.dev.plain_traceback(plain, failure)
+    to.write(seen(plain.getvalue(), but="\n\t").replace("\n", "\n  "))
 
 
 class _Masking(structlog.stdlib.ProcessorFormatter):

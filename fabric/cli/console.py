@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import sys
 from collections.abc import Coroutine, Sequence
 from enum import IntEnum
@@ -21,16 +20,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fabric.settings import BAD_USAGE
+from fabric.unseen import seen, seen_in_json
 from fabric_sdk.contracts import errors
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 T = TypeVar("T")
-
-_UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, those that turn the direction of text, and halves of characters."""
-
 
 _LONG: Final = 400
 """Characters of JSON that a person still reads; `--json` has all."""
@@ -91,11 +87,6 @@ def fail(failure: errors.FabricError) -> NoReturn:
     raise typer.Exit(int(code)) from None
 
 
-def seen(text: str, *, but: str = "") -> str:
-    """`text` from elsewhere, harmless to a terminal: what is no visible character, `but` for these, is spelled out."""
-    return _UNSEEN.sub(lambda found: found[0] if found[0] in but else ascii(found[0])[1:-1], text)
-
-
 def warn(message: str) -> None:
     """Say what may be wrong, and go on."""
     err.print(f"[yellow]warning:[/] {escape(seen(message))}", soft_wrap=True)
@@ -104,9 +95,7 @@ def warn(message: str) -> None:
 def print_json(value: Any, *, line: bool = False) -> None:
     """One JSON document on standard output; `line`: on one line, and at once."""
     document = json.dumps(value, indent=None if line else 2, ensure_ascii=False)
-    # JSON itself spells out the first 32 control characters; of the others, only strings can hold any.
-    spelled = _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", document)
-    sys.stdout.write(spelled + "\n")
+    sys.stdout.write(seen_in_json(document) + "\n")
     if line:
         sys.stdout.flush()
 

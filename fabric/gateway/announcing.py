@@ -98,5 +98,7 @@ class Announcements:
         if not isinstance(uri, str):
             return
         for subscriber in list(self._subscribers):
-            for shown in subscriber.view().shown_uris(agent, uri).intersection(subscriber.uris()):
-                subscriber.tell(UPDATED, {"uri": shown})
+            if wanted := subscriber.uris():
+                for shown in subscriber.view().shown_uris(agent, uri):
+                    if shown in wanted:
+                        subscriber.tell(UPDATED, {"uri": shown})

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, cast
@@ -27,6 +27,7 @@ from fabric.gateway.errands import Errands
 from fabric.gateway.forward import Forwarder
 from fabric.gateway.gate import Gate, limited
 from fabric.gateway.http import Bodies, BodyTooLarge, ClientLeft, NoRoom, Receive, Scope, Send, respond
+from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.legacy import VERSIONS as LEGACY_VERSIONS
 from fabric.gateway.legacy import Legacy
 from fabric.gateway.listening import Listening
@@ -78,7 +79,8 @@ class Gateway:
         scope = "public" if settings.anonymous else "private"
         tasks = McpTasks(fabric.tasks, server=about)
         tracing = self._tracing = Tracing(settings.trace_sampling)
-        self._listening = Listening(views, self._announcements, tasks, server=about)
+        kept_open = self._kept_open = KeptOpen(settings.max_connections)
+        self._listening = Listening(views, self._announcements, tasks, kept_open, self._aside, server=about)
         approving = self._approving = Approving(fabric, self._gate, timeout=settings.call_timeout)
         self._modern = Modern(
             forwarder,
@@ -94,12 +96,12 @@ class Gateway:
         )
         self._errands = Errands(fabric, forwarder, views, self._gate, approving, tracing)
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
-        self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, server=about)
+        self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, kept_open, server=about)
         documents = OpenApi((settings.public_url or "").rstrip("/") or "/")
         self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing)
-        self._sockets = Door(self._message, self._legacy)
+        self._sockets = Door(self._message, self._legacy, kept_open)
         self._admission = Admission(settings)
-        self._authenticator = Authenticator(fabric.jetstream, settings)
+        self._authenticator = Authenticator(fabric.jetstream, settings, kept_open.revoked)
         self._metadata: bytes | None = None
         self._metadata_url: str | None = None
         if settings.jwt_issuer is not None:
@@ -115,7 +117,7 @@ class Gateway:
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Held open while the gateway serves."""
-        following = (self.catalogue, self._authenticator, self._views, self._gate, self._approving)
+        following = (self.catalogue, self._authenticator, self._views, self._gate, self._approving, self._kept_open)
         keeping = [asyncio.create_task(part.run()) for part in following]
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
@@ -216,9 +218,9 @@ class Gateway:
         headers = read_headers(scope["headers"])
         if (unfit := websocket.read_offer(scope["subprotocols"], headers)) is not None:
             await _refuse(answer, 400, unfit)
-        elif await self._admitted(scope, headers, answer, _refuse) is not None:
+        elif (opener := await self._admitted(scope, headers, answer, _refuse)) is not None:
             token = cast("bytes", self._admission.decide(headers))
-            await self._sockets(partial(self._identify, token, scope), receive, send)
+            await self._sockets(opener, partial(self._identify, token, scope), receive, send)
 
     async def _identify(self, token: bytes, scope: Scope) -> Identity:
         """Who sends the messages of a socket: a token may have ended since it was opened."""
@@ -296,6 +298,15 @@ class Gateway:
                 await serve(*what)
         finally:
             self._serving -= 1
+
+    @contextmanager
+    def _aside(self) -> Generator[None]:
+        """Held by a request that has begun to wait for what may come: it makes no work, and takes nobody's place."""
+        self._serving -= 1
+        try:
+            yield
+        finally:
+            self._serving += 1
 
     async def _catalogue_comes(self) -> bool:
         """A gateway that has just begun knows no names yet: who comes early waits, and is not told there are none."""

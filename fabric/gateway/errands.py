@@ -324,12 +324,11 @@ class Errands:
 
     # streams that are come back to
 
-    async def reopened(self, session: Session, identity: Identity, stream: str, place: int) -> Outbox:
-        """What there is to tell of a stream after `place`, and what comes."""
-        outbox = Outbox(stream)
+    async def reopen(self, session: Session, identity: Identity, outbox: Outbox, place: int) -> None:
+        """Have put into `outbox` what there is to tell of its stream after `place`, and what comes."""
 
         async def see_to_it() -> bool:
-            return await self._see_to(session, identity, stream)
+            return await self._see_to(session, identity, outbox.stream)
 
         following = asyncio.create_task(follow(self._ledger, session.id, outbox, place, see_to_it))
 
@@ -337,7 +336,6 @@ class Errands:
             await end([following])
 
         outbox.on_close = close
-        return outbox
 
     async def _see_to(self, session: Session, identity: Identity, stream: str) -> bool:
         """See to it that an errand has somebody who ends it; `False`: nobody can."""

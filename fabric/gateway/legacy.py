@@ -23,6 +23,7 @@ from fabric.gateway.errand import Errand
 from fabric.gateway.errands import Errands
 from fabric.gateway.forward import NAMED
 from fabric.gateway.http import WATCH_AFTER, Receive, Send, respond
+from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.replies import OWN, Outbox, place_in, primer, stream
 from fabric.gateway.rpc import Message, Refusal
 from fabric.gateway.sessions import Session, Sessions
@@ -52,9 +53,11 @@ class Legacy:
         errands: Errands,
         views: Views,
         announcements: Announcements,
+        kept_open: KeptOpen,
         *,
         server: dict[str, Any],
     ) -> None:
+        self._kept_open = kept_open
         self._sessions = sessions
         self._errands = errands
         self._views = views
@@ -82,22 +85,27 @@ class Legacy:
             return
         if (session := await self._session(headers, identity, send)) is None:
             return
-        if (last := headers.get(b"last-event-id")) is not None:
+        name, place, last = OWN, 0, headers.get(b"last-event-id")
+        if last is not None:
             try:
                 name, place = place_in(last.decode("latin-1"))
             except ValueError:
                 await _refuse(send, 400, "the Last-Event-ID header names no event of this session")
                 return
-            if name != OWN:
-                outbox = await self._errands.reopened(session, identity, name, place)
-                await stream(outbox, receive, send)
-                return
-        await self._own_stream(session, identity, receive, send, again=last is not None)
+        outbox = Outbox(name)
+        try:
+            with self._kept_open.one(identity, outbox.finish):
+                if name == OWN:
+                    await self._own_stream(session, outbox, identity, receive, send, again=last is not None)
+                else:
+                    await self._errands.reopen(session, identity, outbox, place)
+                    await stream(outbox, receive, send)
+        except Refusal as refusal:
+            await _refuse(send, refusal.status, refusal.message)
 
     async def _own_stream(
-        self, session: Session, identity: Identity, receive: Receive, send: Send, *, again: bool
+        self, session: Session, outbox: Outbox, identity: Identity, receive: Receive, send: Send, *, again: bool
     ) -> None:
-        outbox = Outbox(OWN)
         if (before := self._streams.get(session.id)) is not None:
             before.finish()
         self._streams[session.id] = outbox
@@ -164,6 +172,9 @@ class Legacy:
             ) from None
         version = asked.protocol_version if asked.protocol_version in HANDSHAKE_PROTOCOL_VERSIONS else NEWEST
         capabilities = asked.capabilities.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if len(orjson.dumps(capabilities)) > _LARGEST_CAPABILITIES:
+            words = f"params.capabilities: a session keeps {_LARGEST_CAPABILITIES} bytes of them at most"
+            raise Refusal(rpc.INVALID_PARAMS, words)
         session = await self._sessions.open(identity.principal, version, capabilities)
         result: dict[str, Any] = {"protocolVersion": version, "capabilities": _OFFER, "serverInfo": self._server}
         if (instructions := self._views.of(identity).instructions) is not None:
@@ -247,12 +258,19 @@ class Legacy:
             others = [other for other in session.uris if other != uri]
             if len(others) >= _MOST_URIS:
                 raise Refusal(rpc.INVALID_PARAMS, f"a session subscribes to {_MOST_URIS} resources at most")
+            if sum(map(len, others)) + len(uri) > _LONGEST_URIS:
+                words = f"the resources that a session subscribes to have {_LONGEST_URIS} characters at most"
+                raise Refusal(rpc.INVALID_PARAMS, words)
             session.uris = [*others, uri]
 
         return add
 
 
 _MOST_URIS: Final = 1000
+_LONGEST_URIS: Final = 32 * 1024
+"""Characters of all of them: every gateway that serves a session holds it, and the broker keeps it for a day."""
+_LARGEST_CAPABILITIES: Final = 8 * 1024
+"""Bytes of what a client says that it can be asked."""
 
 
 async def _deliver(errand: Errand, session: Session, receive: Receive, send: Send, *, streams: bool) -> None:

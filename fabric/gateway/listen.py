@@ -37,6 +37,8 @@ _LOOKS: Final = 4
 """Looks at who is waited for in the time that a client has; never less often than once a second."""
 _STRANGERS: Final = 4
 """This part of all connections may be such as have no whole request yet."""
+_MOST_AHEAD: Final = 16
+"""Requests that one connection may send ahead of the answer to the first: thousands fit into what is read at once."""
 _LEAVE_AT_ONCE: Final = 64
 """This part of the idle connections is closed when there are too many: to look for one each time would be dear."""
 
@@ -204,6 +206,11 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """As uvicorn has it, but for what the gateway never looks at."""
         self._in_head = False
+        if self._refused:
+            return  # what was read with it goes unanswered
+        if len(self.pipeline) >= _MOST_AHEAD:
+            self._take_no_more()
+            return
         came, self._beside_body = self._beside_body, 0
         if came > self._bounds.max_header and self._head_size() > self._bounds.max_header:
             self._refuse_head()
@@ -316,6 +323,11 @@ class Connection(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         self._refuse(431, f"the headers have more than {self._bounds.max_header} bytes")
+
+    def _take_no_more(self) -> None:
+        """Answer what is here, and close: a client that sends ahead has to expect it (RFC 9112, section 9.3.2)."""
+        self._refused = True
+        self.cycle.keep_alive = False
 
     def _refuse(self, status: int, reason: str) -> None:
         self._refused = True

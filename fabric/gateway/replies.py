@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -74,7 +75,8 @@ class Outbox:
         self.stir.set()
 
     def _oldest_without_place(self) -> tuple[bytes, bool] | None:
-        return next((each for each in self._events if not each[1]), None)
+        # But for the last one: an answer that could not be kept has no place, and may be larger than all that may wait.
+        return next((each for each in islice(self._events, len(self._events) - 1) if not each[1]), None)
 
     def finish(self) -> None:
         """Add nothing more."""

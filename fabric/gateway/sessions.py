@@ -26,6 +26,9 @@ from fabric_sdk.jetstream import WrongSequence
 IDLE_SECONDS: Final = 86_400.0
 """After so long without a request a session is forgotten."""
 _MOST_HELD: Final = 20_000
+_MOST_OF_ONE: Final = 5_000
+"""Sessions of one principal that a gateway has seen lately. Clients seldom end theirs: for one more, the one that was
+used longest ago ends. As each is bounded, no principal fills the stream that keeps them for all."""
 _ENDED_SECONDS: Final = 900.0
 """For so long the end of a session is told to whoever missed it."""
 _STATE: Final = "state"
@@ -66,6 +69,8 @@ class Sessions:
         """All that anybody here looks at, …"""
         self._recent: OrderedDict[str, Session] = OrderedDict()
         """… and those that were used last."""
+        self._of: dict[str, OrderedDict[str, None]] = {}
+        """Ids by principal, the one that was used last at the end."""
 
     async def run(self) -> None:
         """Begin to hear what other gateways change."""
@@ -86,6 +91,11 @@ class Sessions:
         await self._fabric.jetstream.ensure(SESSIONS)
         await self._write(session)
         self._hold(self._learn(session))
+        of_this = self._of[principal]
+        while len(of_this) > _MOST_OF_ONE:
+            oldest, _ = of_this.popitem(last=False)
+            if (other := self._known.get(oldest) or await self._read(oldest)) is not None:
+                await self.end(other)
         return session
 
     async def find(self, session_id: str, principal: str) -> Session | None:
@@ -125,7 +135,7 @@ class Sessions:
         """End a session, at every gateway."""
 
         def over(session: Session) -> None:
-            session.ended, session.uris = True, []
+            session.ended, session.uris, session.capabilities = True, [], {}
 
         await self.change(session, over)
 
@@ -151,15 +161,25 @@ class Sessions:
             for name in (*_STORED, "sequence"):
                 setattr(session, name, getattr(stored, name))
             if session.ended:
-                self._recent.pop(session.id, None)
+                self._let_go(session)
                 self._on_end(session.id)
         return session
 
     def _hold(self, session: Session) -> None:
         self._recent[session.id] = session
         self._recent.move_to_end(session.id)
+        of_this = self._of.setdefault(session.principal, OrderedDict())
+        of_this[session.id] = None
+        of_this.move_to_end(session.id)
         if len(self._recent) > _MOST_HELD:
             self._recent.popitem(last=False)
+
+    def _let_go(self, session: Session) -> None:
+        self._recent.pop(session.id, None)
+        if (of_this := self._of.get(session.principal)) is not None:
+            of_this.pop(session.id, None)
+            if not of_this:
+                del self._of[session.principal]
 
     def _hear(self, message: Message) -> None:
         """Another gateway, or this one, has changed a session."""

@@ -137,12 +137,15 @@ class View:
         self._all_tools = lists["tools/list"]
         self._index: ToolIndex | None = None
         if listing == "search":
+            self.tools.pop(SEARCH, None)  # where tools are found by it, it is the fabric's, whatever an agent offers
+            self._all_tools.pop(SEARCH, None)
             lists["tools/list"] = {name: tool for name, tool in self._all_tools.items() if _is_pinned(tool)}
-            lists["tools/list"].setdefault(SEARCH, SEARCH_TOOL)
+            lists["tools/list"][SEARCH] = SEARCH_TOOL
         self._lists = {method: [_Entry(*item) for item in sorted(shown.items())] for method, shown in lists.items()}
         self._pages: dict[tuple[str, str], Json] = {}
         self._digests: dict[str, bytes] | None = None
         root = self._by_prefix.get(None)
+        self._root_uris = frozenset(each["uri"] for each in root.described.resources) if root else frozenset[str]()
         self.instructions = root.described.instructions if root else None
 
     @property
@@ -201,10 +204,10 @@ class View:
         return Body({**found, "resultType": "complete"})
 
     def mount_of(self, uri: str) -> Mount | None:
-        """Where a URI that a client uses is mounted, if it is anywhere."""
+        """Where a URI that a client uses is mounted, if it is anywhere; what the root lists is the root's."""
         _, mark, rest = uri.partition("://")
         prefix, slash, _ = rest.partition("/")
-        if mark and slash and (mount := self._by_prefix.get(prefix)) is not None:
+        if mark and slash and uri not in self._root_uris and (mount := self._by_prefix.get(prefix)) is not None:
             return mount
         return self._by_prefix.get(None)
 
@@ -227,7 +230,8 @@ class View:
     def shown_uris(self, agent: str, uri: str) -> set[str]:
         """An agent's URI under all names that the client may use."""
         mounts = self._by_prefix.values() if self._may("read", agent, uri) else ()
-        return {mount.uri(uri) for mount in mounts if mount.described.name == agent}
+        shown = ((mount, mount.uri(uri)) for mount in mounts if mount.described.name == agent)
+        return {each for mount, each in shown if mount.prefix is None or each not in self._root_uris}
 
     def digests(self) -> dict[str, bytes]:
         """What tells apart two states of each list: of tools, prompts, and resources with their templates."""

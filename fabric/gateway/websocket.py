@@ -19,7 +19,8 @@ from msgspec import Raw, Struct
 
 from fabric.gateway import rpc
 from fabric.gateway.admission import Headers
-from fabric.gateway.http import MOST_WAITING, TAKES_WHOLE, WHOLE, Event, Receive, Send
+from fabric.gateway.http import MOST_WAITING, TAKES_WHOLE, WHOLE, Event, Receive, Send, respond
+from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.legacy import Legacy
 from fabric.gateway.rpc import Message, Refusal
 from fabric.identity.identity import Identity
@@ -84,15 +85,38 @@ _read_cancelled: Final = msgspec.json.Decoder(_Cancelled).decode
 class Door:
     """Serves connections."""
 
-    def __init__(self, answer: Answer, legacy: Legacy) -> None:
+    def __init__(self, answer: Answer, legacy: Legacy, kept_open: KeptOpen) -> None:
         self._answer = answer
         self._legacy = legacy
+        self._kept_open = kept_open
 
-    async def __call__(self, identify: Callable[[], Awaitable[Identity]], receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, opener: Identity, identify: Callable[[], Awaitable[Identity]], receive: Receive, send: Send
+    ) -> None:
         """Serve one until it is closed; `identify` tells for each message who sends it."""
+        ended = asyncio.Event()
+        try:
+            with self._kept_open.one(opener, ended.set):
+                await self._serve(ended, identify, receive, send)
+        except Refusal as refusal:
+            answer = rpc.error(rpc.NULL, refusal.code, refusal.message)
+            await respond(before_it_opens(send), refusal.status, answer)
+
+    async def _serve(
+        self, ended: asyncio.Event, identify: Callable[[], Awaitable[Identity]], receive: Receive, send: Send
+    ) -> None:
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         connection = _Connection(self._answer, self._legacy, identify, receive, send)
-        if (closing := await connection.serve()) is not None:
+        serving = asyncio.create_task(connection.serve())
+        leaving = asyncio.create_task(ended.wait())
+        try:
+            await asyncio.wait((serving, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end([leaving])
+            if not serving.done():
+                await end([serving])
+        closing = (1008, "the token was revoked, or has expired") if serving.cancelled() else serving.result()
+        if closing is not None:
             code, reason = closing
             reason = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
             await send({"type": "websocket.close", "code": code, "reason": reason})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+from collections.abc import Callable
 from typing import Final
 
 from fabric.identity.identity import ANONYMOUS, OPERATOR, Identity
@@ -26,12 +27,15 @@ _MOST_BYTES: Final = 8192
 class Authenticator:
     """Knows senders by their bearer tokens; `b""` stands for none."""
 
-    def __init__(self, jetstream: JetStream, settings: Settings) -> None:
+    def __init__(
+        self, jetstream: JetStream, settings: Settings, on_revoked: Callable[[Identity], None] = lambda _: None
+    ) -> None:
+        """`on_revoked` is told whose key is accepted no more."""
         self._anonymous = ANONYMOUS if settings.anonymous else None
         self._operator = fingerprint(settings.token.get_secret_value().encode()) if settings.token else b""
         self._recent: dict[bytes, Identity] = {}
         """Whose tokens were sent lately: found by one look, until any key changes, an issuer's or ours."""
-        self._keys = KnownKeys(jetstream, self._recent.clear)
+        self._keys = KnownKeys(jetstream, self._recent.clear, on_revoked)
         issuer = _issuer(settings)
         self._verifier = None if issuer is None else Verifier(issuer, self._recent.clear)
 

@@ -1,6 +1,6 @@
 """The issuer's public keys: fetched in the background, found at once, and kept while their place is away.
 
-Above: `jwt`. Below: PyJWT, which reads and fetches key sets. One loop does all fetching, so however many tokens name
+Above: `jwt`. Below: PyJWT, which reads key sets. One loop does all fetching, so however many tokens name
 keys that nobody has heard of, the issuer is asked once in `_REST_SECONDS`.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.request import HTTPRedirectHandler, Request, build_opener, url2pathname
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -39,7 +40,7 @@ _RENEW_SECONDS: Final = 600.0
 """For so long a key that the issuer has withdrawn is still used, unless a new one is met before."""
 _FETCH_SECONDS: Final = 5.0
 _MOST_BYTES: Final = 1_048_576
-"""Of a file of keys."""
+"""Of a key set: a thousand keys have fewer."""
 _LEAST_RSA_BITS: Final = 2048
 _FIX: Final = "check FABRIC_JWT_JWKS_URL; it has to give a JSON Web Key Set (RFC 7517)"
 
@@ -127,7 +128,7 @@ class KeySet:
     async def _fetch(self) -> bool:
         """Renew the keys; tell whether that worked. Those that were known stay where it did not."""
         try:
-            async with asyncio.timeout(2 * _FETCH_SECONDS):  # the inner bound is one for each read of a few bytes
+            async with asyncio.timeout(3 * _FETCH_SECONDS):  # names are looked up in no time of ours
                 document = await asyncio.to_thread(_read, self._url)
             keys = verifying_keys(document)
         except Exception as failure:  # whatever a foreign server says must not end the fetching
@@ -167,4 +168,28 @@ def _read(url: str) -> Any:
     parts = urlsplit(url)
     if parts.scheme == "file":
         return json.loads(read_whole(Path(url2pathname(parts.path)), _MOST_BYTES))
-    return jwt.PyJWKClient(url, cache_jwk_set=False, timeout=_FETCH_SECONDS).fetch_data()
+    asked = Request(url, headers={"accept": "application/json", "user-agent": "agent-fabric"})
+    with build_opener(_NoRedirect).open(asked, timeout=_FETCH_SECONDS) as response:
+        return json.loads(_whole(response))
+
+
+def _whole(response: Any) -> bytes:
+    """All there is to read, if it is not too much, and comes in time.
+
+    It is read in a thread, which nobody can end from outside: one that waited for ever would be one less for all.
+    """
+    until, document = time.monotonic() + _FETCH_SECONDS, bytearray()
+    while more := response.read1(_MOST_BYTES):
+        document += more
+        if len(document) > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+        if time.monotonic() > until:
+            raise TimeoutError
+    return bytes(document)
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """The settings say where the keys are, and how safe the way there is: the answer says nothing of it."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        """Follow none."""

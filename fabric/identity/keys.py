@@ -197,8 +197,14 @@ class _Held(NamedTuple):
 class KnownKeys:
     """The keys as a gateway knows them: a table that it follows."""
 
-    def __init__(self, jetstream: JetStream, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jetstream: JetStream,
+        on_change: Callable[[], None],
+        on_revoked: Callable[[Identity], None] = lambda _: None,
+    ) -> None:
         self._on_change = on_change
+        self._on_revoked = on_revoked
         self._table = Table(jetstream, ACCESS, _ROWS, self._changed)
         self._held: dict[bytes, _Held] = {}
 
@@ -218,9 +224,11 @@ class KnownKeys:
 
     def _changed(self, key_id: str) -> None:
         self._on_change()
-        self._held.pop(key_id.encode(), None)  # what replaces a row and is none revokes it
+        was = self._held.pop(key_id.encode(), None)  # what replaces a row and is none revokes it
         if (row := self._table.get(key_id)) is not None and (key := _checked(key_id, Body(row.value))) is not None:
             self._held[key_id.encode()] = _Held(bytes.fromhex(key.hash), key.identity)
+        if was is not None and self._held.get(key_id.encode()) != was:
+            self._on_revoked(was.identity)
 
 
 def _key_of(row: StoredMessage) -> Key | None:

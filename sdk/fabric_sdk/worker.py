@@ -117,7 +117,7 @@ class Worker:
         self._fabric = await self._exit.enter_async_context(Fabric.over(self._transport))
         await self._exit.enter_async_context(self._servable.lifespan(self._fabric))
         self.description = await self._servable.describe()
-        name = subjects.checked_agent_name(self.description.name)
+        name = subjects.checked_served_name(self.description.name, self.description.kind)
         self._addresses = (name, *map(subjects.having, self.description.capabilities))
         self._fabric.events.source = f"/agents/{name}"
         handler, most = self._handler, self.limits.tasks

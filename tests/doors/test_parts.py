@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 
 from fabric.gateway import rpc, websocket
 from fabric.gateway.http import MOST_WAITING, WHOLE
+from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.openapi import document, moved
 from fabric.gateway.problems import problem_of
 from fabric.gateway.rpc import Refusal
@@ -103,7 +104,7 @@ async def test_who_asks_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> No
     async def send(event: Any) -> None:
         sent.append(event)
 
-    await Door(never, never)(identify, never, send)  # type: ignore[arg-type]
+    await Door(never, never, KeptOpen(1))(OPERATOR, identify, never, send)  # type: ignore[arg-type]
     assert [event["type"] for event in sent] == ["websocket.accept", "websocket.close"]
     assert sent[1]["code"] == 1000
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from support.replicas import Replica, until_ready
 from support.running import Running
 
+from fabric.gateway import sessions as sessions_module
 from fabric.gateway.http import MOST_WAITING
 from fabric.gateway.replies import Outbox, parts_of, place_in, stream_id
 from fabric.gateway.sessions import Session as Stored
@@ -110,6 +111,36 @@ async def test_a_session_has_a_thousand_subscriptions_at_most(
     assert "result" in await session.ask(urls[1], "resources/subscribe", {"uri": "note://asker/one"}), "it has it"
     refused = await session.ask(urls[1], "resources/subscribe", {"uri": "note://asker/two"})
     assert "1000 resources at most" in refused["error"]["message"]
+
+
+async def test_what_is_kept_of_a_session_is_bounded(session: Session, urls: list[str]) -> None:
+    """All sessions are in one stream, which one client must not fill for all others."""
+    hello: Json = {"protocolVersion": "2025-11-25", "clientInfo": {"name": "test", "version": "1"}}
+    hello["capabilities"] = {"experimental": {"much": {"of": "x" * 10_000}}}
+    refused = await session.ask(urls[0], "initialize", hello)
+    assert refused["error"]["code"] == -32602
+    assert "8192 bytes" in refused["error"]["message"]
+    long = f"note://asker/{'x' * 30_000}"
+    assert "result" in await session.ask(urls[0], "resources/subscribe", {"uri": long})
+    refused = await session.ask(urls[0], "resources/subscribe", {"uri": long.replace("x", "y")})
+    assert refused["error"]["code"] == -32602
+    assert "32768 characters" in refused["error"]["message"]
+
+
+async def test_a_principal_has_so_many_sessions_and_the_least_used_makes_room(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "_MOST_OF_ONE", 2)
+    ended: list[str] = []
+    sessions = Sessions(fabric, ended.append)
+    others = await sessions.open("bob", "2025-11-25", {})
+    first, second = [await sessions.open("ann", "2025-11-25", {"sampling": {}}) for _ in range(2)]
+    assert await sessions.find(first.id, "ann") is first
+    third = await sessions.open("ann", "2025-11-25", {})
+    assert ended == [second.id]
+    assert await Sessions(fabric, lambda _: None).find(second.id, "ann") is None, "for other gateways, too"
+    found = [await sessions.find(each.id, each.principal) for each in (first, third, others)]
+    assert None not in found
 
 
 async def test_to_others_there_is_no_such_session(session: Session, urls: list[str], fabric: Fabric) -> None:
@@ -335,8 +366,18 @@ def test_a_slow_reader_misses_the_oldest_of_what_may_be_missed_and_nothing_else(
     placed = [number for number, (_, placed) in enumerate(sizes) if placed]
     assert heard == sorted(heard)
     assert [number for number in heard if number in placed] == placed
-    assert len(taken) <= MOST_WAITING + sum(len(messages[number]) + 100 for number in placed)
+    assert heard[-1:] == [number for number, _ in enumerate(sizes)][-1:], "the last one is there"
+    last = MOST_WAITING // 3 + 100
+    assert len(taken) <= MOST_WAITING + last + sum(len(messages[number]) + 100 for number in placed)
     assert outbox.empty
+
+
+def test_what_is_larger_than_what_may_wait_is_not_lost() -> None:
+    """The answer of a handler that said something before, where the broker could not keep it."""
+    outbox, answer = Outbox("s"), b"x" * (MOST_WAITING + 1)
+    outbox.push(b"progress")
+    outbox.push(answer)
+    assert answer in outbox.take()
 
 
 @given(st.binary(min_size=12, max_size=12), st.integers() | st.text(max_size=300), st.integers(0, 10**9))

@@ -167,3 +167,22 @@ def test_of_what_may_not_be_read_no_change_is_told() -> None:
     view = View(mounted([agent("a")]), may=lambda verb, _, name: verb != "read" or name != "note://secret")
     assert view.shown_uris("a", "note://open") == {"note://a/open"}
     assert view.shown_uris("a", "note://secret") == set()
+
+
+def test_what_the_root_lists_is_read_of_the_root_and_of_no_agent_with_such_a_prefix() -> None:
+    root = agent("root", resources=[{"uri": "note://reader/a"}])
+    view = view_of(root, agent("reader", resources=[{"uri": "note://a"}, {"uri": "note://b"}]), root="root")
+    assert view.route_uri("note://reader/a").agent == "root"
+    assert view.route_uri("note://reader/b").agent == "reader"
+    assert view.shown_uris("root", "note://reader/a") == {"note://reader/a"}
+    assert view.shown_uris("reader", "note://a") == set(), "its clients would take it for the root's"
+    assert view.shown_uris("reader", "note://b") == {"note://reader/b"}
+
+
+async def test_where_tools_are_searched_for_no_agent_is_asked_instead() -> None:
+    view = View(mounted([agent("search", "tools", "others")]), listing="search")
+    assert "search_tools" not in view.tools
+    assert pages(view) == [["search_tools"]]
+    found = (await view.search({"query": "others"})).value()["structuredContent"]["tools"]
+    assert [tool["name"] for tool in found] == ["search_others"]
+    assert "search_tools" in View(mounted([agent("search", "tools")])).tools

@@ -147,7 +147,7 @@ async def test_without_redis_or_registry_each_goes_on_by_itself_and_says_so_once
 async def test_a_registry_that_answers_nonsense_is_as_one_that_is_away(
     answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = Agent("registry")
+    other = Agent("registry", kind="platform")
 
     @other.tool
     async def spend(spender: str, number: int, spent: list[dict[str, Any]]) -> Any:

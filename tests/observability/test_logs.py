@@ -73,6 +73,29 @@ def test_text_is_for_people_and_stays_on_its_line(capsys: pytest.CaptureFixture[
     assert "\x1b" not in line
 
 
+UNSEEN = "\x1b[2J\x9b2J\x85\u2028\u202e"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_was_raised_speaks_to_no_terminal_and_forges_no_line(
+    log_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(load_settings(log_format=log_format))
+    log.warning("said %s", UNSEEN)
+    try:
+        raise ValueError(f"a lie\n2026-01-01 [info] all is well {UNSEEN}")
+    except ValueError:
+        log.exception("it failed")
+    written = capsys.readouterr().err
+    assert not set(UNSEEN) - {"[", "2", "J"} & set(written)
+    lines = written.splitlines()
+    assert [line for line in lines if line.startswith("2026-01-01")] == []
+    if log_format == "json":
+        said = [json.loads(line) for line in lines]
+        assert said[0]["message"] == f"said {UNSEEN}"
+        assert said[1]["exception"].endswith(UNSEEN)
+
+
 def test_elsewhere_than_on_a_terminal_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(load_settings())
     log.warning("look")

@@ -26,6 +26,8 @@ from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import ConfigurationError, HandlerFailed, InvalidParams, UnknownMethod, UnknownName
 from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.pipeline import Request, compose
+from fabric_sdk.transports.memory import MemoryTransport
+from fabric_sdk.worker import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -715,3 +717,15 @@ async def test_a_handler_failure_of_the_fabrics_own_passes_through_a_tool() -> N
     with pytest.raises(HandlerFailed, match="as it is") as failed:
         await call(agent, "fail")
     assert failed.value.data == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["registry", "durable", "access", "approvals", "audit"])
+async def test_no_agent_is_served_under_the_name_of_a_part_of_the_platform(name: str) -> None:
+    """It would be given half of its calls, and speak for it in the catalogue."""
+    bus = MemoryTransport()
+    with pytest.raises(ConfigurationError, match="part of the fabric itself"):
+        await Worker(bus, Agent(name)).start()
+    worker = Worker(bus, Agent(name, kind="platform"))
+    await worker.start()
+    await worker.drain(0.0)
+    await bus.close()

@@ -22,6 +22,8 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 _MOST_DIGITS: Final = 15  # of a deadline: thousands of years, which a float holds exactly
 
+_OF_PLATFORM: Final = frozenset(("registry", "durable", "access", "approvals", "audit"))
+
 ANYBODY: Final = "@"
 """Before a capability, where else an agent's name stands: whoever has it is meant. No agent can be called so."""
 
@@ -156,6 +158,20 @@ def checked_agent_name(name: str) -> str:
             fix="use 1 to 63 lower-case letters, digits and hyphens, a letter first and no hyphen last",
         )
     return name
+
+
+def checked_served_name(name: str, kind: str) -> str:
+    """`name`, if an agent of this kind can be served under it.
+
+    Raises:
+        ConfigurationError: it is none, or that of a part of the platform itself, whose calls it would be given.
+    """
+    if kind != "platform" and name in _OF_PLATFORM:
+        raise ConfigurationError(
+            f"{name!r} is a part of the fabric itself: another agent of this name would be given its calls",
+            fix="call the agent something else",
+        )
+    return checked_agent_name(name)
 
 
 def checked_capability(capability: str) -> str:

@@ -1,0 +1,178 @@
+"""What clients keep open: it takes nobody's place, is shared out among principals, and ends with the token it came by.
+
+Proves: SE-1, SE-6
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gateway.client import Client, headers, request
+from gateway.handshake import Session
+from support.running import Running, running_fabric
+from support.waiting import until
+from websockets.exceptions import InvalidStatus
+
+from doors.ways import Json, ask, socket_to
+from fabric.gateway import kept_open
+from fabric.gateway.kept_open import KeptOpen
+from fabric.gateway.rpc import Refusal
+from fabric.identity.identity import ANONYMOUS, OPERATOR
+from fabric_sdk.contracts.errors import Overloaded
+
+MAX_CONCURRENT = 3
+MAX_CONNECTIONS = 20
+LISTEN = "subscriptions/listen"
+ALL: Json = {"notifications": {"toolsListChanged": True}}
+
+
+@pytest.fixture(scope="module")
+def crowded() -> Generator[Running]:
+    """A fabric with little room."""
+    env = {"FABRIC_MAX_CONCURRENT": str(MAX_CONCURRENT), "FABRIC_MAX_CONNECTIONS": str(MAX_CONNECTIONS)}
+    with running_fabric(str(Path(__file__).parents[1] / "agents" / "hello.py"), env=env) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(crowded: Running) -> AsyncGenerator[Client]:
+    async with Client.to(crowded.mcp_url, crowded.token) as client:
+        await until(lambda: lists_hello(client), bool, what="the agent")
+        yield client
+
+
+async def lists_hello(client: Client) -> bool:
+    return any(tool["name"] == "hello_echo" for tool in (await client.result("tools/list"))["tools"])
+
+
+@asynccontextmanager
+async def listening(url: str, token: str | None, params: Json = ALL) -> AsyncGenerator[httpx.Response]:
+    """A stream of its own connection."""
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=20) as http,
+        http.stream(
+            "POST", url, content=json.dumps(request(LISTEN, params)), headers=headers(LISTEN, token=token)
+        ) as response,
+    ):
+        yield response
+
+
+async def made(client: Client, name: str) -> tuple[str, str]:
+    """A key's id and token, once it is known."""
+    key = (await client.call("access_create_token", name=name))["structuredContent"]
+
+    async def known() -> bool:
+        return (await client.ask("tools/list", change={"authorization": f"Bearer {key['token']}"})).status_code == 200
+
+    await until(known, bool, what="the word of a new key")
+    return key["id"], key["token"]
+
+
+async def test_who_only_listens_takes_no_place_from_calls(client: Client) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_CONCURRENT + 1):
+            response = await stack.enter_async_context(listening(client.url, client.token))
+            assert response.status_code == 200
+        await client.still_serves()
+    await client.still_serves()
+
+
+async def test_one_principal_has_half_of_what_may_be_kept_open(client: Client) -> None:
+    _, token = await made(client, "ann")
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS // 2):
+            response = await stack.enter_async_context(listening(client.url, token))
+            assert response.status_code == 200
+        async with listening(client.url, token) as refused:
+            assert refused.status_code == 429
+            assert json.loads(await refused.aread())["error"]["code"] == Overloaded.code
+        with pytest.raises(InvalidStatus) as too_many:
+            async with socket_to(client.url.removesuffix("/mcp"), token):
+                pass
+        assert too_many.value.response.status_code == 429
+        session = await Session.open(client.http, client.url, token)
+        lines = {**session.lines, "accept": "text/event-stream"}
+        assert (await client.http.get(client.url, headers=lines)).status_code == 429
+        async with listening(client.url, client.token) as another:
+            assert another.status_code == 200
+        await client.still_serves()
+
+
+async def test_whatever_is_open_ends_with_its_key(client: Client) -> None:
+    key, token = await made(client, "bob")
+    session = await Session.open(client.http, client.url, token)
+    async with (
+        listening(client.url, token) as listener,
+        listening(client.url, client.token) as another,
+        session.listen(client.url) as own,
+        socket_to(client.url.removesuffix("/mcp"), token) as socket,
+    ):
+        await own.begun()
+        await ask(socket, "tools/list")
+        lines = another.aiter_lines()
+        assert "acknowledged" in [line async for line in _first(lines, 2)][-1]
+        await client.call("access_revoke_token", id=key)
+        async with asyncio.timeout(10):
+            assert '"resultType":"complete"' in (await listener.aread()).decode()
+            assert await own.rest() == []
+            await socket.wait_closed()
+        assert socket.close_code == 1008
+    assert (await client.ask(LISTEN, ALL, change={"authorization": f"Bearer {token}"})).status_code == 401
+
+
+async def _first(lines: Any, count: int) -> AsyncGenerator[str]:
+    for _ in range(count):
+        yield await anext(lines)
+
+
+def opened(kept: KeptOpen, identity: Any, names: list[str]) -> None:
+    with kept.one(identity, lambda: None, names):
+        pass
+
+
+async def test_what_one_stream_names_is_bounded(client: Client) -> None:
+    refused = await client.ask(LISTEN, {"notifications": {"resourceSubscriptions": ["x" * 1000] * 263}})
+    assert refused.json()["error"]["code"] == -32602
+    assert "262144 characters" in refused.json()["error"]["message"]
+
+
+def test_what_all_streams_name_is_bounded() -> None:
+    kept = KeptOpen(1000)
+    large = ["x" * 1024 * 1024] * 31
+    with kept.one(OPERATOR, lambda: None, large):
+        with pytest.raises(Refusal, match="your streams name") as full:
+            opened(kept, OPERATOR, large)
+        assert full.value.status == 429
+        with kept.one(ANONYMOUS, lambda: None, large), pytest.raises(Refusal, match="this gateway keeps") as all_full:
+            opened(kept, replace(OPERATOR, principal="ann"), large)
+        assert all_full.value.status == 503
+    opened(kept, OPERATOR, large)
+    assert len(kept) == 0
+
+
+def test_who_was_revoked_on_the_way_opens_nothing() -> None:
+    kept = KeptOpen(10)
+    kept.revoked(OPERATOR)
+    with pytest.raises(Refusal, match="revoked") as refused:
+        opened(kept, OPERATOR, [])
+    assert refused.value.status == 401
+
+
+async def test_what_was_opened_by_a_token_ends_when_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_open, "_LOOK_SECONDS", 0.01)
+    kept, ended, never = KeptOpen(10), asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(kept.run())
+    with kept.one(replace(OPERATOR, expires=time.time() + 0.05), ended.set), kept.one(OPERATOR, never.set):
+        async with asyncio.timeout(5):
+            await ended.wait()
+        assert not never.is_set()
+    running.cancel()
