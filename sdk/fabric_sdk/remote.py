@@ -52,7 +52,8 @@ class How(TypedDict, total=False):
     """How a task is started."""
 
     key: str
-    """Names the task: while its end is kept, whoever starts it with this key again joins it."""
+    """Names the task: while its end is kept, whoever starts the same with this key again joins it; with other arguments
+    the key is refused."""
     priority: Priority
     """`critical`, `high`, `normal` (unless said otherwise) or `low`."""
     delay: float
@@ -161,8 +162,8 @@ class AgentClient:
             how: see `How`.
 
         Raises:
-            InvalidParams: a key or a time is not usable, the arguments have no JSON form, or the key names a task of
-                another tool.
+            InvalidParams: a key or a time is not usable, or the arguments have no JSON form.
+            KeyReused: the key names a task of another tool, or one with other arguments.
             QueueFull: the queue takes no more; try again later.
             TransportUnavailable: the broker did not answer, and whether it has the task is unknown; started again with
                 the same key, it is the same task.

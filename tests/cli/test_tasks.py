@@ -119,6 +119,8 @@ def test_a_task_is_started_shown_and_waited_for(crew: Up) -> None:
 def test_a_key_names_one_task(crew: Up) -> None:
     one, two = (good(crew, "task", "start", "crew", "add", "a=7", "--key", "k", "--json").json for _ in range(2))
     assert (one["id"], one["joined"], two["joined"]) == (two["id"], False, True)
+    other = run(crew, "task", "start", "crew", "add", "a=8", "--key", "k")
+    other.refused(2, f"the key 'k' names task {one['id']} of agent 'crew'", "fix: give other work another key")
     assert good(crew, "task", "wait", one["id"]).out == "7\n"
     without = start(crew, "crew", "add", "a=1")
     assert good(crew, "task", "wait", without).out == "1\n"
