@@ -18,7 +18,8 @@ from fabric_sdk.contracts.scope import Effects, Scope, current_effects
 from fabric_sdk.contracts.streams import LATER, TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.jetstream import Delivery, JetStream
-from fabric_sdk.patterns.task import Start, Tasks
+from fabric_sdk.patterns.start import Start
+from fabric_sdk.patterns.task import Tasks
 
 
 @pytest.fixture
