@@ -5,6 +5,9 @@ Above: commands. Below: `whereabouts`, probes.
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
@@ -16,6 +19,7 @@ from fabric.settings import Settings, load_settings
 from fabric.whereabouts import Whereabouts
 from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
+from fabric_sdk.contracts.scope import FROM
 
 NO_JETSTREAM: Final = "put `jetstream { store_dir: FOLDER, sync_interval: always }` into its configuration"
 
@@ -107,10 +111,20 @@ async def answer(data: Path | None, agent: str, tool: str, /, **arguments: Any) 
     """
     async with durable(data) as fabric:
         try:
-            return await fabric.agent(agent).call(tool, arguments)
+            return await fabric.agent(agent).call(tool, arguments, meta={FROM: _typist()})
         except AgentUnavailable as away:
             away.fix = f"start the fabric with `fabric up`, or `fabric worker {_TARGETS[agent]}`"
             raise
+
+
+def _typist() -> str:
+    """Who types this: nobody else can say so of whoever is on the bus itself."""
+    user = os.getuid()
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:  # in a container, say
+        name = str(user)
+    return f"{name}@{socket.gethostname()}"
 
 
 async def catalogue(

@@ -84,6 +84,7 @@ class AgentClient:
         key: str | None = None,
         on_progress: OnProgress | None = None,
         on_ask: OnAsk | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a tool and return its value.
 
@@ -98,6 +99,7 @@ class AgentClient:
             on_progress: hears how far the work is.
             on_ask: answers what the tool asks: takes the MCP request's method and params, and returns its result. In a
                 handler, what is asked is passed on to whoever called that, unless said otherwise.
+            meta: members of the MCP request's `_meta`.
 
         Raises:
             ToolError: the tool reported an error.
@@ -108,7 +110,9 @@ class AgentClient:
         outer = current_asker.get()
         params: dict[str, Any] = {"name": tool, "arguments": arguments or {}}
         if can := _ASKS_ALL if on_ask else outer.capabilities if outer else None:
-            params["_meta"] = {CAPABILITIES: can}
+            meta = {**(meta or {}), CAPABILITIES: can}
+        if meta:
+            params["_meta"] = meta
         call = Call(
             self.name,
             "tools/call",
