@@ -88,9 +88,9 @@ async def test_a_key_is_refused_with_other_arguments_and_joins_with_the_same(
         await serve(agent)
         await task.result(timeout=10)
     for other in ({"value": {"a": 1, "b": [much, None]}}, {}, None):
-        for how in ({}, {"delay": 60}):
+        for delay in (0.0, 60.0):
             with pytest.raises(errors.KeyReused, match=f"the key 'k' names task {task.id} of agent") as refused:
-                await client.start("echo", other, key="k", **how)
+                await client.start("echo", other, key="k", delay=delay)
             assert refused.value.fix
         with pytest.raises(errors.KeyReused):
             await fabric.start_all([client.plan("echo", other, key="k")])
@@ -100,7 +100,7 @@ async def test_a_key_is_refused_with_other_arguments_and_joins_with_the_same(
     assert len(ran) == (stands == "has ended")
 
 
-async def test_a_key_keeps_its_arguments_when_its_task_was_tried_again_asked_or_became_due(
+async def test_a_key_keeps_its_arguments_when_its_task_was_tried_again_or_became_due(
     fabric: Fabric, serve: Serve, agent: Agent
 ) -> None:
     @agent.tool(task=Policy(attempts=1))
@@ -122,12 +122,12 @@ async def test_a_key_keeps_its_arguments_when_its_task_was_tried_again_asked_or_
         await client.start("fail", {"n": 2}, key="k")
 
 
-@pytest.mark.parametrize("delay", [None, 60.0], ids=["at once", "later"])
+@pytest.mark.parametrize("delay", [0.0, 60.0], ids=["at once", "later"])
 async def test_of_two_that_race_with_other_arguments_one_is_refused(
-    fabric: Fabric, agent: Agent, monkeypatch: pytest.MonkeyPatch, delay: float | None
+    fabric: Fabric, agent: Agent, monkeypatch: pytest.MonkeyPatch, delay: float
 ) -> None:
     looked: list[Any] = []
-    really = Tasks._is_known
+    really = Tasks._is_known  # pyright: ignore[reportPrivateUsage]
 
     async def look(self: Tasks, start: Any) -> bool:
         looked.append(start)
@@ -137,7 +137,7 @@ async def test_of_two_that_race_with_other_arguments_one_is_refused(
     client = fabric.agent(agent.name)
     await client.start("echo", {"value": 1}, key="k")
     with pytest.raises(errors.KeyReused):
-        await client.start("echo", {"value": 2}, key="k", **({} if delay is None else {"delay": delay}))
+        await client.start("echo", {"value": 2}, key="k", delay=delay)
     assert await waiting(fabric, agent) == [TASKS.name]
 
 

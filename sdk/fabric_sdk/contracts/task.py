@@ -295,5 +295,5 @@ def arguments_digest(params: Body) -> str:
     Raises:
         ValueError: the params are no JSON object.
     """
-    given = Body(encoded=params.encoded()).members().get("arguments") or {}
+    given: Any = Body(encoded=params.encoded()).members().get("arguments") or {}
     return hashlib.blake2b(orjson.dumps(given, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
