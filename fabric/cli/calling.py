@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -183,7 +184,9 @@ def arguments(given: list[str], schema: Json) -> Json:
     for pair in given:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise ConfigurationError(f"{pair!r} is not name=value", fix="write text=hi or count=3")
+            first = next(iter(schema.get("properties", ())), None)
+            fix = "write text=hi or count=3" if first is None else f"write {first}={shlex.quote(pair)}"
+            raise ConfigurationError(f"{pair!r} is not name=value", fix=fix)
         found[name] = _value(text, _types(schema.get("properties", {}).get(name), schema.get("$defs", {})))
     return found
 

@@ -22,7 +22,7 @@ CREW = Path(__file__).with_name("crew.py")
 REFUSED: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "an unknown agent": (("call", "nobody", "echo"), 2, ("there is no agent 'nobody'", "there are: ", "hello")),
     "an unknown tool": (("call", "hello", "nothing"), 2, ("agent 'hello' has no tool 'nothing'",)),
-    "no pair": (("call", "hello", "echo", "hi"), 2, ("'hi' is not name=value", "text=hi")),
+    "no pair": (("call", "hello", "echo", "hi"), 2, ("'hi' is not name=value", "fix: write text=hi")),
     "no JSON": (("call", "hello", "echo", '{"text":'), 2, ("the arguments are not JSON", '{"name": "value"}')),
     "a missing argument": (
         ("call", "hello", "echo"),

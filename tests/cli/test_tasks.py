@@ -183,7 +183,7 @@ def test_work_waits_for_an_agent_that_is_not_there_and_expires(crew: Up) -> None
     assert (expired.code, "expired" in expired.err) == (5, True)
     assert states(crew, "--agent", "cre") == {task: "expired"}
     slow = run(crew, "task", "start", "crew", "slow", "seconds=60", "--wait", "--timeout", "0.5")
-    assert (slow.code, "it goes on" in slow.err) == (5, True)
+    assert (slow.code, "it goes on" in slow.err, "  fix: `fabric task show" in slow.err) == (5, True, True)
     good(crew, "task", "cancel", ID.findall(slow.err)[0])
 
 

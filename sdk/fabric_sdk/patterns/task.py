@@ -247,7 +247,10 @@ class Tasks:
                     if record.ended:
                         return record
         except TimeoutError:
-            raise errors.DeadlineExceeded("timeout: the task has not ended yet; it goes on") from None
+            raise errors.DeadlineExceeded(
+                "timeout: the task has not ended yet; it goes on",
+                fix=f"`fabric task show {task_id}` tells whether it was begun, `fabric ps` whether a worker is there",
+            ) from None
         raise AssertionError("a task is watched until it ends")
 
     @asynccontextmanager
