@@ -184,7 +184,7 @@ def arguments(given: list[str], schema: Json) -> Json:
     for pair in given:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            first = next(iter(schema.get("properties", ())), None)
+            first = next((name for name in schema.get("properties", ()) if name not in found), None)
             fix = "write text=hi or count=3" if first is None else f"write {first}={shlex.quote(pair)}"
             raise ConfigurationError(f"{pair!r} is not name=value", fix=fix)
         found[name] = _value(text, _types(schema.get("properties", {}).get(name), schema.get("$defs", {})))
