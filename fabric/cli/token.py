@@ -33,7 +33,7 @@ def create(
     """Make an API key and print its token, which is never shown again."""
     wanted = {"name": name, "agent": agent, "roles": roles or [], "scopes": scopes or [], "listing": listing}
     made = run(answer(data, "access", "create_token", **wanted, seconds=_seconds(expires)))
-    for warning in run(strangers(data, *filter(None, [agent]))):
+    for warning in run(strangers(data, agent)) if agent else ():
         warn(warning)
     if json_output:
         print_json(made)
