@@ -1,4 +1,4 @@
-"""Events: told once, heard by whoever wants to, now and later. Beside a running fabric:
+"""Events: told once, heard by whoever wants to, now and later. Beside a fabric with shop.py:
 
 eval "$(fabric env)"; python examples/durable/events.py
 """

@@ -1,4 +1,4 @@
-"""Streams, broadcasts and conversations. Beside a running fabric:
+"""Streams, broadcasts and conversations. Beside a fabric with shop.py:
 
 eval "$(fabric env)"; python examples/durable/streams.py
 """

@@ -1,4 +1,4 @@
-"""Tasks: started once, done once, whatever dies. Beside a running fabric:
+"""Tasks: started once, done once, whatever dies. Beside a fabric with shop.py:
 
 eval "$(fabric env)"; python examples/durable/tasks.py
 """

@@ -15,6 +15,7 @@ from fabric_sdk import Context, FabricError
 from fabric_sdk.contracts.description import Description
 from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.errors import to_wire
+from fabric_sdk.contracts.scope import FROM
 from fabric_sdk.pipeline import Handler, Middleware, Request
 from fabric_sdk.results import is_error
 
@@ -61,6 +62,7 @@ def noting(trail: Trail, of: Description) -> Middleware:
                         at=time.time(),
                         outcome=outcome,
                         principal=context.principal or "",
+                        address="" if context.principal else _typist(params),
                         door="" if context.principal else "bus",
                         method=_CALL,
                         agent=of.name,
@@ -87,6 +89,13 @@ def about(tool: str, arguments: Any) -> str:
     said = [given.get(name) for name in _NAMING.get(tool, ())]
     words = [each for value in said for each in (cast("list[Any]", value) if isinstance(value, list) else [value])]
     return named(" ".join(each for each in words if isinstance(each, str)))
+
+
+def _typist(params: dict[str, Any]) -> str:
+    """Who typed it, as they say: whoever is on the bus is the operator, or runs what the operator has put there."""
+    meta = params.get("_meta")
+    said = cast("dict[str, Any]", meta).get(FROM) if isinstance(meta, dict) else None
+    return named(said) if isinstance(said, str) else ""
 
 
 def _reads(tool: dict[str, Any]) -> bool:

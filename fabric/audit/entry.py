@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     token: str = ""
     """Names the token, and gives nothing of it away."""
     address: str = ""
-    """Where an unverified request came from."""
+    """Where an unverified request came from; on the bus, who typed it: `user@host`, as the command line says."""
     door: str = ""
     """`mcp`, `session`, `websocket`, `rest`; `bus` for what reached a platform's agent without a gateway."""
     method: str = ""

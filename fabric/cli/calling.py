@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -122,11 +123,21 @@ async def for_a_task(fabric: Fabric, asked: Wanted) -> Json:
     schema = tools.get(asked.tool, {}).get("inputSchema", {})
     given = arguments(asked.given, schema)
     if wrong := misfits(given, schema):
-        raise InvalidParams(
-            f"invalid arguments for {asked.tool}: {'; '.join(wrong)}",
-            fix=f"`fabric tools {asked.agent}` lists what it takes",
-        )
+        raise InvalidParams(f"invalid arguments for {asked.tool}: {'; '.join(wrong)}", fix=takes(asked, schema))
     return given
+
+
+def takes(asked: Wanted, schema: Json) -> str:
+    """What to say to somebody whose arguments do not fit a tool."""
+    names = signature(schema)
+    more = "" if asked.agent.startswith(ANYBODY) else f"; `fabric tools {asked.agent} --json` has the whole schema"
+    return (f"{asked.tool} takes {names}: write name=value" if names else f"{asked.tool} takes no arguments") + more
+
+
+def signature(schema: Json) -> str:
+    """The arguments of a tool with this schema; in brackets, those that may be left out."""
+    required: set[str] = set(schema.get("required", ()))
+    return ", ".join(name if name in required else f"[{name}]" for name in schema.get("properties", {}))
 
 
 def misfits(given: Json, schema: Json) -> list[str]:
@@ -173,7 +184,9 @@ def arguments(given: list[str], schema: Json) -> Json:
     for pair in given:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise ConfigurationError(f"{pair!r} is not name=value", fix="write text=hi or count=3")
+            first = next((name for name in schema.get("properties", ()) if name not in found), None)
+            fix = "write text=hi or count=3" if first is None else f"write {first}={shlex.quote(pair)}"
+            raise ConfigurationError(f"{pair!r} is not name=value", fix=fix)
         found[name] = _value(text, _types(schema.get("properties", {}).get(name), schema.get("$defs", {})))
     return found
 

@@ -5,6 +5,9 @@ Above: commands. Below: `whereabouts`, probes.
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from difflib import get_close_matches
@@ -14,13 +17,17 @@ from typing import Any, Final
 from fabric.embedded import ServerUnusable, WrongProtocol, probe_nats
 from fabric.settings import Settings, load_settings
 from fabric.whereabouts import Whereabouts
-from fabric_sdk import Fabric
+from fabric_sdk import Fabric, FabricError
 from fabric_sdk.contracts.errors import AgentUnavailable, TransportUnavailable
+from fabric_sdk.contracts.scope import FROM
 
 NO_JETSTREAM: Final = "put `jetstream { store_dir: FOLDER, sync_interval: always }` into its configuration"
 
 _TARGETS: Final = {"access": "fabric.access.service:agent", "approvals": "fabric.approvals.service:build"}
 _CATALOGUE_SECONDS: Final = 5.0
+"""How long the registry may take to say who is there."""
+_STRANGERS_SECONDS: Final = 1.0
+"""The same for a warning: what was asked for is done already."""
 _MOST_NAMED: Final = 10
 
 
@@ -104,10 +111,20 @@ async def answer(data: Path | None, agent: str, tool: str, /, **arguments: Any) 
     """
     async with durable(data) as fabric:
         try:
-            return await fabric.agent(agent).call(tool, arguments)
+            return await fabric.agent(agent).call(tool, arguments, meta={FROM: _typist()})
         except AgentUnavailable as away:
             away.fix = f"start the fabric with `fabric up`, or `fabric worker {_TARGETS[agent]}`"
             raise
+
+
+def _typist() -> str:
+    """Who types this: nobody else can say so of whoever is on the bus itself."""
+    user = os.getuid()
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:  # in a container, say
+        name = str(user)
+    return f"{name}@{socket.gethostname()}"
 
 
 async def catalogue(
@@ -124,6 +141,20 @@ async def catalogue(
         raise AgentUnavailable(
             "NATS is there, but no registry answers", fix="start the fabric with `fabric up`"
         ) from None
+
+
+async def strangers(data: Path | None, *agents: str) -> list[str]:
+    """What to warn of where agents are named that may come later: those that are not there now, and names near theirs.
+
+    Nothing, where no registry says who is there.
+    """
+    try:
+        async with connected(data) as fabric:
+            there = [entry["name"] for entry in (await catalogue(fabric, timeout=_STRANGERS_SECONDS))["agents"]]
+    except FabricError:
+        return []
+    missing = dict.fromkeys(name for name in agents if name not in there)
+    return [f"there is no agent {name!r} now ({there_are(name, there)}); this counts once there is" for name in missing]
 
 
 def there_are(wanted: str, names: Iterable[str]) -> str:

@@ -63,8 +63,8 @@ _HELP: Final = "NoArgsIsHelpError"
 
 
 @contextmanager
-def _usage_told() -> Generator[None]:
-    """What was typed wrong is told as all else is: an error, and a fix."""
+def _usage_told(around: Any = None) -> Generator[None]:
+    """What was typed wrong is told as all else is: an error, and a fix; `around`: the group's context, if known."""
     try:
         yield
     except _USAGE as wrong:
@@ -74,8 +74,12 @@ def _usage_told() -> Generator[None]:
         from fabric_sdk.contracts.errors import InvalidParams
 
         said, context = wrong.format_message(), cast("Any", wrong.ctx)
-        usage = " ".join(context.get_usage().split()).removeprefix("Usage: ")
-        fix = f"write `{usage}`; `{context.command_path} --help` says more"
+        if context is None:  # of an option without its value, typer does not say where it is
+            command = f"fabric {around.invoked_subcommand}" if around else "fabric"
+            fix = f"`{command} --help` lists the options and what they take"
+        else:
+            usage = " ".join(context.get_usage().split()).removeprefix("Usage: ")
+            fix = f"write `{usage}`; `{context.command_path} --help` says more"
         fail(InvalidParams(said[0].lower() + said[1:].rstrip("."), fix=fix))
 
 
@@ -87,7 +91,7 @@ class _Lazily(TyperGroup):
             return super().make_context(*given, **named)
 
     def invoke(self, ctx: Any) -> Any:
-        with _usage_told():
+        with _usage_told(ctx):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: object) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fabric.cli.connection import answer
-from fabric.cli.console import err, out, print_json, run, table
+from fabric.cli.connection import answer, strangers
+from fabric.cli.console import err, out, print_json, run, table, warn
 from fabric.cli.options import DataOption, JsonOption
 
 AgentArgument = Annotated[str, typer.Argument(help="The agent that sees them.")]
@@ -29,6 +29,8 @@ def mount(
 ) -> None:
     """Let an agent see another's tools: `fabric mount shop pay payments --tool "read_*"`."""
     mounted = run(answer(data, "access", "mount", agent=agent, prefix=prefix, target=target, tools=tools or None))
+    for warning in run(strangers(data, agent, target)):
+        warn(warning)
     if json_output:
         print_json(mounted)
     else:

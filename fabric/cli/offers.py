@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import base64
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from fabric.cli.calling import arguments, described, wanted
-from fabric.cli.connection import connected
+from fabric.cli.connection import connected, there_are
 from fabric.cli.console import out, print_json, run, seen
 from fabric.cli.options import DataOption, JsonOption, TimeoutOption
-from fabric_sdk.contracts.errors import ConfigurationError
+from fabric_sdk.contracts.description import Json
+from fabric_sdk.contracts.errors import ConfigurationError, InvalidParams
 
 
 def read(
@@ -56,10 +58,16 @@ def prompt(
 
     async def work() -> list[dict[str, Any]]:
         asked = wanted(agent, words or [])
-        text = {"properties": {pair.partition("=")[0]: {"type": "string"} for pair in asked.given}}
         async with connected(data) as fabric:
-            await described(fabric, asked.agent, timeout)
-            return await fabric.agent(asked.agent).prompt(asked.tool, arguments(asked.given, text), timeout=timeout)
+            offer = await described(fabric, asked.agent, timeout)
+            prompts: dict[str, Json] = {each["name"]: each for each in offer.prompts} if offer else {}
+            given = arguments(asked.given, _texts(prompts.get(asked.tool, {}), asked.given))
+            try:
+                return await fabric.agent(asked.agent).prompt(asked.tool, given, timeout=timeout)
+            except InvalidParams as refused:
+                if prompts and asked.tool not in prompts:
+                    refused.fix = there_are(asked.tool, prompts)
+                raise
 
     messages = run(work())
     if json_output:
@@ -68,6 +76,13 @@ def prompt(
     for message in messages:
         content: dict[str, Any] = message["content"]
         _show(f"{message['role']}: {content.get('text', '[' + str(content.get('type')) + ']')}")
+
+
+def _texts(prompt: Json, given: Sequence[str]) -> Json:
+    """The schema of a prompt's arguments, which are all text: those that it names, and what else was typed."""
+    typed = (name for name, equals, _ in (pair.partition("=") for pair in given) if equals)
+    names = [*(str(each["name"]) for each in prompt.get("arguments") or ()), *typed]
+    return {"properties": {name: {"type": "string"} for name in names}}
 
 
 def own_uri(uri: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """`fabric ps` and `fabric tools`: who is there, and what they offer.
 
-Above: `main`; `doctor`, for what instances disagree on. Below: the registry's catalogue.
+Above: `main`; `doctor`, for what instances disagree on. Below: the registry's catalogue, and the instances
+themselves.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from typing import Annotated, Final
 import typer
 from rich.markup import escape
 
+from fabric.cli.calling import signature
 from fabric.cli.connection import catalogue, connected, there_are
 from fabric.cli.console import err, fail, out, print_json, run, seen, table
 from fabric.cli.options import DataOption, JsonOption, label_pairs
 from fabric.cli.times import brief
 from fabric_sdk import Fabric, FabricError
+from fabric_sdk.announce import beat_in
 from fabric_sdk.contracts.description import Beat, Json
 from fabric_sdk.contracts.errors import ConfigurationError, UnknownAgent
-from fabric_sdk.contracts.subjects import checked_capability
+from fabric_sdk.contracts.subjects import checked_capability, having, service
+from fabric_sdk.patterns.gather import gather
 
+_ASK_SECONDS: Final = 0.5
 _ENOUGH: Final = 8
 """Characters of an instance that tell it from others; `--json` has all."""
 
@@ -35,7 +40,11 @@ def ps(
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """List agents and their instances."""
+    """List agents and their instances.
+
+    BUSY: calls in hand, of how many are taken at once, and + how many wait for that.
+    All is as the instance itself says now; with a ~ it does not answer, and its last heartbeat said so, up to 15 s ago.
+    """
     try:
         if capability is not None:
             checked_capability(capability)
@@ -59,25 +68,36 @@ async def _ps(capability: str | None, labels: dict[str, str], *, json_output: bo
     only: Json = ({"capability": capability} if capability else {}) | ({"labels": labels} if labels else {})
     async with connected(data) as fabric:
         found = await catalogue(fabric, only)
+        known = [beat for agent in found["agents"] for beat in agent["instances"]]
+        fresh = await _now(fabric, capability, None if labels else len(known))
+    for agent in found["agents"]:
+        agent["instances"] = [fresh.get(beat["instance"], beat) for beat in agent["instances"]]
     if json_output:
         print_json(found)
         return
     rows: list[tuple[object, ...]] = []
-    known: dict[tuple[str, str, str], None] = {}
+    traits: dict[tuple[str, str, str], None] = {}
     for agent in found["agents"]:
         beats = sorted((Beat.model_validate(raw) for raw in agent["instances"]), key=lambda beat: beat.started)
-        rows += [_row(beat) for beat in beats]
+        rows += [_row(beat, current=beat.instance in fresh) for beat in beats]
         if not beats:
             rows.append((agent["name"], "", "", "gone", "", "", "", "", ""))
-        known |= {(beat.agent, " ".join(beat.capabilities), _labels(beat)): None for beat in beats}
+        traits |= {(beat.agent, " ".join(beat.capabilities), _labels(beat)): None for beat in beats}
     table(("AGENT", "VERSION", "INSTANCE", "STATE", "BUSY", "SERVED", "FAILED", "PROCESS", "UP"), rows)
-    if traits := [each for each in known if any(each[1:])]:
+    if told := [each for each in traits if any(each[1:])]:
         out.print()
-        table(("AGENT", "CAPABILITIES", "LABELS"), traits)
+        table(("AGENT", "CAPABILITIES", "LABELS"), told)
     if only and not rows:
         err.print("[dim]None of those that are there.[/]")
     for warning in disagreements(found["agents"]):
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+
+
+async def _now(fabric: Fabric, capability: str | None, most: int | None) -> dict[str, Json]:
+    """The heartbeats of this moment, by instance, of those who answer: what the registry has is that of a while ago."""
+    whose = () if capability is None else (having(capability),)
+    answers = await gather(fabric.transport, service("STATS", *whose), seconds=_ASK_SECONDS, most=most)
+    return {beat.instance: beat.model_dump() for beat in map(beat_in, answers) if beat is not None}
 
 
 def disagreements(agents: list[Json]) -> list[str]:
@@ -95,8 +115,8 @@ def disagreements(agents: list[Json]) -> list[str]:
     return found
 
 
-def _row(beat: Beat) -> tuple[object, ...]:
-    busy = f"{beat.running}/{beat.capacity}" + (f" +{beat.waiting}" if beat.waiting else "")
+def _row(beat: Beat, *, current: bool) -> tuple[object, ...]:
+    busy = f"{'' if current else '~'}{beat.running}/{beat.capacity}" + (f" +{beat.waiting}" if beat.waiting else "")
     up = brief(time.time() - beat.started)
     where = f"{beat.host.partition('.')[0]}:{beat.pid}"
     return (beat.agent, beat.version, beat.instance[:_ENOUGH], beat.state, busy, beat.served, beat.failed, where, up)
@@ -125,7 +145,12 @@ async def _tools(agent: str | None, *, everything: bool, json_output: bool, data
         print_json(found)
         return
     rows = [
-        (tool["agent"], tool["name"], _signature(tool), (tool.get("description") or "").partition("\n")[0])
+        (
+            tool["agent"],
+            tool["name"],
+            signature(tool.get("inputSchema") or {}),
+            (tool.get("description") or "").partition("\n")[0],
+        )
         for tool in found
     ]
     table(("AGENT", "TOOL", "ARGUMENTS", "DESCRIPTION"), rows)
@@ -135,9 +160,3 @@ async def _tools(agent: str | None, *, everything: bool, json_output: bool, data
 
 async def _described(fabric: Fabric, agent: str) -> Json:
     return await fabric.agent("registry").call("description", {"agent": agent}, timeout=10.0)
-
-
-def _signature(tool: Json) -> str:
-    schema: Json = tool.get("inputSchema") or {}
-    required: set[str] = set(schema.get("required", ()))
-    return ", ".join(name if name in required else f"[{name}]" for name in schema.get("properties", {}))

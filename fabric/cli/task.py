@@ -41,7 +41,12 @@ def start(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="TOOL ARGUMENTS", help="Its tool; then name=value pairs, or JSON.")
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Names the task: started again with it, it is joined.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Names the task: started again with it, it is joined; with other arguments, the key is refused."
+        ),
+    ] = None,
     priority: PriorityOption = "normal",
     delay: Annotated[str | None, typer.Option(help="Begin after so long: 90s, 2h.")] = None,
     at: Annotated[str | None, typer.Option(help="Begin at this time: 2026-12-24T18:00.")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fabric.cli.connection import answer
+from fabric.cli.connection import answer, strangers
 from fabric.cli.console import err, fail, out, print_json, run, seen, table, warn
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.times import seconds, since
@@ -33,6 +33,8 @@ def create(
     """Make an API key and print its token, which is never shown again."""
     wanted = {"name": name, "agent": agent, "roles": roles or [], "scopes": scopes or [], "listing": listing}
     made = run(answer(data, "access", "create_token", **wanted, seconds=_seconds(expires)))
+    for warning in run(strangers(data, agent)) if agent else ():
+        warn(warning)
     if json_output:
         print_json(made)
         return

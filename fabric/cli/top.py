@@ -41,7 +41,11 @@ def top(
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """Show what each agent does now: calls, times, errors, what waits. Ctrl-C ends it."""
+    """Show what each agent does now: calls, times, errors, what waits. Ctrl-C ends it.
+
+    QUEUE: tasks that nobody has been given yet; under @NAME, those for whoever has that capability.
+    Under `group NAME`: events for a group of subscribers; an agent's reaction is one, called AGENT-REACTION.
+    """
     run(_top(once=once, interval=interval, json_output=json_output, data=data))
 
 
@@ -91,6 +95,8 @@ def table(shown: Sequence[Row], width: int) -> Table:
 
 
 def _cells(row: Row) -> Sequence[str]:
+    if row.group:  # nothing else of it is known
+        return (f"group {row.agent}", *(str(row.backlog) if each == "QUEUE" else "" for each in ("UP", *_COLUMNS)))
     return (
         row.agent,
         str(row.instances),

@@ -38,13 +38,22 @@ _KEPT: Final = (
 def trace(
     which: Annotated[
         str,
-        typer.Argument(metavar="ID|last|list", help="A trace's id, or how it begins; the newest; or those there are."),
+        typer.Argument(
+            metavar="ID|last|list",
+            help="`last`: what was begun last, whoever asked for it. `list`: those there are, the newest first. ID: as "
+            "`list`, logs and `fabric dead show` have it, or its first 4 digits or more; a traceparent, too.",
+        ),
     ],
     limit: Annotated[int, typer.Option(min=1, help="How many are listed.")] = 20,
     json_output: JsonOption = False,
     data: DataOption = None,
 ) -> None:
-    """Draw one trace as a waterfall, or list the recent ones; with --json, a trace is OTLP's JSON."""
+    """Draw one trace as a waterfall, or list the recent ones; with --json, a trace is OTLP's JSON.
+
+    A trace is one request with all that it led to, a span for each step; the fabric itself keeps them for an hour.
+    Traced is one in ten of the requests that come through the gateway; FABRIC_TRACE_SAMPLING=1 traces all.
+    So is each whose client sends a sampled traceparent; `fabric call` goes past the gateway, and is not.
+    """
 
     async def work() -> None:
         async with durable(data) as fabric:

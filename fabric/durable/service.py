@@ -70,7 +70,8 @@ async def start_task(
 ) -> dict[str, Any]:
     """Start a tool as a task, which is done whatever dies; tells its id, and whether `key` joined one started before.
 
-    It begins after `delay` seconds, and not after `expires` seconds.
+    A key that names a task with other arguments is refused. It begins after `delay` seconds, and not after `expires`
+    seconds.
     """
     how = How(priority=priority)
     if key is not None:

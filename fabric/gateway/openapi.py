@@ -169,7 +169,7 @@ _WAITS: Final[Json] = {
 _KEY: Final[Json] = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same for every repetition of the same request.",
+    "description": "The same for every repetition of the same request; a task's is refused with other arguments.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 _WHEN: Final[list[Json]] = [

@@ -30,6 +30,7 @@ _RETRY: Final[Lines] = ((b"retry-after", b"1"),)
 STATUS: Final = {
     rpc.INVALID_PARAMS: 400,
     rpc.METHOD_NOT_FOUND: 404,
+    errors.KeyReused.code: 422,
     errors.CapabilityMissing.code: 422,
     errors.AnswerRequired.code: 422,
     FORBIDDEN: 403,

@@ -17,6 +17,8 @@ from fabric_sdk.contracts.streams import CATALOGUE, EVENTS, LATER, RECORDS, TASK
 from fabric_sdk.contracts.task import PRIORITIES
 from fabric_sdk.jetstream import Missing
 
+EVENTS_QUEUE: Final = "events"
+"""What waits for a group of subscribers; the group's name stands where agents' names do."""
 _QUEUE: Final = ("agent", "queue")
 _NO_SUBJECT: Final = 1_000_000_000
 """Where a list of subjects is begun to be told how long it is, and none of it."""
@@ -29,7 +31,7 @@ async def kept(fabric: Fabric) -> list[Family]:
     if not fabric.transport.connected:
         return []
     streams, queues = await asyncio.gather(_streams(fabric), _queues(fabric))
-    agents = sorted({agent for agent, _ in queues})[:MOST]
+    agents = sorted({owner for owner, queue in queues if queue != EVENTS_QUEUE})[:MOST]
     dead = await asyncio.gather(*(_dead(fabric, agent) for agent in agents))
     letters = tuple(Point((agent,), count) for agent, count in zip(agents, dead, strict=True))
     return [
@@ -79,7 +81,7 @@ async def _queues(fabric: Fabric) -> dict[Labels, _Info]:
             if queue == "due" or queue in PRIORITIES:
                 found[owner, queue] = about
             elif name.startswith("group-"):
-                found[name.removeprefix("group-"), "events"] = about
+                found[name.removeprefix("group-"), EVENTS_QUEUE] = about
     return found
 
 

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 from fabric.observability.metrics import SECONDS, Family, Point
 from fabric.observability.metrics_calls import OK
+from fabric.observability.metrics_kept import EVENTS_QUEUE
 
 
 @dataclass(slots=True)
@@ -28,9 +29,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One agent between two moments."""
+    """One agent, or one group of subscribers, between two moments."""
 
     agent: str
+    """Its name; with an @ before it, a capability's, which has a queue of its own."""
+    group: bool
+    """Whether it is a group of subscribers: of it, nothing but the backlog of events is counted."""
     instances: int
     calls_per_second: float
     p50_seconds: float | None
@@ -42,6 +46,8 @@ class Row:
     dead_letters: int
 
 
+_GROUP = "events/"
+"""Before the names of groups, which may be called as agents are."""
 _SHARED = {"fabric_leases": "instances", "fabric_queue_waiting": "backlog", "fabric_dead_letters": "dead_letters"}
 """What several processes tell alike: the largest holds."""
 
@@ -56,7 +62,7 @@ def read(families: Iterable[Family]) -> Reading:
 
 
 def _take(reading: Reading, name: str, labels: Mapping[str, str], point: Point) -> None:
-    agent = labels.get("agent", "")
+    agent = labels.get("agent", "") if labels.get("queue") != EVENTS_QUEUE else _GROUP + labels["agent"]
     if name == "fabric_worker_calls":
         reading.calls[agent] += int(point.value)
         reading.errors[agent] += int(point.value) if labels["outcome"] != OK else 0
@@ -70,10 +76,15 @@ def _take(reading: Reading, name: str, labels: Mapping[str, str], point: Point) 
 
 
 def rows(before: Mapping[str, Reading], after: Mapping[str, Reading], seconds: float) -> list[Row]:
-    """Every agent between two readings of all processes, by their names; what began in between counts from nothing."""
+    """Every agent between two readings of all processes, by their names, then groups; what began in between counts
+    from nothing."""
     agents = {agent for reading in after.values() for agent in reading.calls}
     agents |= {agent for reading in after.values() for gauge in reading.gauges.values() for agent in gauge}
-    return [_row(agent, before, after, seconds) for agent in sorted(agents)]
+    return [_row(agent, before, after, seconds) for agent in sorted(agents, key=_agents_first)]
+
+
+def _agents_first(name: str) -> tuple[bool, str]:
+    return name.startswith(_GROUP), name
 
 
 def _row(agent: str, before: Mapping[str, Reading], after: Mapping[str, Reading], seconds: float) -> Row:
@@ -93,7 +104,8 @@ def _row(agent: str, before: Mapping[str, Reading], after: Mapping[str, Reading]
         return [reading.gauges.get(name, Counter[str]())[agent] for reading in after.values()]
 
     return Row(
-        agent=agent,
+        agent=agent.removeprefix(_GROUP),
+        group=agent.startswith(_GROUP),
         instances=max(gauges("instances"), default=0),
         calls_per_second=calls / seconds,
         p50_seconds=quantile(buckets, 0.5),

@@ -105,7 +105,10 @@ def _find(module: ModuleType, attribute: str, target: str) -> Any:
         found: Any = module
         for part in attribute.split("."):
             if not hasattr(found, part):
-                raise ConfigurationError(f"{target}: there is no {part!r} in {getattr(found, '__name__', found)}")
+                raise ConfigurationError(
+                    f"{target}: there is no {part!r} in {getattr(found, '__name__', found)}",
+                    fix="write the name of the agent or server there, or leave it out: the usual ones are found",
+                )
             found = getattr(found, part)
         return found
     for usual in _USUAL_NAMES:

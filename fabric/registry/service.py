@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -25,6 +25,7 @@ from fabric.registry import conversations
 from fabric.registry.store import MOST_OF_ALL, Store, StoreDamaged, StoreUnavailable, Written
 from fabric.settings import load_settings
 from fabric_sdk import Agent, Fabric, FabricError
+from fabric_sdk.announce import beat_in
 from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.description import Beat, Description
@@ -276,7 +277,7 @@ class Registry:
     async def _ask_bus(self, seconds: float = _ASK_BUS_SECONDS) -> list[Beat]:
         """Everybody who answers `$SRV.STATS` within a moment."""
         answers = await gather(self._fabric.transport, subjects.service("STATS"), seconds=seconds)
-        return [beat for beat in map(_beat_of, answers[:MOST_OF_ALL]) if beat is not None]
+        return [beat for beat in map(beat_in, answers[:MOST_OF_ALL]) if beat is not None]
 
 
 def speaking(beats: Sequence[Beat]) -> str:
@@ -284,14 +285,6 @@ def speaking(beats: Sequence[Beat]) -> str:
     have as many, that of the newest instance."""
     votes = Counter(beat.digest for beat in beats if beat.state == "ready")
     return max(beats, key=lambda beat: (votes[beat.digest], beat.started)).digest
-
-
-def _beat_of(stats: Any) -> Beat | None:
-    """The heartbeat in a `$SRV.STATS` answer of a fabric agent; `None` for other micro services."""
-    try:
-        return Beat.model_validate(stats["endpoints"][0]["data"]["beat"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
 
 
 def build(redis_url: str | None = None) -> Agent:

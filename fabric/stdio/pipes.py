@@ -65,7 +65,8 @@ def require_pipes() -> None:
     """
     if not (_is_pipe(_INPUT) and _is_pipe(_OUTPUT)):
         raise ConfigurationError(
-            "standard input and output have to be pipes", fix="let a host start it: see `fabric mcp --config`"
+            "standard input and output have to be pipes",
+            fix="let a host start it: `fabric mcp --config claude` prints what one needs",
         )
 
 

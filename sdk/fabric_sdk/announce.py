@@ -33,6 +33,14 @@ _MOST_SAID: Final = 1024
 _SEMVER: Final = re.compile(r"\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?")
 
 
+def beat_in(stats: Any) -> Beat | None:
+    """The heartbeat in an answer to `$SRV.STATS`; `None` in those of other micro services."""
+    try:
+        return Beat.model_validate(stats["endpoints"][0]["data"]["beat"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
 class Load(NamedTuple):
     """How busy an instance is."""
 

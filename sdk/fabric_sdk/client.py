@@ -165,6 +165,7 @@ class Fabric:
         A batch whose keys were all started before joins those tasks, so it can be repeated without harm.
 
         Raises:
+            KeyReused: a key names a task of another tool, or one with other arguments.
             InvalidParams: they are none or too many, one is for later, or some of them were started before.
             FabricError: as `AgentClient.start`.
         """

@@ -58,6 +58,7 @@ class Listener:
                 key=f"{reaction.name}:{event.topic}:{event.source}:{event.id}",
                 priority=reaction.priority,
             )
+            start.digest = None  # published again under its id, it is the same event: only where it lies is another
             await self._fabric.tasks.start(start)
         except errors.FabricError as refused:
             log.warning("%s cannot react to event %s yet: %s", reaction.name, event.id, refused)

@@ -52,7 +52,8 @@ class How(TypedDict, total=False):
     """How a task is started."""
 
     key: str
-    """Names the task: while its end is kept, whoever starts it with this key again joins it."""
+    """Names the task: while its end is kept, whoever starts the same with this key again joins it; with other arguments
+    the key is refused."""
     priority: Priority
     """`critical`, `high`, `normal` (unless said otherwise) or `low`."""
     delay: float
@@ -83,6 +84,7 @@ class AgentClient:
         key: str | None = None,
         on_progress: OnProgress | None = None,
         on_ask: OnAsk | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call a tool and return its value.
 
@@ -97,6 +99,7 @@ class AgentClient:
             on_progress: hears how far the work is.
             on_ask: answers what the tool asks: takes the MCP request's method and params, and returns its result. In a
                 handler, what is asked is passed on to whoever called that, unless said otherwise.
+            meta: members of the MCP request's `_meta`.
 
         Raises:
             ToolError: the tool reported an error.
@@ -107,7 +110,9 @@ class AgentClient:
         outer = current_asker.get()
         params: dict[str, Any] = {"name": tool, "arguments": arguments or {}}
         if can := _ASKS_ALL if on_ask else outer.capabilities if outer else None:
-            params["_meta"] = {CAPABILITIES: can}
+            meta = {**(meta or {}), CAPABILITIES: can}
+        if meta:
+            params["_meta"] = meta
         call = Call(
             self.name,
             "tools/call",
@@ -161,8 +166,8 @@ class AgentClient:
             how: see `How`.
 
         Raises:
-            InvalidParams: a key or a time is not usable, the arguments have no JSON form, or the key names a task of
-                another tool.
+            InvalidParams: a key or a time is not usable, or the arguments have no JSON form.
+            KeyReused: the key names a task of another tool, or one with other arguments.
             QueueFull: the queue takes no more; try again later.
             TransportUnavailable: the broker did not answer, and whether it has the task is unknown; started again with
                 the same key, it is the same task.

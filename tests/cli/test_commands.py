@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from faults.load import tools
 
@@ -15,13 +17,25 @@ from cli.command import Done, Up, fabric, started
 from cli.servers import free_port
 from fabric.embedded.ports import is_free
 
+CREW = Path(__file__).with_name("crew.py")
+
 REFUSED: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "an unknown agent": (("call", "nobody", "echo"), 2, ("there is no agent 'nobody'", "there are: ", "hello")),
     "an unknown tool": (("call", "hello", "nothing"), 2, ("agent 'hello' has no tool 'nothing'",)),
-    "no pair": (("call", "hello", "echo", "hi"), 2, ("'hi' is not name=value", "text=hi")),
+    "no pair": (("call", "hello", "echo", "hi"), 2, ("'hi' is not name=value", "fix: write text=hi")),
     "no JSON": (("call", "hello", "echo", '{"text":'), 2, ("the arguments are not JSON", '{"name": "value"}')),
-    "a missing argument": (("call", "hello", "echo"), 4, ("invalid arguments for echo", "text: Field required")),
-    "a wrong type": (("call", "hello", "count", "to=many"), 4, ("invalid arguments for count", "valid integer")),
+    "a missing argument": (
+        ("call", "hello", "echo"),
+        4,
+        ("text: Field required", "fix: echo takes text: write name=value"),
+    ),
+    "a wrong name": (("call", "hello", "echo", "txt=hi"), 4, ("txt: Extra", "fix: echo takes text: write name=value")),
+    "a wrong type": (
+        ("call", "hello", "count", "to=many"),
+        4,
+        ("invalid arguments for count", "valid integer", "fix: count takes to, [pause]", "`fabric tools hello --json`"),
+    ),
+    "an argument of a tool without any": (("call", "hello", "hang", "a=1"), 4, ("fix: hang takes no arguments",)),
     "a tool's error": (("call", "hello", "refuse", "reason=not today"), 4, ("not today",)),
     "a crash of a tool": (("call", "hello", "crash"), 4, ("RuntimeError: something unexpected",)),
     "a deadline": (("call", "hello", "hang", "--timeout", "0.5"), 5, ("the deadline passed", "--timeout")),
@@ -72,6 +86,22 @@ def test_ps_shows_each_instance(done: dict[str, Done], node: Up) -> None:
     assert [(each["pid"], each["state"]) for each in hello["instances"]] == [(pid, "ready")]
 
 
+def test_ps_shows_what_each_instance_says_now(node: Up, tmp_path: Path) -> None:
+    def shown() -> str:
+        (row,) = [line for line in fabric("ps", env=node.env).out.splitlines() if line.startswith("hello")]
+        return row.split()[4]
+
+    assert shown() == "0/64"
+    with started("call", "hello", "count", "to=1000", folder=tmp_path, env=node.env) as call:
+        call.until_said("2 of ")
+        assert shown() == "1/64"
+    psutil.Process(node.pids["hello-1"]).suspend()
+    try:
+        assert shown().startswith("~")
+    finally:
+        psutil.Process(node.pids["hello-1"]).resume()
+
+
 def test_tools_shows_each_tool_of_each_agent(done: dict[str, Done]) -> None:
     shown = [line.split()[:3] for line in done["tools"].out.splitlines()]
     assert ["hello", "echo", "text"] in shown
@@ -110,6 +140,32 @@ def test_one_more_gateway_serves_the_same_fabric(node: Up, tmp_path: Path) -> No
         assert "hello_echo" in asyncio.run(tools(other))
         assert gateway.stop() == 0
     assert "Traceback" not in gateway.said
+
+
+def test_a_call_that_loses_its_worker_is_told_what_to_do(node: Up, tmp_path: Path) -> None:
+    with started("worker", CREW, folder=tmp_path, env=node.env) as pool:
+        pool.until_said("ready")
+        with started("call", "crew", "slow", "seconds=60", folder=tmp_path, env=node.env) as call:
+            call.until_said("2 of ")
+            for _ in range(2):  # the second one waits for no call
+                pool.process.send_signal(signal.SIGTERM)
+                pool.until_said("stopping")
+            assert call.process.wait(40) == 1
+    assert "fix: see whether it was done before you call again; with `--key KEY`" in call.said
+
+
+def test_agents_that_are_not_there_are_warned_of_and_taken(data: Path) -> None:
+    made = fabric("token", "create", "bot", "--agent", "helo", "--data", data)
+    warned = "warning: there is no agent 'helo' now (did you mean hello?); this counts once there is"
+    assert (made.code, made.err.count("warning"), warned in made.err) == (0, 1, True), made.err
+    assert made.out.startswith("fab_")
+    assert "warning" not in fabric("token", "create", "bot", "--agent", "hello", "--data", data).err
+    mounted = fabric("mount", "shopp", "pay", "nowhere", "--json", "--data", data)
+    assert mounted.json["target"] == "nowhere"
+    assert [line.split("(")[0] for line in mounted.err.splitlines()] == [
+        f"warning: there is no agent {name!r} now " for name in ("shopp", "nowhere")
+    ]
+    assert "warning" not in fabric("mount", "hello", "reg", "registry", "--data", data).err
 
 
 def test_doctor_does_not_take_another_fabric_s_gateway_for_this_one_s(data: Path) -> None:

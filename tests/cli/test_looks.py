@@ -6,6 +6,7 @@ Proves: OP-1, CM-1
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from registry.conftest import until
 
 from cli.command import Done, Up, fabric, up, worker
+from cli.inside import fabric_inside
 from fabric.cli import calling
 from fabric.cli.connection import there_are
 from fabric.cli.console import print_json, seen, table
@@ -53,6 +55,22 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
 
 def run(node: Up, *arguments: str, **env: str) -> Done:
     return fabric(*arguments, env={**node.env, "COLUMNS": "80", **env})
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("ps", ("BUSY: calls in hand", "with a ~ it does not answer", "its last heartbeat")),
+        ("top", ("QUEUE: tasks", "@NAME", "`group NAME`", "AGENT-REACTION")),
+        (
+            "trace",
+            ("`last`: what was begun last", "first 4 digits", "come through the gateway", "`fabric call` goes past"),
+        ),
+    ],
+)
+def test_help_says_what_a_word_on_the_screen_means(command: str, words: tuple[str, ...]) -> None:
+    said = " ".join(re.sub(r"[│\s]+", " ", fabric_inside(command, "--help", env={"COLUMNS": "160"}).out).split())
+    assert not [word for word in words if word not in said], said
 
 
 async def test_one_newer_instance_hides_nothing_and_is_warned_of(node: Up) -> None:

@@ -131,6 +131,19 @@ def test_what_is_typed_wrong_is_told_with_how_it_is_written(typed: str, said: st
     done.refused(2, f"error: {said}", f"  fix: write `{fix}", "--help` says more")
 
 
+@pytest.mark.parametrize(
+    ("typed", "said", "help"),
+    [
+        ("ps --label", "option '--label' requires an argument", "fabric ps --help"),
+        ("task list --limit", "option '--limit' requires an argument", "fabric task --help"),
+        ("ps --json=1", "option '--json' does not take a value", "fabric ps --help"),
+        ("--help=1", "option '--help' does not take a value", "fabric --help"),
+    ],
+)
+def test_an_option_without_its_value_or_with_one_too_many_is_told_too(typed: str, said: str, help: str) -> None:
+    fabric_inside(*typed.split(), env={}).refused(2, f"error: {said}", f"  fix: `{help}` lists the options")
+
+
 def test_make_up_passes_on_what_it_is_told() -> None:
     command = ["make", "--dry-run", "--no-print-directory", "up", "PORT=8421", "DATA=/a b", "AGENT=mine.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)

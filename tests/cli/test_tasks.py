@@ -119,6 +119,8 @@ def test_a_task_is_started_shown_and_waited_for(crew: Up) -> None:
 def test_a_key_names_one_task(crew: Up) -> None:
     one, two = (good(crew, "task", "start", "crew", "add", "a=7", "--key", "k", "--json").json for _ in range(2))
     assert (one["id"], one["joined"], two["joined"]) == (two["id"], False, True)
+    other = run(crew, "task", "start", "crew", "add", "a=8", "--key", "k")
+    other.refused(2, f"the key 'k' names task {one['id']} of agent 'crew'", "fix: give other work another key")
     assert good(crew, "task", "wait", one["id"]).out == "7\n"
     without = start(crew, "crew", "add", "a=1")
     assert good(crew, "task", "wait", without).out == "1\n"
@@ -181,7 +183,7 @@ def test_work_waits_for_an_agent_that_is_not_there_and_expires(crew: Up) -> None
     assert (expired.code, "expired" in expired.err) == (5, True)
     assert states(crew, "--agent", "cre") == {task: "expired"}
     slow = run(crew, "task", "start", "crew", "slow", "seconds=60", "--wait", "--timeout", "0.5")
-    assert (slow.code, "it goes on" in slow.err) == (5, True)
+    assert (slow.code, "it goes on" in slow.err, "  fix: `fabric task show" in slow.err) == (5, True, True)
     good(crew, "task", "cancel", ID.findall(slow.err)[0])
 
 

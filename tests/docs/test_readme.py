@@ -26,6 +26,8 @@ from support.running import FABRIC, Running, wait_until
 
 from docs.pages import ROOT, Typed, blocks, read, typed
 from fabric.gateway.app import PATH
+from fabric.gateway.legacy import VERSIONS
+from fabric.gateway.modern import VERSION
 from fabric.settings import Settings
 
 README = read("README.md")
@@ -162,6 +164,11 @@ def test_curl_calls_a_tool_as_shown(shell: Shell) -> None:
 def test_the_script_reaches_the_fabric_as_shown(greeters: Shell) -> None:
     (greeters.folder / "call.py").write_text(SCRIPT)
     assert greeters.bash('eval "$(fabric env)"; python call.py') == "Hello, Ann!\n"
+
+
+def test_the_revisions_of_mcp_that_are_spoken_are_those_told() -> None:
+    (told,) = [line for line in README.splitlines() if "speaks MCP" in line]
+    assert re.findall(r"\d{4}-\d{2}-\d{2}", told) == [VERSION, *sorted(map(bytes.decode, VERSIONS), reverse=True)]
 
 
 def test_the_url_shown_is_where_a_fabric_listens_by_itself() -> None:

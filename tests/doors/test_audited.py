@@ -6,12 +6,16 @@ Proves: SE-5, SE-7
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
+import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from cli.command import fabric as command
 from gateway.handshake import Session
 from support.running import Running
 from support.waiting import until
@@ -107,7 +111,8 @@ async def test_administrative_acts_are_noted_whoever_does_them(
 ) -> None:
     name = f"new-{uuid4().hex[:6]}"
     made = (await rest.post("/api/tools/access_create_token", json={"name": name})).json()["structuredContent"]
-    await fabric.agent("access").call("revoke_token", {"id": made["id"]})  # as the command line does
+    typed = ("token", "revoke", made["id"])
+    await asyncio.to_thread(command, *typed, env={"FABRIC_NATS_URL": doors_fabric.nats_url})
     with pytest.raises(Exception, match="no key"):
         await fabric.agent("access").call("revoke_token", {"id": made["id"]})
 
@@ -115,15 +120,15 @@ async def test_administrative_acts_are_noted_whoever_does_them(
         entries = found(fabric.jetstream, Wanted(agent="access"))
         noted = [each.shown() async for each in entries]
         return [
-            (each["outcome"], each.get("principal"), each.get("door"), each["tool"])
+            (each["outcome"], each.get("principal"), each.get("door"), each.get("address"), each["tool"])
             for each in noted
             if each.get("about") in (name, made["id"])
         ]
 
     assert await until(acts, lambda acts: len(acts) == 3) == [
-        ("managed", "operator", None, "create_token"),
-        ("managed", None, "bus", "revoke_token"),
-        ("failed", None, "bus", "revoke_token"),
+        ("managed", "operator", None, None, "create_token"),
+        ("managed", None, "bus", f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}", "revoke_token"),
+        ("failed", None, "bus", None, "revoke_token"),
     ]
     assert made["token"] not in str([each async for each in found(fabric.jetstream)])
 

@@ -213,6 +213,10 @@ async def test_a_task_is_started_watched_and_asked_for(rest: httpx.AsyncClient) 
     assert started.status_code == 202
     again = await rest.post("/api/tasks/jobs_add", json={"a": 1, "b": 2}, headers={"idempotency-key": "sum"})
     assert again.json()["taskId"] == started.json()["taskId"]
+    other = await rest.post("/api/tasks/jobs_add", json={"a": 1, "b": 3}, headers={"idempotency-key": "sum"})
+    told = problem(other, 422)
+    assert started.json()["taskId"].partition(".")[2] in told["detail"]
+    assert "give other work another key" in told["detail"]
     heard = events(await rest.get(started.headers["location"], headers=EVENTS))
     assert {kind for kind, _ in heard} == {"task"}
     assert heard[-1][1]["status"] == "completed"

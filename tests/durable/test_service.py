@@ -21,7 +21,7 @@ from fabric.durable.tasks import listed, located
 from fabric_sdk import Agent, Fabric, FabricError, Policy, Reject
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body, Message
-from fabric_sdk.contracts.errors import TaskDead, UnknownTask
+from fabric_sdk.contracts.errors import KeyReused, TaskDead, UnknownTask
 from fabric_sdk.patterns.dead import DeadLetter, DeadLetters
 from fabric_sdk.remote import AgentClient
 from fabric_sdk.transports.nats import NatsTransport
@@ -128,6 +128,8 @@ async def test_a_task_is_started_and_joined_by_its_key(shop: Shop, keeper: Agent
     assert (started["agent"], started["tool"], started["joined"]) == (shop.client.name, "add", False)
     assert await shop.client.task(started["id"]).result(timeout=10) == 3
     assert await keeper.call("start_task", wanted) == {**started, "joined": True}
+    with pytest.raises(KeyReused, match=f"the key 'k' names task {started['id']} .*give other work another key"):
+        await keeper.call("start_task", {**wanted, "arguments": {"a": 1, "b": 3}})
     later = await keeper.call("start_task", {"agent": shop.client.name, "tool": "add", "delay": 60, "expires": 90})
     assert (await keeper.call("show_task", {"id": later["id"]}))["state"] == "queued"
     for wrong in ({"agent": "*"}, {"priority": "urgent"}, {"delay": -1}, {"key": "a b"}, {"expires": "soon"}):

@@ -23,6 +23,7 @@ from support.waiting import eventually
 from fabric_sdk import Agent, Context, Fabric, Policy
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.errors import KeyReused
 from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.streams import TASKS
 from fabric_sdk.contracts.subjects import Header
@@ -421,6 +422,18 @@ async def test_a_task_that_waits_for_answers_is_joined_by_its_key(
     task = await client.task(f"curious.{start.id}")
     assert (task["inputRequests"], task["lastUpdatedAt"]) == (asked["inputRequests"], asked["lastUpdatedAt"])
     assert len(curious.rounds) == 1
+
+
+async def test_a_key_is_refused_with_other_arguments(client: TaskClient) -> None:
+    async def started(b: int) -> Json:
+        wanted = {"agent": "jobs", "tool": "add", "arguments": {"a": 1, "b": b}, "key": "reused"}
+        return (await client.send("tools/call", {"name": "durable_start_task", "arguments": wanted})).json()
+
+    first, again, other = [await started(b) for b in (2, 2, 3)]
+    task = first["result"]["structuredContent"]
+    assert again["result"]["structuredContent"] == {**task, "joined": True}
+    assert (other["error"]["code"], task["id"] in other["error"]["message"]) == (KeyReused.code, True)
+    assert "give other work another key" in other["error"]["message"]
 
 
 async def test_answers_arrive_though_the_worker_that_asked_is_not_done_yet(client: TaskClient, fabric: Fabric) -> None:

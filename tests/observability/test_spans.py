@@ -5,6 +5,7 @@ Proves: OP-2.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -273,6 +274,7 @@ def test_a_trace_is_drawn_within_the_line(width: int) -> None:
 def test_the_picture_of_top_keeps_its_numbers_within_the_line(width: int) -> None:
     row = Row(
         agent="approvals",
+        group=False,
         instances=12,
         calls_per_second=1234.5,
         p50_seconds=0.000123,
@@ -283,10 +285,12 @@ def test_the_picture_of_top_keeps_its_numbers_within_the_line(width: int) -> Non
         backlog=12345,
         dead_letters=123,
     )
-    heading, line = written(table([row], width), width)
+    group = replace(row, agent="crew-note", group=True)
+    heading, line, *last = written(table([row, group], width), width)
     assert heading.split() == ["AGENT", "UP", "CALLS/S", "P50", "P95", "ERR/S", "RUN", "WAIT", "QUEUE", "DEAD"]
     numbers = ["12", "1234.5", "123µs", "1.2s", "0.5", "64", "1024", "12345", "123"]
     assert line.split() == ["approvals", *numbers]
+    assert sorted(" ".join(last).split()) == ["12345", "crew-note", "group"]
 
 
 def written(grid: Table, width: int) -> list[str]:

@@ -208,3 +208,10 @@ async def test_a_process_whose_loop_is_blocked_is_told_as_one_that_does_not_answ
         "blocked": 0.0,
     }
     assert [sample.labels for sample in found["fabric_x"].samples] == [{"process": "well"}]
+
+
+def test_a_group_of_subscribers_is_no_agent_though_it_is_called_as_one() -> None:
+    points = tuple(Point(labels, 7) for labels in (("hello", "events"), ("hello", "due"), ("zoe", "normal")))
+    told = {"a": summary([Family("fabric_queue_waiting", "gauge", "", ("agent", "queue"), points)])}
+    found = [(row.agent, row.group, row.backlog) for row in rows({}, told, 1.0)]
+    assert found == [("hello", False, 7), ("zoe", False, 7), ("hello", True, 7)]

@@ -12,7 +12,9 @@ from tasks.conftest import Serve
 from fabric_sdk import Agent, Context, Policy, Reject
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import Scope, Trace, current_scope
+from fabric_sdk.contracts.task import arguments_digest
 from fabric_sdk.handle import Task
 from fabric_sdk.patterns.dead import DeadLetter, Which
 
@@ -64,7 +66,9 @@ async def test_a_letter_says_what_it_was_and_how_each_attempt_ended(
     letter = await fabric.dead.show(task.id)
     assert (letter.id, letter.agent, letter.tool, letter.priority) == (task.id, agent.name, "pay", "high")
     assert letter.params == {"name": "pay", "arguments": {"amount": 7}}
-    assert letter.headers == {"Fab-Key": "order-1", "Fab-Principal": "ann", "traceparent": TRACE}
+    digest = arguments_digest(Body(letter.params))
+    kept = {"Fab-Key": "order-1", "Fab-Digest": digest, "Fab-Principal": "ann", "traceparent": TRACE}
+    assert letter.headers == kept
     assert abs(letter.died - time.time()) < 5
     assert [(each["attempt"], each["error"]) for each in letter.errors] == [
         (n, "ValueError: no money for 7") for n in (1, 2)

@@ -1,4 +1,5 @@
-"""One key, one effect, where it waits in two places, is repeated late, or only its answer was lost. Proves: MB-2."""
+"""One key, one effect, where it waits in two places, is repeated late or with other arguments, or only its answer was
+lost. Proves: MB-2."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts import task as contract
 from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.scope import Effects, Scope, current_effects
 from fabric_sdk.contracts.streams import LATER, TASKS
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.jetstream import Delivery, JetStream
+from fabric_sdk.patterns.start import Start
 from fabric_sdk.patterns.task import Tasks
 
 
@@ -64,10 +67,103 @@ async def test_started_for_later_it_joins_what_has_ended(
     await serve(agent)
     client = fabric.agent(agent.name)
     await (await client.start("echo", {"value": 1}, key="k")).result(timeout=10)
-    again = await client.start("echo", {"value": 2}, key="k", delay=60)
+    again = await client.start("echo", {"value": 1}, key="k", delay=60)
     assert again.joined
     assert await again.result(timeout=10) == 1
     assert await waiting(fabric, agent) == []
+
+
+STANDS: dict[str, dict[str, Any]] = {"waits": {}, "for later": {"delay": 60}, "has ended": {}, "in pieces": {}}
+
+
+@pytest.mark.parametrize("stands", STANDS)
+async def test_a_key_is_refused_with_other_arguments_and_joins_with_the_same(
+    fabric: Fabric, serve: Serve, agent: Agent, ran: list[Any], stands: str
+) -> None:
+    client = fabric.agent(agent.name)
+    much = "x" * (fabric.transport.max_message if stands == "in pieces" else 1)
+    given = {"value": {"a": 1, "b": [None, much]}}
+    task = await client.start("echo", given, key="k", **STANDS[stands])
+    if stands == "has ended":
+        await serve(agent)
+        await task.result(timeout=10)
+    for other in ({"value": {"a": 1, "b": [much, None]}}, {}, None):
+        for delay in (0.0, 60.0):
+            with pytest.raises(errors.KeyReused, match=f"the key 'k' names task {task.id} of agent") as refused:
+                await client.start("echo", other, key="k", delay=delay)
+            assert refused.value.fix
+        with pytest.raises(errors.KeyReused):
+            await fabric.start_all([client.plan("echo", other, key="k")])
+    again = await client.start("echo", {"value": {"b": [None, much], "a": 1}}, key="k")
+    assert (again.joined, again.id) == (True, task.id)
+    await task.cancel()  # and what was kept in pieces goes with it
+    assert len(ran) == (stands == "has ended")
+
+
+async def test_a_key_keeps_its_arguments_when_its_task_was_tried_again_or_became_due(
+    fabric: Fabric, serve: Serve, agent: Agent
+) -> None:
+    @agent.tool(task=Policy(attempts=1))
+    async def fail(n: int) -> None:
+        raise ValueError(str(n))
+
+    client = fabric.agent(agent.name)
+    task = await client.start("fail", {"n": 1}, key="k", delay=0.1)
+    await serve(agent)
+    for _ in range(2):
+        with pytest.raises(errors.TaskDead):
+            await task.result(timeout=10)
+        with pytest.raises(errors.KeyReused):
+            await client.start("fail", {"n": 2}, key="k")
+        assert (await client.start("fail", {"n": 1}, key="k")).joined
+        assert await fabric.dead.redrive(await fabric.dead.show(task.id))
+    # what waits to be tried again says so too, whether or not a worker has taken it
+    with pytest.raises(errors.KeyReused):
+        await client.start("fail", {"n": 2}, key="k")
+
+
+@pytest.mark.parametrize("delay", [0.0, 60.0], ids=["at once", "later"])
+async def test_of_two_that_race_with_other_arguments_one_is_refused(
+    fabric: Fabric, agent: Agent, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    looked: list[Any] = []
+    really = Tasks._is_known  # pyright: ignore[reportPrivateUsage]
+
+    async def look(self: Tasks, start: Any) -> bool:
+        looked.append(start)
+        return len(looked) > 2 and await really(self, start)  # each looked before the other was stored
+
+    monkeypatch.setattr(Tasks, "_is_known", look)
+    client = fabric.agent(agent.name)
+    await client.start("echo", {"value": 1}, key="k")
+    with pytest.raises(errors.KeyReused):
+        await client.start("echo", {"value": 2}, key="k", delay=delay)
+    assert await waiting(fabric, agent) == [TASKS.name]
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["has ended", "waits"])
+async def test_what_a_version_started_that_did_not_compare_arguments_is_joined_whatever_they_are(
+    fabric: Fabric, serve: Serve, agent: Agent, ran: list[Any], ended: bool
+) -> None:
+    client = fabric.agent(agent.name)
+    plan = client.plan("echo", {"value": 1}, key="k")
+    plan.digest = None
+    await fabric.tasks.start(plan)
+    if ended:
+        await serve(agent)
+        await client.task(plan.id).result(timeout=10)
+    again = await client.start("echo", {"value": 2}, key="k")
+    assert (again.joined, again.id) == (True, plan.id)
+
+
+async def test_keys_of_tasks_that_a_task_starts_by_itself_need_no_digest(agent: Agent) -> None:
+    start = Start(agent=agent.name, params=Body({"name": "echo"}), scope=Scope(0.0))
+    assert Header.DIGEST not in start.headers()
+    token = current_effects.set(Effects("t"))
+    try:
+        assert Header.DIGEST not in Start(agent="a", params=Body({"name": "echo"}), scope=Scope(0.0)).headers()
+    finally:
+        current_effects.reset(token)
 
 
 async def test_of_two_that_race_the_one_for_later_yields(

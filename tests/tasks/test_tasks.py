@@ -447,14 +447,14 @@ async def test_whoever_starts_a_key_again_joins_its_task(
     gate = Gate(agent)
     client = fabric.agent(agent.name)
     task = await client.start("hold", {"n": 1}, key="k")
-    before = await client.start("hold", {"n": 2}, key="k")
+    before = await client.start("hold", {"n": 1}, key="k")
     await serve(agent)
     await gate.holds()
     async with Fabric.connect(server.url) as other:
-        running = await other.agent(agent.name).start("hold", {"n": 3}, key="k")
+        running = await other.agent(agent.name).start("hold", {"n": 1}, key="k")
         gate.go.set()
         assert await task.result(timeout=10) == 1
-        after = await other.agent(agent.name).start("hold", {"n": 4}, key="k", priority="critical")
+        after = await other.agent(agent.name).start("hold", {"n": 1}, key="k", priority="critical")
         assert [await each.result(timeout=10) for each in (before, running, after)] == [1, 1, 1]
     assert {task.id, before.id, running.id, after.id} == {task.id}
     assert (task.joined, before.joined, running.joined, after.joined) == (False, True, True, True)
@@ -560,7 +560,7 @@ async def test_a_batch_with_one_that_was_started_before_is_refused_as_a_whole(
         await first.result(timeout=10)
     plans = [client.plan("echo", {"value": n}) for n in range(3)]
     with pytest.raises(errors.InvalidParams, match="none was started now"):
-        await fabric.start_all([*plans, client.plan("echo", key="k")])
+        await fabric.start_all([*plans, client.plan("echo", {"value": "first"}, key="k")])
     for plan in plans:
         with pytest.raises(errors.UnknownTask):
             await client.task(plan.id).status()

@@ -95,6 +95,12 @@ class InvalidParams(FabricError):
     started = False
 
 
+class KeyReused(InvalidParams):
+    """The key names a task that was started with something else."""
+
+    code = 4220
+
+
 class MessageTooLarge(FabricError):
     """The message is larger than the broker accepts."""
 
@@ -245,6 +251,7 @@ _BY_CODE: dict[int, type[FabricError]] = {
         Overloaded,
         UnknownMethod,
         InvalidParams,
+        KeyReused,
         MessageTooLarge,
         CapabilityMissing,
         AnswerRequired,

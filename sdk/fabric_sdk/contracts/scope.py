@@ -22,6 +22,9 @@ _ODD: Final = "13579bdf"
 """The last digit of the flags, where the lowest bit is set: sampled."""
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
 
+FROM: Final = "fabric/from"
+"""In the `_meta` of a call: who types it, `user@host`, as the command line says, which no gateway has verified."""
+
 
 class Trace(NamedTuple):
     """W3C trace context, as it came with the call."""

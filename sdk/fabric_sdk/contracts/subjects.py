@@ -110,6 +110,7 @@ class Header:
     ERROR: Final = "Nats-Service-Error"  # ADR-32: an error's text …
     ERROR_CODE: Final = "Nats-Service-Error-Code"  # … and code; the body holds the JSON-RPC error object
     STATUS: Final = "Status"  # set by the broker: 503 says that nobody listens
+    DIGEST: Final = "Fab-Digest"  # of a task with a key: the digest of its arguments
     EXPIRES: Final = "Fab-Expires"  # of a task: Unix time in seconds after which it is not begun
     KEEP: Final = "Fab-Keep"  # of a task: seconds for which its end stays on record
     REDRIVE: Final = "Fab-Redrive"  # of a task: it was dead, and is to be tried again

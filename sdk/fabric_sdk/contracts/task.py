@@ -45,7 +45,15 @@ log = logging.getLogger(__name__)
 
 ForMcp = Literal["never", "optional", "required"]
 
-CARRIED: Final = (Header.KEY, Header.PRINCIPAL, Header.TRACEPARENT, Header.TRACESTATE, Header.KEEP, Header.CLAIM)
+CARRIED: Final = (
+    Header.KEY,
+    Header.DIGEST,
+    Header.PRINCIPAL,
+    Header.TRACEPARENT,
+    Header.TRACESTATE,
+    Header.KEEP,
+    Header.CLAIM,
+)
 """What each message of a task takes over from the one before: when it becomes due, goes on, or is redriven."""
 
 POLICY_META: Final = "fabric/task"
@@ -170,6 +178,8 @@ class Record:
     instance: str = ""
     key: str | None = None
     """What it was started with, so that whoever does so again joins it."""
+    digest: str | None = None
+    """Of the arguments that its key stands for; none in records of versions that did not compare them."""
     principal: str | None = None
     """Who started it, as verified at the edge."""
     keep: Annotated[float, Field(ge=1, le=LONGEST_KEPT)] = DEFAULT_KEEP
@@ -277,3 +287,13 @@ def keyed_task_id(agent: str, key: str, principal: str | None) -> str:
     """The one id that `key` gives to a task of `agent`, for each principal its own."""
     said = "\0".join((agent, principal or "", key))
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def arguments_digest(params: Body) -> str:
+    """Tells the arguments in the params of `tools/call` from others; the order of members is nothing.
+
+    Raises:
+        ValueError: the params are no JSON object.
+    """
+    given: Any = Body(encoded=params.encoded()).members().get("arguments") or {}
+    return hashlib.blake2b(orjson.dumps(given, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()

@@ -26,6 +26,7 @@ from fabric_sdk.contracts.task import (
     PRIORITIES,
     Priority,
     Record,
+    arguments_digest,
     keyed_task_id,
     new_task_id,
 )
@@ -49,6 +50,8 @@ class Start:
     keep: float = DEFAULT_KEEP
     """Seconds for which its end stays on record."""
     id: str = field(init=False)
+    digest: str | None = field(init=False, default=None)
+    """Of its arguments, if its sender chose its key: what is started with that again has to be the same."""
     claim: str | None = field(init=False, default=None)
     """Where the params lie, if they are too large for one message."""
     effects: Effects | None = field(init=False, default=None)
@@ -65,6 +68,8 @@ class Start:
         if self.key is None and effects is not None:
             self.key = effects.name("start", self.agent, self.params.encoded().decode())
             self.effects = effects
+        elif self.key is not None:
+            self.digest = arguments_digest(self.params)
         keyed = self.key is not None
         if keyed:  # for so long, the server knows the key by itself, and would refuse what nobody remembers
             self.keep = max(self.keep, DUPLICATE_WINDOW)
@@ -95,6 +100,8 @@ class Start:
         headers = {Header.MESSAGE_ID: self.id}
         if self.key is not None:
             headers[Header.KEY] = self.key
+        if self.digest is not None:
+            headers[Header.DIGEST] = self.digest
         if self.keep != DEFAULT_KEEP:
             headers[Header.KEEP] = f"{self.keep:.3f}"
         if self.expires is not None:
@@ -116,7 +123,8 @@ def record_of(headers: Mapping[str, str] | None, params: Body) -> Record:
     expires = number(headers.get(Header.EXPIRES))
     key, principal = headers.get(Header.KEY), headers.get(Header.PRINCIPAL)
     key = None if key == headers.get(Header.MESSAGE_ID) else key  # what has become due has its own id for a key
-    return Record(id="", agent="", tool=tool, key=key, principal=principal, keep=keep, expires=expires)
+    digest = headers.get(Header.DIGEST)
+    return Record(id="", agent="", tool=tool, key=key, digest=digest, principal=principal, keep=keep, expires=expires)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Tasks: work that is kept until its end is on record.
 
 Guarantee: **what was accepted ends exactly once on record**, as `completed`, `dead`, `cancelled` or `expired`,
-through any crash. A key names one task until its end is no longer kept: whoever starts it again joins it.
+through any crash. A key names one task until its end is no longer kept: whoever starts it again joins it, and whoever
+starts something else with it is refused.
 
 Above: `client`, the gateway. Below: `start`, JetStream. Starting a task is one stored message in `TASKS`; its record in
 `RECORDS` is written by the worker that has it (`attempt`), and each change is told to whoever waits.
@@ -48,6 +49,7 @@ class Tasks:
             Whether this started it; `False`: there was one of this key already, and this is that one.
 
         Raises:
+            KeyReused: there is one of this key, with another tool or other arguments.
             QueueFull: the queue takes no more.
             TransportUnavailable: the server did not answer; whether it has the task is unknown. With the same key it
                 may be started again without harm.
@@ -76,9 +78,12 @@ class Tasks:
             raise
         if not fresh:
             await self._drop_leftover(start)
-            await self._is_known(start)  # somebody was quicker; with the same tool?
+            await self._is_known(start)  # somebody was quicker; with the same?
             return False
-        return start.key is None or await self._prevails(start, later)
+        if start.key is None or await self._prevails(start, later):
+            return True
+        await self._is_known(start)
+        return False
 
     async def hold(self, start: Start, reason: str) -> bool:
         """Accept a task that may not begin yet: it is on record and in no queue until `release`, or `cancel`.
@@ -169,23 +174,16 @@ class Tasks:
         """Whether this task is on record, or waits in any class and for any time.
 
         Raises:
-            InvalidParams: it is, with another tool.
+            KeyReused: it is, with another tool or other arguments.
         """
         kept, waiting = await asyncio.gather(
             self._jetstream.last(RECORDS, subjects.record(start.agent, start.id)), self._waiting(start.agent, start.id)
         )
-        tool = None
         if waiting is not None:
-            tool = record_of(waiting[1].headers, waiting[1].body).tool
+            _check_same(start, record_of(waiting[1].headers, waiting[1].body))
         elif kept is not None:
             with suppress(errors.UnreadableRecord):
-                tool = Record.of(kept.subject, kept.body).tool
-        mine = str(start.params.members().get("name", ""))
-        if tool is not None and tool != mine:
-            raise errors.InvalidParams(
-                f"the key {start.key!r} names a task of the tool {tool!r}, not of {mine!r}",
-                fix="give the tasks of each tool keys of their own",
-            )
+                _check_same(start, Record.of(kept.subject, kept.body))
         return kept is not None or waiting is not None
 
     async def _prevails(self, start: Start, later: bool) -> bool:
@@ -249,7 +247,10 @@ class Tasks:
                     if record.ended:
                         return record
         except TimeoutError:
-            raise errors.DeadlineExceeded("timeout: the task has not ended yet; it goes on") from None
+            raise errors.DeadlineExceeded(
+                "timeout: the task has not ended yet; it goes on",
+                fix=f"`fabric task show {task_id}` tells whether it was begun, `fabric ps` whether a worker is there",
+            ) from None
         raise AssertionError("a task is watched until it ends")
 
     @asynccontextmanager
@@ -423,6 +424,25 @@ class Tasks:
 
 def _restless(task_id: str) -> errors.FabricError:
     return errors.FabricError(f"task {task_id} changes all the time", fix="try once more")
+
+
+def _check_same(start: Start, there: Record) -> None:
+    """See that what a key names is what is started with it now.
+
+    Raises:
+        KeyReused: it is something else.
+    """
+    task, mine = f"task {start.id} of {subjects.who(start.agent)}", str(start.params.members().get("name", ""))
+    if there.tool != mine:
+        raise errors.KeyReused(
+            f"the key {start.key!r} names {task}, which is of the tool {there.tool!r}, not of {mine!r}",
+            fix="give the tasks of each tool keys of their own",
+        )
+    if None not in (there.digest, start.digest) and there.digest != start.digest:
+        raise errors.KeyReused(
+            f"the key {start.key!r} names {task}, which was started with other arguments",
+            fix="give other work another key; with the arguments it was started with, this key joins that task",
+        )
 
 
 def _all_or_none(known: int, starts: Sequence[Start]) -> bool:
