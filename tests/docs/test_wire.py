@@ -115,6 +115,7 @@ NO_SUBJECTS = {
     "checked_address",
     "checked_agent_name",
     "checked_capability",
+    "checked_served_name",
     "checked_token",
     "due_of",
     "having",
