@@ -16,10 +16,12 @@ from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+from fabric_sdk.contracts.scope import Trace
+from fabric_sdk.tracing import TravellingSpan, context_of
+
 _MOST: Final = 4096
 """Spans that wait to be exported; further ones are dropped, and counted."""
 _MOST_EVENTS: Final = 128
@@ -59,7 +61,7 @@ class Happened:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
 
 
-class Span(trace.Span):
+class Span(TravellingSpan):
     """Something that takes time, until it ends; then it is kept."""
 
     def __init__(
@@ -67,8 +69,8 @@ class Span(trace.Span):
         kept: Kept,
         scope: str,
         name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
+        trace: Trace,
+        parent: str,
         kind: SpanKind,
         start: int,
     ) -> None:
@@ -76,8 +78,9 @@ class Span(trace.Span):
         self.scope = scope
         """Which library tells of it."""
         self.name = name
-        self.context = context
+        self.trace = trace
         self.parent = parent
+        """The id of the span above; empty for the first of all."""
         self.kind = kind
         self.start = start
         """Unix time in nanoseconds."""
@@ -85,7 +88,12 @@ class Span(trace.Span):
         self.failed = False
         self.attributes: dict[str, AttributeValue] = {}
         self.events: list[Happened] = []
-        self.links: list[SpanContext] = []
+        self.links: list[Trace] = []
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        return self.trace.span_id
 
     def end(self, end_time: int | None = None) -> None:
         if not self.ended:
@@ -93,7 +101,7 @@ class Span(trace.Span):
             self._kept.add(self)
 
     def get_span_context(self) -> SpanContext:
-        return self.context
+        return context_of(self.trace)
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         self.attributes.update(attributes)
@@ -106,7 +114,7 @@ class Span(trace.Span):
             self.events.append(Happened(name, timestamp or time_ns(), attributes or {}))
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        self.links.append(context)
+        self.links.append(trace_of(context))
 
     def update_name(self, name: str) -> None:
         self.name = name
@@ -148,24 +156,44 @@ class Tracer(trace.Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> trace.Span:
-        parent: SpanContext | None = trace.get_current_span(context).get_span_context()
-        trace_id, _, _, flags, state, is_valid = parent
-        if not is_valid:
-            parent = None
-            own = SpanContext(getrandbits(128) or 1, getrandbits(64) or 1, False, _SAMPLED)
-        elif not flags & _SAMPLED:
-            return trace.NonRecordingSpan(parent)
+        parent = trace.get_current_span(context).get_span_context()
+        above = trace_of(parent) if parent.is_valid else None
+        span = self.begin(name, kind, above, attributes or {}, start=start_time)
+        for link in links or ():
+            span.add_link(link.context)
+        return span
+
+    def begin(
+        self,
+        name: str,
+        kind: SpanKind,
+        above: Trace | None,
+        attributes: Mapping[str, AttributeValue],
+        linked: bool = False,
+        start: int | None = None,
+    ) -> trace.Span:
+        """The same for what is above as it came; see `fabric_sdk.tracing.begin`."""
+        if above is None:
+            trace_id, parent, state = f"{getrandbits(128) or 1:032x}", "", ""
+        elif not above.sampled:
+            return trace.NonRecordingSpan(context_of(above))
         else:
-            own = SpanContext(trace_id, getrandbits(64) or 1, False, _SAMPLED, state)
-        span = Span(self._kept, self._scope, name, own, parent, kind, start_time or time_ns())
-        if attributes:
-            span.attributes.update(attributes)
-        if links:
-            span.links.extend(link.context for link in links)
+            trace_id, parent, state = above.trace_id, above.span_id, above.tracestate
+        own = Trace(f"00-{trace_id}-{getrandbits(64) or 1:016x}-01", state)
+        span = Span(self._kept, self._scope, name, own, parent, kind, start or time_ns())
+        span.attributes.update(attributes)
+        if linked and above is not None:
+            span.links.append(above)
         return span
 
     def start_as_current_span(self, *arguments: Any, end_on_exit: bool = True, **named: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - as OpenTelemetry's own proxy declares it
         return trace.use_span(self.start_span(*arguments, **named), end_on_exit)
+
+
+def trace_of(context: SpanContext) -> Trace:
+    """What OpenTelemetry has in numbers, as it travels."""
+    state = context.trace_state.to_header() if context.trace_state else ""
+    return Trace(f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}", state)
 
 
 class Provider(trace.TracerProvider):
@@ -173,7 +201,7 @@ class Provider(trace.TracerProvider):
 
     def __init__(self, own: str, kept: Kept) -> None:
         self.kept = kept
-        self._own = Tracer(kept, own)
+        self.own = Tracer(kept, own)
         self._name = own
         self._others: trace.TracerProvider | None = None
         self._making = threading.Lock()
@@ -186,7 +214,7 @@ class Provider(trace.TracerProvider):
         attributes: Attributes = None,
     ) -> trace.Tracer:
         if instrumenting_module_name == self._name:
-            return self._own
+            return self.own
         with self._making:
             if self._others is None:
                 from fabric.observability.spans_foreign import provider

@@ -20,6 +20,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, Status, StatusCode
 
 from fabric.observability.spans import Span
+from fabric_sdk.contracts.scope import Trace
+from fabric_sdk.tracing import context_of
 
 _CLOSE_SECONDS: Final = 3.0
 _OK: Final = Status(StatusCode.UNSET)
@@ -54,14 +56,15 @@ class Otlp:
 
 def _readable(span: Span, resource: Resource) -> ReadableSpan:
     """The same span as the SDK has it."""
+    above = Trace(f"00-{span.trace.trace_id}-{span.parent}-01", span.trace.tracestate) if span.parent else None
     return ReadableSpan(
         span.name,
-        span.context,
-        span.parent,
+        span.get_span_context(),
+        None if above is None else context_of(above),
         resource,
         span.attributes,
         [Event(each.name, each.attributes, each.at) for each in span.events],
-        [Link(context) for context in span.links],
+        [Link(context_of(link)) for link in span.links],
         span.kind,
         status=_FAILED if span.failed else _OK,
         start_time=span.start,

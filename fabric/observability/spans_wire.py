@@ -58,7 +58,7 @@ def by_trace(spans: Iterable[Span]) -> dict[str, list[Span]]:
     """Spans that ended, by the trace they belong to."""
     found: defaultdict[str, list[Span]] = defaultdict(list)
     for span in spans:
-        found[f"{span.context.trace_id:032x}"].append(span)
+        found[span.trace.trace_id].append(span)
     return found
 
 
@@ -73,7 +73,7 @@ def encode(resource: Mapping[str, Any], spans: Iterable[Span]) -> bytes:
 
 def _plain(span: Span) -> Json:
     plain: Json = {
-        "id": f"{span.context.span_id:016x}",
+        "id": span.id,
         "name": span.name,
         "kind": _KINDS[span.kind],
         "start": span.start,
@@ -81,14 +81,14 @@ def _plain(span: Span) -> Json:
         "scope": span.scope,
         "attributes": span.attributes,
     }
-    if span.parent is not None:
-        plain["parent"] = f"{span.parent.span_id:016x}"
+    if span.parent:
+        plain["parent"] = span.parent
     if span.failed:
         plain["failed"] = True
     if span.events:
         plain["events"] = [{"name": each.name, "at": each.at, "attributes": each.attributes} for each in span.events]
     if span.links:
-        plain["links"] = [{"trace": f"{link.trace_id:032x}", "id": f"{link.span_id:016x}"} for link in span.links]
+        plain["links"] = [{"trace": link.trace_id, "id": link.span_id} for link in span.links]
     return plain
 
 

@@ -1,13 +1,14 @@
 """Spans: what the fabric does for somebody, told to OpenTelemetry.
 
 Above: patterns, workers, the gateway. Below: OpenTelemetry's API, and whatever provider the process has; where there is
-none, nothing happens and what came is passed on. A request that is not sampled comes nowhere near here: whoever asks
+none, nothing happens and what came is passed on. The platform's processes make them in a shorter way, see `make_by`.
+A request that is not sampled comes nowhere near here: whoever asks
 for a span has looked at `Trace.sampled` before, so that it costs next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -46,6 +47,17 @@ _tracer = get_tracer(SCOPE)
 Attributes = Mapping[str, AttributeValue]
 
 
+class TravellingSpan(Span):
+    """A span that knows itself as it travels; OpenTelemetry's are numbers, to be read and written out each time."""
+
+    trace: Trace
+    """What is below it belongs to."""
+
+
+Make = Callable[[str, SpanKind, Trace | None, Attributes, bool, int | None], Span]
+"""Makes a span of what `begin` is given."""
+
+
 def current_trace() -> Trace | None:
     """The trace that whatever is done here belongs to: below the current span, where an author began one."""
     scope = current_scope.get()
@@ -62,6 +74,8 @@ def scope_here(timeout: float) -> Scope:
 
 def trace_of(span: Span, otherwise: Trace | None) -> Trace | None:
     """What is to travel on from `span`; where it is none, what came."""
+    if isinstance(span, TravellingSpan):
+        return span.trace
     if span is INVALID_SPAN:
         return otherwise
     trace_id, span_id, _, flags, state, is_valid = span.get_span_context()
@@ -89,10 +103,25 @@ def begin(
         linked: whether it is also linked to its cause, which may have ended long ago.
         start: Unix time in nanoseconds, unless it begins now.
     """
-    cause = None if trace is None else _context_of(trace)
+    return _make(name, kind, trace, attributes, linked, start)
+
+
+def make_by(make: Make) -> None:
+    """Have this process's spans made so from now on, and not by its OpenTelemetry provider."""
+    global _make
+    _make = make
+
+
+def _by_provider(
+    name: str, kind: SpanKind, trace: Trace | None, attributes: Attributes, linked: bool, start: int | None
+) -> Span:
+    cause = None if trace is None else context_of(trace)
     above = _NOTHING if cause is None else set_span_in_context(NonRecordingSpan(cause), _NOTHING)
     links = (Link(cause),) if linked and cause is not None else ()
     return _tracer.start_span(name, above, kind, attributes, links, start)
+
+
+_make: Make = _by_provider
 
 
 def enter(span: Span) -> None:
@@ -141,7 +170,8 @@ def answered(span: Span, result: Body) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _context_of(trace: Trace) -> SpanContext:
+def context_of(trace: Trace) -> SpanContext:
+    """The same as OpenTelemetry has it."""
     said = trace.traceparent
     flags = _SAMPLED if trace.sampled else _NOT_SAMPLED
     state = TraceState.from_header([trace.tracestate]) if trace.tracestate else _NO_STATE

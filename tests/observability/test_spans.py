@@ -122,7 +122,7 @@ def test_a_span_is_kept_once_it_ends() -> None:
     span.end()
     span.end()
     assert (span.is_recording(), kept.take(), len(kept)) == (False, [span], 0)
-    assert (span.context.trace_id, span.parent and span.parent.span_id) == (int("a1" * 16, 16), int("b2" * 8, 16))
+    assert (span.trace.trace_id, span.parent) == ("a1" * 16, "b2" * 8)
 
 
 def test_what_there_is_no_room_for_is_dropped_and_counted() -> None:
@@ -172,7 +172,7 @@ def test_a_span_comes_back_as_it_was(said: dict[str, Any], name: str, failed: bo
     span = made(kept, name=name)
     span.set_attributes(said)
     span.add_event("happened", said)
-    span.add_link(span.context)
+    span.add_link(span.get_span_context())
     span.set_status(StatusCode.ERROR if failed else StatusCode.OK)
     span.end()
     trace_id, spans = next(iter(by_trace(kept.take()).items()))
@@ -314,7 +314,32 @@ def test_times_have_the_unit_that_suits_them() -> None:
 
 def test_links_are_kept() -> None:
     kept = Kept()
-    cause = made(kept).get_span_context()
-    span = Tracer(kept, "ours").start_span("work", None, SpanKind.CONSUMER, links=[Link(cause)])
+    cause = made(kept)
+    span = Tracer(kept, "ours").start_span("work", None, SpanKind.CONSUMER, links=[Link(cause.get_span_context())])
     assert isinstance(span, Span)
-    assert (span.links, span.parent) == ([cause], None)
+    assert (span.links, span.parent) == ([cause.trace], "")
+
+
+@pytest.mark.parametrize("trace", [None, SAMPLED, UNSAMPLED, Trace(SAMPLED.traceparent, "vendor=1,other=2")])
+def test_a_span_is_the_same_by_the_short_way_and_by_opentelemetrys(trace: Trace | None) -> None:
+    kept = Kept()
+    tracer = Tracer(kept, "ours")
+    above = None if trace is None else set_span_in_context(NonRecordingSpan(tracing.context_of(trace)))
+    cause = [] if trace is None else [Link(tracing.context_of(trace))]
+    about: dict[str, Any] = {"a": 1, "b": "x"}
+    long = tracer.start_span("work", above, SpanKind.SERVER, about, cause, 7)
+    short = tracer.begin("work", SpanKind.SERVER, trace, about, linked=True, start=7)
+    if trace is not None and not trace.sampled:
+        assert long.get_span_context() == short.get_span_context() == tracing.context_of(trace)
+        return
+    assert isinstance(long, Span)
+    assert isinstance(short, Span)
+    for name in ("name", "kind", "parent", "start", "attributes", "links", "scope"):
+        assert getattr(short, name) == getattr(long, name), name
+    assert short.trace.tracestate == long.trace.tracestate
+    assert Trace.of(short.trace.traceparent, short.trace.tracestate) == short.trace
+    assert trace is None or short.trace.trace_id == long.trace.trace_id == trace.trace_id
+    assert len({short.id, long.id, short.parent}) == 3
+    context = short.get_span_context()
+    assert (context.is_valid, context.trace_flags.sampled) == (True, True)
+    assert tracing.trace_of(short, None) == tracing.trace_of(NonRecordingSpan(context), None) == short.trace

@@ -45,6 +45,11 @@ class Trace(NamedTuple):
         return self.traceparent[3:35]
 
     @property
+    def span_id(self) -> str:
+        """The 16 hexadecimal digits of the span that it came from."""
+        return self.traceparent[36:52]
+
+    @property
     def sampled(self) -> bool:
         """Whether somebody keeps this trace: only then is anything of it written down."""
         return self.traceparent[-1] in _ODD
