@@ -55,8 +55,8 @@ class Route:
     """How the tool runs as a task."""
     mount: Mount | None = None
     """Under which names the client knows what the agent says."""
-    open: bool = False
-    """Whether the policy allows it whatever the arguments are."""
+    rule: str | None = None
+    """The rule by which the policy allows it whatever the arguments are; `None` where they have a say."""
 
     of_platform: bool = field(init=False)
     """Whether it leads to a part of the fabric itself."""
@@ -107,12 +107,19 @@ class Mount:
 
 
 May = Callable[[Verb, str, str], bool]
-"""Whether whoever sees this may ever, or may always, do so: what, of which agent, by its own name."""
+"""Whether whoever sees this may ever do so: what, of which agent, by its own name."""
+Allowing = Callable[[Verb, str, str], str | None]
+"""The rule by which they may, whatever the arguments are; `None` where these have a say."""
 
 
 def anything(verb: Verb, agent: str, name: str) -> bool:
     """No rule."""
     return True
+
+
+def anyhow(verb: Verb, agent: str, name: str) -> str | None:
+    """No rule."""
+    return ""
 
 
 class View:
@@ -123,12 +130,12 @@ class View:
         mounts: Iterable[Mount],
         *,
         may: May = anything,
-        always: May = anything,
+        allowing: Allowing = anyhow,
         listing: Listing = "all",
     ) -> None:
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
-        self._may, self._always = may, always
+        self._may, self._allowing = may, allowing
         self._by_prefix: dict[str | None, Mount] = {}
         lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
         for mount in sorted(mounts, key=lambda each: (each.prefix is not None, each.prefix)):
@@ -173,8 +180,8 @@ class View:
             schema: Json = tool.get("inputSchema") or {}
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
-            free = self._always("call", agent, own)
-            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount, free)
+            rule = self._allowing("call", agent, own)
+            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount, rule)
             self.tools.setdefault(name, route)
             lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:

@@ -73,7 +73,7 @@ class Views:
         else:
             mounts = mounted([described[agent]], root=agent) if agent in described else []
             mounts += self._mounted_in(agent)
-        return View(mounts, may=standing.may, always=standing.always, listing=listing)
+        return View(mounts, may=standing.may, allowing=standing.allowing, listing=listing)
 
     def _mounted_in(self, agent: str) -> list[Mount]:
         """What an agent has mounted, of what is there."""

@@ -82,10 +82,13 @@ class Standing:
         outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
         return outlook.possible
 
-    def always(self, verb: Verb, agent: str, name: str) -> bool:
-        """Whether an act is allowed with any arguments."""
+    def allowing(self, verb: Verb, agent: str, name: str) -> str | None:
+        """The name of the rule that allows an act with any arguments; `None` where it depends on them, or is not."""
         outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
-        return outlook.settled is not None and outlook.settled.effect == "allow"
+        settled = outlook.settled
+        if settled is None or settled.effect != "allow":
+            return None
+        return "" if settled.rule is None else settled.rule.name
 
     def _look(self, verb: Verb, agent: str, name: str) -> _Outlook:
         outlook = self._outlook(verb, agent, name)
