@@ -29,8 +29,8 @@ from fabric_sdk.contracts.errors import DeadlineExceeded, InvalidParams, WorkerL
 from fabric_sdk.routing.retry import is_safe
 
 _WITH_KEY: Final = (
-    "see whether it was done before you call again; with `--key KEY`, or where its author marks the tool readOnlyHint "
-    "or idempotentHint, such a call goes to another worker"
+    "see whether it was done before you call again; with `--key KEY`, which the tool has to go by, or where "
+    "its author marks it readOnlyHint or idempotentHint, such a call goes to another worker"
 )
 _AGAIN: Final = "so was each worker that it was given to: `fabric ps` shows those there are, their logs what ended them"
 

@@ -55,17 +55,18 @@ async def _top(*, once: bool, interval: float, json_output: bool, data: Path | N
         if not before:
             raise AgentUnavailable("NATS is there, but no fabric on it", fix="start one with `fabric up`")
         live = Live(console=out, auto_refresh=False, screen=True)
-        with nullcontext() if once or json_output else live:
+        drawn = out.is_terminal and not once and not json_output  # elsewhere a screen shows nothing
+        with live if drawn else nullcontext():
             while True:
                 await asyncio.sleep(max(0.0, then + interval - time.monotonic() - _ASK_SECONDS))
                 after, now = await _readings(fabric), time.monotonic()
                 shown = rows(before, after, now - then)
                 if json_output:
                     print_json([asdict(row) for row in shown], line=not once)
-                elif once:
-                    out.print(table(shown, out.width))
-                else:
+                elif drawn:
                     live.update(table(shown, out.width), refresh=True)
+                else:
+                    out.print(table(shown, out.width))
                 if once:
                     return
                 before, then = after, now

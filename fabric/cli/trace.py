@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from fabric.cli.connection import durable
-from fabric.cli.console import out, print_json, run, table
+from fabric.cli.console import err, out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.waterfall import duration, waterfall
 from fabric.observability.spans_reading import Trace, recent
@@ -100,6 +100,8 @@ def _list(traces: list[Trace], *, json_output: bool) -> None:
         for each in traces
     ]
     table(("ID", "BEGAN", "REQUEST", "TOOK", "SPANS", "ERRORS"), lines)
+    if not traces:
+        err.print(f"[dim]No trace is kept: {_KEPT}.[/]")
 
 
 def _about(found: Trace) -> dict[str, object]:

@@ -189,7 +189,7 @@ class Approving:
             note(asker.span, "approval pending", approval=approval.id)
             raise _pending(approval) from None
         await self._heard(approval)
-        note(asker.span, f"approval {approval.state}", approval=approval.id)
+        note(asker.span, f"approval {self._now(approval).state}", approval=approval.id)
         if record is None:
             if approval.state != "granted":
                 raise Refusal(FORBIDDEN, approval.words)
@@ -239,18 +239,20 @@ class Approving:
         changed = asyncio.Event()
         self._waiting[approval.key].add(changed)
         try:
-            while approval.state == "waiting":
-                changed.clear()
-                row = self._table.get(approval.key)
-                there = approval_in(row) if row is not None else None
-                if there is not None and there.id == approval.id and there.state != "waiting":
-                    return there
+            while (approval := self._now(approval)).state == "waiting":
                 await changed.wait()
+                changed.clear()
             return approval
         finally:
             self._waiting[approval.key].discard(changed)
             if not self._waiting[approval.key]:
                 del self._waiting[approval.key]
+
+    def _now(self, approval: Approval) -> Approval:
+        """The same question, as far as this gateway has heard of it."""
+        row = self._table.get(approval.key)
+        there = approval_in(row) if row is not None else None
+        return there if there is not None and there.id == approval.id else approval
 
     def _changed(self, key: str) -> None:
         for changed in self._waiting.get(key, ()):

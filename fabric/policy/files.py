@@ -182,6 +182,13 @@ def _where(page: Page, values: Mapping[str, Node]) -> tuple[Where, frozenset[Ver
             names.append((glob(agent), glob(name)))
     fitting: set[Verb] = {verb for verb in VERBS if (topics if verb in ON_TOPICS else names)}
     if "verbs" not in values:
+        for node, pattern in wanted:
+            if pattern == "*":  # a topic of one word, written by who means everything
+                page.wrong(
+                    node,
+                    "'*' is a topic of one word, and no tool",
+                    'write "*/*" and ">" for everything, or state verbs',
+                )
         return Where(tuple(names), tuple(topics)), frozenset(fitting)
     stated: list[tuple[Node, Verb]] = [
         (node, _one_of(page, node, text, VERBS)) for node, text in page.texts(values["verbs"])

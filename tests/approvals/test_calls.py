@@ -13,6 +13,7 @@ from gateway.client import Json
 from support.waiting import eventually
 
 from approvals.fabric_of_shops import ELICITS, TASKS, Person, Shops
+from fabric.gateway import approving
 
 
 class Office:
@@ -52,6 +53,22 @@ async def test_a_call_waits_and_goes_on_once_it_is_granted(office: Office) -> No
     assert (granted["state"], granted["settled"]) == ("granted", True)
     assert (await call)["result"]["structuredContent"] == {"result": "1000 to bob"}
     assert office.there.done == [("refund", 1000, office.name)]
+
+
+@pytest.mark.parametrize(("answer", "told"), [("grant", "granted"), ("refuse", "refused")])
+async def test_a_trace_says_what_was_answered(
+    office: Office, monkeypatch: pytest.MonkeyPatch, answer: str, told: str
+) -> None:
+    noted: list[str] = []
+
+    def note(span: object, what: str, **about: str) -> None:
+        noted.append(what)
+
+    monkeypatch.setattr(approving, "note", note)
+    call = office.asks()
+    await office.manager.value(f"approvals_{answer}", id=await office.question())
+    await call
+    assert noted == ["approval asked for", f"approval {told}"]
 
 
 async def test_what_needs_no_leave_is_not_asked_for(office: Office) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from cli.command import Done, Up, alive, up
 from cli.inside import fabric_inside
@@ -35,7 +37,8 @@ def kill(fabric: Up) -> None:
     """Every process at once, as when the power goes."""
     family = fabric.command.family()
     for process in family:
-        process.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):  # it ended with the one before
+            process.send_signal(signal.SIGKILL)
     wait_until(lambda: not alive(family), what="the end of all")
 
 

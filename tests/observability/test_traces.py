@@ -148,9 +148,12 @@ def test_the_newest_trace_is_listed_and_its_failure_seen(traced: Running, backen
 
 def test_who_finds_no_trace_is_told_what_is_traced() -> None:
     with private_nats(KEEPING) as server:
-        done = fabric_inside("trace", "last", env={"FABRIC_NATS_URL": server.url})
+        done, listed = (
+            fabric_inside("trace", which, env={"FABRIC_NATS_URL": server.url}) for which in ("last", "list")
+        )
     assert Settings.model_fields["trace_sampling"].default == 0.1
     done.refused(2, "no trace is kept", "one in ten, unless FABRIC_TRACE_SAMPLING", "`fabric call`", "is not traced")
+    assert (listed.code, "one in ten" in " ".join(listed.err.split())) == (0, True), listed.err
 
 
 def test_what_is_not_sampled_leaves_nothing(traced: Running, backend: Receiver) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cli.command import started
 from cli.inside import fabric_inside
 from docs.pages import codes, read, table
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -150,6 +151,13 @@ def test_the_public_port_tells_no_metrics(watched: Running) -> None:
     public = watched.mcp_url.removesuffix("/mcp")
     assert httpx.get(f"{public}/metrics", trust_env=False).status_code == 404
     assert watched.metrics_url.startswith("http://127.0.0.1:")
+
+
+def test_top_shows_one_picture_after_the_other_where_there_is_no_screen(watched: Running, tmp_path: Path) -> None:
+    env = {"FABRIC_NATS_URL": watched.nats_url}
+    with started("top", "--interval", "0.5", folder=tmp_path, env=env) as shown:
+        shown.until_said("AGENT", times=2)
+    assert "\x1b" not in shown.said
 
 
 def test_a_collector_is_sent_the_same(watched: Running, collector: Collector) -> None:

@@ -77,7 +77,7 @@ def _for(who: dict[str, Any]) -> dict[str, Any]:
         ("orders.*", "subscribe orders.>", False),
         ("orders.>", "subscribe orders.*.big", True),
         (">", "subscribe >", True),
-        ("*", "subscribe >", False),
+        ("*.*", "subscribe >", False),
         ("orders.new", "subscribe orders.*", False),
         (">", "call shop/pay", False),
         ("*/*", "publish orders", False),

@@ -115,6 +115,7 @@ def test_every_mistake_is_told_with_its_place_and_its_fix() -> None:
         ("{'': 1, [a]: 2, rules: []}", "1:2: this is no name"),
         ("{'': 1, [a]: 2, rules: []}", "1:9: this is no name"),
         ("rules: [!!str [x]]", "1:9: this is a list; write a mapping"),
+        (GOOD.replace("*/*", "*"), "1:43: '*' is a topic of one word, and no tool; write"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_policy_is_refused_at_its_place(text: str | bytes, told: str) -> None:

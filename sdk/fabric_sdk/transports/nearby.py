@@ -147,7 +147,7 @@ class Nearby:
         """Whoever waits for an answer over it is told at once that its worker is lost."""
         self.leave(link)
         self._open.discard(link)
-        wire = errors.to_wire(errors.WorkerLost("the worker ended before it answered"))
+        wire = errors.to_wire(errors.WorkerLost("the worker ended before it answered; whether it finished is unknown"))
         headers = {Header.ERROR_CODE: str(wire["code"])}
         unanswered, link.open = link.open, {}
         for reply in unanswered:
