@@ -222,7 +222,8 @@ class Approving:
     def _start(self, wanted: Wanted, asker: Asker) -> Start:
         params = own_params(wanted.method, wanted.named, wanted.route, wanted.bare)
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
-        return Start(agent=wanted.route.agent, params=Body(encoded=params), scope=scope)
+        # A person has allowed one call: what is not known to bear repeating is not repeated for a worker that was lost.
+        return Start(agent=wanted.route.agent, params=Body(encoded=params), scope=scope, once=not wanted.route.twice)
 
     def _check_room(self, fresh: Approval) -> None:
         if self._table.get(fresh.key) is not None:

@@ -55,6 +55,8 @@ class Route:
     """How the tool runs as a task."""
     mount: Mount | None = None
     """Under which names the client knows what the agent says."""
+    twice: bool = True
+    """Whether it says that it may be done again where nobody knows whether it was: by a hint, or by a task policy."""
     rule: str | None = None
     """The rule by which the policy allows it whatever the arguments are; `None` where they have a say."""
 
@@ -181,7 +183,8 @@ class View:
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
             rule = self._allowing("call", agent, own)
-            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount, rule)
+            twice = safe or Policy.stated(tool)
+            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount, twice, rule)
             self.tools.setdefault(name, route)
             lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:

@@ -166,7 +166,7 @@ class Doer:
         record = record_of(message.headers, message.body)
         record.id, record.agent, record.priority = each.id, each.agent, each.priority
         record.queued = each.delivery.stored
-        policy = self._policy(record.tool)
+        policy = self._policy(record.tool, message)
         given = _given(each.delivery)
         seen = Seen() if known and given.alone else None
         for _ in range(_LOOKS):
@@ -246,10 +246,11 @@ class Doer:
             record.attempt = before
             attempt.failed("its worker was lost", errors.WorkerLost.code)
 
-    def _policy(self, tool: str) -> Policy:
+    def _policy(self, tool: str, message: Message) -> Policy:
         if tool not in self._policies:
             self._policies[tool] = Policy.of(self._description.tool(tool))
-        return self._policies[tool]
+        policy = self._policies[tool]
+        return policy if message.header(Header.ONCE) is None else replace(policy, attempts=1)
 
     # handle
 
@@ -392,7 +393,12 @@ class Doer:
             kept = await self._jetstream.last(RECORDS, subject)
             message = each.delivery.message
             record = Record.of(kept.subject, kept.body) if kept else record_of(message.headers, message.body)
-            verdict = judge(record if kept else None, _given(each.delivery), self._policy(record.tool), time.time())
+            verdict = judge(
+                record if kept else None,
+                _given(each.delivery),
+                self._policy(record.tool, each.delivery.message),
+                time.time(),
+            )
             if verdict == "leave":
                 return
             if verdict == "run":

@@ -44,7 +44,7 @@ rules:
   - {name: all-shop, principals: ["*"], on: ["shop/*", "approvals/*"], then: allow}
   - {name: large, principals: ["*"], verbs: [call], on: [shop/refund], when: arguments.amount > 100,
      then: ask, approvers: [manager]}
-  - {name: own, principals: ["*"], verbs: [call], on: [shop/order, shop/chat],
+  - {name: own, principals: ["*"], verbs: [call], on: [shop/order, shop/chat, shop/send, shop/note],
      then: ask, approvers: [clerk], self: true}
   - {name: brief, principals: ["*"], verbs: [call], on: [shop/brief], then: ask, approvers: [manager], expires: 1s}
   - {name: vault, principals: ["*"], verbs: [read], on: ["shop/shop://vault"], then: ask, approvers: [manager]}
@@ -73,6 +73,16 @@ def shop(done: list[tuple[Any, ...]]) -> Agent:
     async def chat(ctx: Context) -> int:
         said = await ctx.elicit("How much?", Amount)
         return said.content.amount if said.content else 0
+
+    @agent.tool
+    async def send(to: str) -> str:
+        done.append(("send", to))
+        raise RuntimeError("the line is dead")
+
+    @agent.tool(task=Policy(attempts=2, first_wait=0.01))
+    async def note(to: str) -> str:
+        done.append(("note", to))
+        raise RuntimeError("the line is dead")
 
     @agent.tool
     async def brief(ctx: Context) -> str:

@@ -162,6 +162,16 @@ async def test_a_call_that_was_given_up_is_told_what_came_of_it(office: Office) 
     assert len(office.there.done) == 1
 
 
+@pytest.mark.parametrize(("tool", "times"), [("send", 1), ("note", 2)])
+async def test_one_grant_is_one_attempt_unless_the_tool_has_a_policy_of_its_own(
+    office: Office, tool: str, times: int
+) -> None:
+    call = asyncio.create_task(office.clerk.does(f"shop_{tool}", to="bob"))
+    await office.clerk.value("approvals_grant", id=await office.question())
+    assert (await call)["error"]["message"] == "RuntimeError: the line is dead"
+    assert office.there.done == [(tool, "bob")] * times
+
+
 async def test_a_question_expires(office: Office) -> None:
     said = await office.clerk.does("shop_brief")
     assert said["error"] == {"code": 4030, "message": "nobody allowed this in time"}

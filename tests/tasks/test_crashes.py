@@ -26,8 +26,11 @@ from tasks.conftest import Serve
 from fabric_sdk import Agent, Context, Policy
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.streams import TASK_ACK_WAIT
 from fabric_sdk.handle import Task
+from fabric_sdk.patterns.start import Start
 from fabric_sdk.tuning import ACK_WAIT
 
 HERE = Path(__file__).parent
@@ -113,6 +116,21 @@ async def test_200_tasks_whose_worker_is_killed_at_a_random_point(
         assert tokens == sorted(set(tokens)), "and a higher token"
     assert sum(len(payments) > 1 for payments in paid.values()) >= 20, "which is not to be had for nothing"
     assert {each["error"] for record in records for each in record.errors} == {"its worker was lost"}
+
+
+async def test_a_task_that_is_done_once_is_not_given_to_another_worker(
+    fabric: Fabric, breakable: PrivateNats, tmp_path: Path
+) -> None:
+    poison = Body({"name": "poison", "arguments": {}})
+    once = Start(agent="crew", params=poison, scope=scope_for(60.0), once=True)  # its policy allows three attempts
+    with hands(breakable, tmp_path, 1):
+        await fabric.tasks.start(once)
+        async with asyncio.timeout(40), fabric.tasks.watch("crew", once.id) as changes:
+            record = [each async for each in changes][-1]
+    assert [(each["attempt"], each["error"], each["code"]) for each in record.errors] == [
+        (1, "its worker was lost", errors.WorkerLost.code)
+    ]
+    assert record.state == "dead"
 
 
 async def test_a_poisonous_task_dies_and_its_history_says_how(

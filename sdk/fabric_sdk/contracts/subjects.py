@@ -113,6 +113,7 @@ class Header:
     DIGEST: Final = "Fab-Digest"  # of a task with a key: the digest of its arguments
     EXPIRES: Final = "Fab-Expires"  # of a task: Unix time in seconds after which it is not begun
     KEEP: Final = "Fab-Keep"  # of a task: seconds for which its end stays on record
+    ONCE: Final = "Fab-Once"  # of a task: it is tried once, whatever its tool says
     REDRIVE: Final = "Fab-Redrive"  # of a task: it was dead, and is to be tried again
     ROUND: Final = "Fab-Round"  # of a task: it brings the answers to what was asked in this round
     CLASS: Final = "Fab-Class"  # of what is to be started later: its class

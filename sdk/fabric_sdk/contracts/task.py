@@ -53,6 +53,7 @@ CARRIED: Final = (
     Header.TRACESTATE,
     Header.KEEP,
     Header.CLAIM,
+    Header.ONCE,
 )
 """What each message of a task takes over from the one before: when it becomes due, goes on, or is redriven."""
 
@@ -113,6 +114,11 @@ class Policy:
         except (ConfigurationError, TypeError) as unfit:
             _warn_of_policy(str(about.get("name")), str(unfit))
             return Policy()
+
+    @staticmethod
+    def stated(tool: Mapping[str, Any]) -> bool:
+        """Whether a tool's description states one."""
+        return POLICY_META in (tool.get("_meta") or {})
 
     def meta(self) -> dict[str, Any]:
         """This policy as a tool's `_meta` states it."""

@@ -49,6 +49,8 @@ class Start:
     """Unix time in seconds after which it is not begun."""
     keep: float = DEFAULT_KEEP
     """Seconds for which its end stays on record."""
+    once: bool = False
+    """Whether it is tried once, whatever its tool's policy says: a lost worker, then, is its end."""
     id: str = field(init=False)
     digest: str | None = field(init=False, default=None)
     """Of its arguments, if its sender chose its key: what is started with that again has to be the same."""
@@ -108,6 +110,8 @@ class Start:
             headers[Header.EXPIRES] = f"{self.expires:.3f}"
         if self.claim is not None:
             headers[Header.CLAIM] = self.claim
+        if self.once:
+            headers[Header.ONCE] = "1"
         return headers | self.scope.headers()
 
 
