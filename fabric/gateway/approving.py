@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import orjson
+
 from fabric.approvals.model import Answer, Approval, answered, mark_of, question
 from fabric.approvals.store import QUESTIONS, Approvals, approval_in
 from fabric.gateway import rpc
@@ -220,10 +222,15 @@ class Approving:
         return approval
 
     def _start(self, wanted: Wanted, asker: Asker) -> Start:
-        params = own_params(wanted.method, wanted.named, wanted.route, wanted.bare)
+        params = Body(encoded=own_params(wanted.method, wanted.named, wanted.route, wanted.bare))
+        try:
+            orjson.dumps([[params.members()]])  # as deep as its record has it; JSON is read deeper than it is written
+        except TypeError:
+            words = "the arguments are nested too deeply to wait for approval; nest them less than 250 deep"
+            raise Refusal(rpc.INVALID_PARAMS, words) from None
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
         # A person has allowed one call: what is not known to bear repeating is not repeated for a worker that was lost.
-        return Start(agent=wanted.route.agent, params=Body(encoded=params), scope=scope, once=not wanted.route.twice)
+        return Start(agent=wanted.route.agent, params=params, scope=scope, once=not wanted.route.twice)
 
     def _check_room(self, fresh: Approval) -> None:
         if self._table.get(fresh.key) is not None:

@@ -227,7 +227,8 @@ class Connection(HttpToolsProtocol):
             return  # it becomes a WebSocket, by these headers
         self.headers = []  # for trailers, which nobody looks at; the request keeps its own
         scope["path"], scope["query_string"] = path_of(self.url)
-        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
+        # httptools takes what follows an offer to be of the protocol that it names: of a body, requests would be made.
+        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not parser.should_upgrade()
         cycle = Cycle(scope, self, keep_alive=keep_alive)
         is_free = not self._is_answering
         self.cycle = cycle

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -235,6 +236,16 @@ async def test_a_held_task_may_be_large(there: Shops) -> None:
     assert start.claim is not None
     await there.fabric.tasks.release("shop", start.id)
     await eventually(lambda: there.done == [("refund", 3, "ann")], what="the large refund")
+
+
+async def test_what_is_nested_too_deeply_to_be_held_asks_nobody(there: Shops, clerk: Person) -> None:
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    said = await clerk.does("shop_brief", more=deep)
+    assert said["error"]["code"] == -32602
+    assert "nested too deeply" in said["error"]["message"]
+    assert await there.waiting(0) == []
 
 
 async def test_a_held_task_that_is_refused_says_why(there: Shops) -> None:

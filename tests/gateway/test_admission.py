@@ -415,6 +415,17 @@ async def test_an_offer_of_another_protocol_is_ignored(strict: Client) -> None:
         assert await wire.status() == 405
 
 
+async def test_what_follows_an_offer_of_another_protocol_is_no_request(strict: Client) -> None:
+    inner = written(strict.url, strict.headers("tools/list"), LIST)
+    more = b"connection: Upgrade\r\nupgrade: TLS/1.0\r\n"
+    head, _, body = written(strict.url, strict.headers("tools/list"), inner, more=more).partition(b"\r\n\r\n")
+    async with Wire.to(strict.url) as wire:
+        await wire.send(head + b"\r\n\r\n")
+        await wire.send(body)
+        said = await wire.read_to_end()
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
 # starting
 
 

@@ -156,6 +156,13 @@ async def test_what_a_version_started_that_did_not_compare_arguments_is_joined_w
     assert (again.joined, again.id) == (True, plan.id)
 
 
+def test_arguments_that_can_be_read_and_not_written_again_are_refused_with_a_key() -> None:
+    encoded = b'{"name":"echo","arguments":{"value":' + b"[" * 300 + b"]" * 300 + b"}}"
+    with pytest.raises(errors.InvalidParams, match="nested too deeply"):
+        Start(agent="a", params=Body(encoded=encoded), scope=Scope(0.0), key="k")
+    assert Start(agent="a", params=Body(encoded=encoded), scope=Scope(0.0)).digest is None
+
+
 async def test_keys_of_tasks_that_a_task_starts_by_itself_need_no_digest(agent: Agent) -> None:
     start = Start(agent=agent.name, params=Body({"name": "echo"}), scope=Scope(0.0))
     assert Header.DIGEST not in start.headers()

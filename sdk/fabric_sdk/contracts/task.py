@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.envelope import Body
-from fabric_sdk.contracts.errors import ConfigurationError, UnreadableRecord
+from fabric_sdk.contracts.errors import ConfigurationError, InvalidParams, UnreadableRecord
 from fabric_sdk.contracts.subjects import Header
 
 Priority = Literal["critical", "high", "normal", "low"]
@@ -300,6 +300,14 @@ def arguments_digest(params: Body) -> str:
 
     Raises:
         ValueError: the params are no JSON object.
+        InvalidParams: their arguments can be read, and are nested too deeply to be written again.
     """
     given: Any = Body(encoded=params.encoded()).members().get("arguments") or {}
-    return hashlib.blake2b(orjson.dumps(given, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    try:
+        said = orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        raise InvalidParams(
+            "the arguments are nested too deeply to be compared with those of another task of this key",
+            fix="nest them less than 250 deep, or start the task without a key",
+        ) from None
+    return hashlib.blake2b(said, digest_size=16).hexdigest()
