@@ -157,6 +157,29 @@ async def test_pings_of_who_does_not_read_are_not_answered_without_end() -> None
         assert max(waiting) < 1024 * 1024
 
 
+@pytest.mark.parametrize("last", [frame(TEXT) + frame(CONTINUED) * 10_001, frame(8, b"\x03\xe8", last=True)])
+async def test_who_does_not_read_loses_a_connection_that_is_closing_too(last: bytes) -> None:
+    lost = asyncio.Event()
+
+    class Watched(Upgraded):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.set()
+            super().connection_lost(exc)
+
+    async def pour(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "x" * 16_000_000})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async with serving(pour, Watched, ws_ping_interval=0.3, ws_ping_timeout=0.3) as port, opened(port) as pipe:
+        await socket(pipe)
+        pipe[1].transport.pause_reading()  # type: ignore[attr-defined]
+        pipe[1].write(last)
+        await asyncio.wait_for(lost.wait(), 10)
+
+
 def test_who_sends_much_is_read_in_turn_with_all_others() -> None:
     """By uvloop, which would read 32 times from one connection before it looks at another."""
     rounds: list[int] = []
