@@ -263,13 +263,15 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
-        return self.url.partition(b"?")[0] == _SOCKETS and super()._should_upgrade()
+        # Not while a request is answered, which would go on into the socket, and not hear that its client left.
+        return self.url.partition(b"?")[0] == _SOCKETS and not self._is_answering and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         self._whole = True
         self._arriving_since = None
         self._bounds.waited_for.remove(self)
-        self._bounds.kept.remove(self)  # a socket has its own idea of silence
+        self._bounds.kept.remove(self)  # a socket has its own idea of silence, …
+        self._bounds.unread.pop(self, None)  # … and of who does not read
         super().handle_websocket_upgrade()
 
     def _goes_on(self, size: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 import uvloop
+from gateway.client import UPGRADE
 from support.waiting import eventually
 
 from fabric.gateway import upgraded
@@ -26,10 +27,6 @@ from fabric.gateway.websocket import before_it_opens
 MAX = 200_000
 SMALL = 64 * 1024
 TEXT, CONTINUED, PING = 1, 0, 9
-HELLO = (
-    b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
-)
 
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -66,7 +63,7 @@ async def serving(app: Any = echo, ws: Any = Upgraded, **more: Any) -> AsyncGene
 @asynccontextmanager
 async def opened(port: int) -> AsyncGenerator[Pipe]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(HELLO)
+    writer.write(UPGRADE)
     try:
         yield reader, writer
     finally:
@@ -199,7 +196,7 @@ def test_who_sends_much_is_read_in_turn_with_all_others() -> None:
 
     def flood(port: int) -> None:
         with create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(HELLO)
+            connection.sendall(UPGRADE)
             connection.recv(1)
             for _ in range(100):
                 connection.sendall(frame(PING, b"x" * 125, last=True) * 1000)

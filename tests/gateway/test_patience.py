@@ -25,8 +25,9 @@ from fabric.gateway import listen, replies
 from fabric.gateway.http import respond
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
+from fabric.gateway.upgraded import Upgraded
 from fabric_sdk import Agent, Context
-from gateway.client import Client, Wire, headers, meta, request, tools, written
+from gateway.client import UPGRADE, Client, Wire, headers, meta, request, tools, written
 from gateway.probe import Waits, serving
 
 MAX_CONCURRENT = 4
@@ -73,13 +74,13 @@ async def wires(good: Client) -> AsyncGenerator[AsyncExitStack]:
 
 @asynccontextmanager
 async def listened_on(
-    app: Any, *, client_timeout: float = 30.0, most_unread: int = listen.MOST_UNREAD, **more: Any
+    app: Any, *, client_timeout: float = 30.0, most_unread: int = listen.MOST_UNREAD, ws: Any = "none", **more: Any
 ) -> AsyncGenerator[str]:
     """Where `app` is served as a gateway is."""
     listener = bind("127.0.0.1", 0)
     listener.listen()
     protocol = limited(16_384, client_timeout, 100, most_unread=most_unread)
-    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, **more))
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws=ws, lifespan="off", log_config=None, **more))
     serving = asyncio.create_task(server.serve([listener]))
     try:
         yield "http://{}:{}/".format(*listener.getsockname())
@@ -385,21 +386,24 @@ async def test_who_sends_ahead_is_answered_so_far_and_then_has_to_come_again(
         writer.close()
 
 
-async def test_who_sends_ahead_of_a_stream_and_leaves_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("second", [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", UPGRADE], ids=["request", "socket"])
+async def test_who_sends_ahead_of_a_stream_and_leaves_ends_it(monkeypatch: pytest.MonkeyPatch, second: bytes) -> None:
     """It was told to the request that came last alone: the stream went on for ever, and took one of its client's."""
     monkeypatch.setattr(replies, "PING_SECONDS", 0.05)
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/":
+            return
         begun.set()
         try:
             await replies.stream(replies.Outbox("endless"), receive, send)
         finally:
             ended.set()
 
-    async with listened_on(app) as url:
+    async with listened_on(app, ws=Upgraded) as url:
         async with Wire.to(url) as wire:
-            await wire.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" * 2)
+            await wire.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", second)
             await asyncio.wait_for(begun.wait(), 10)
         await asyncio.wait_for(ended.wait(), 10)
 
