@@ -98,7 +98,7 @@ class Gateway:
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, kept_open, server=about)
         documents = OpenApi((settings.public_url or "").rstrip("/") or "/")
-        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing)
+        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing, kept_open, self._aside)
         self._sockets = Door(self._message, self._legacy, kept_open)
         self._admission = Admission(settings)
         self._authenticator = Authenticator(fabric.jetstream, settings, kept_open.revoked)
