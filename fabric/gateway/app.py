@@ -138,7 +138,8 @@ class Gateway:
         """What was said while the bus was away, nobody here heard: clients come back, and are told of everything."""
         if event == "connected":
             self._sessions.forget_all()
-            self.close()
+            self._legacy.close()
+            self._listening.close()
 
     def follow(self, settings: Settings) -> None:
         """Go by what changed live."""
@@ -149,6 +150,7 @@ class Gateway:
         """End the streams that would go on for ever: their clients come back, to other gateways."""
         self._legacy.close()
         self._listening.close()
+        self._rest.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -119,6 +119,8 @@ class Rest:
         self._approving = approving
         self._openapi = openapi
         self._patrol = Patrol()
+        self._watches: set[asyncio.Event] = set()
+        """Of the streams that tell of a task: each ends once its own is set."""
         lists: dict[str, dict[str, Handler]] = {path: {"GET": self._list} for path in _LISTS}
         self._served: dict[str, dict[str, Handler]] = {
             **lists,
@@ -128,6 +130,11 @@ class Rest:
             "prompts/": {"POST": self._prompt},
             "tasks/": {"POST": self._start, "GET": self._look, "DELETE": self._cancel},
         }
+
+    def close(self) -> None:
+        """End all streams that tell of tasks: their clients ask again."""
+        for over in self._watches:
+            over.set()
 
     async def __call__(self, asked: Request) -> None:
         """Answer one request."""
@@ -308,10 +315,14 @@ class Rest:
             return
         over = asyncio.Event()
         with self._kept_open.one(asked.identity, over.set), self._aside():
+            self._watches.add(over)
             exchange = Exchange(asked.receive, asked.send, self._patrol, may_stream=True)
             exchange.push(b": watching\r\n\r\n")
             watched = self._watched(task_id, asked.identity.principal, task, exchange, over)
-            await _answer(exchange, watched, name="task")
+            try:
+                await _answer(exchange, watched, name="task")
+            finally:
+                self._watches.discard(over)
 
     async def _watched(
         self, task_id: str, principal: str, task: dict[str, Any], exchange: Exchange, over: asyncio.Event

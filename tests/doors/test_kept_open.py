@@ -18,6 +18,7 @@ import httpx
 import pytest
 from gateway.client import Client, headers, request
 from gateway.handshake import Session
+from support.replicas import replicas
 from support.running import Running, running_fabric
 from support.waiting import until
 from websockets.exceptions import InvalidStatus
@@ -151,6 +152,21 @@ async def test_who_watches_tasks_takes_no_place_and_has_its_share_until_its_key_
         async with asyncio.timeout(10):
             for response in watching:
                 assert '"status":"working"' in (await response.aread()).decode()
+
+
+async def test_who_watches_a_task_keeps_no_gateway_from_ending(crowded: Running, client: Client) -> None:
+    """It waited for half a minute for each, and told of a mistake then."""
+    lines = {"authorization": f"Bearer {crowded.token}", "accept": "text/event-stream"}
+    with replicas(crowded, 1) as (gateway,):
+        async with httpx.AsyncClient(
+            base_url=gateway.url.removesuffix("/mcp"), headers=lines, trust_env=False, timeout=20
+        ) as http:
+            started = await http.post("/api/tasks/jobs_add?delay=600", json={"a": 1, "b": 2})
+            async with http.stream("GET", started.headers["location"]) as watching:
+                stopping = asyncio.create_task(asyncio.to_thread(gateway.stop))
+                async with asyncio.timeout(15):
+                    assert '"status":"working"' in (await watching.aread()).decode()
+            assert await stopping == 0
 
 
 async def _first(lines: Any, count: int) -> AsyncGenerator[str]:
