@@ -98,7 +98,7 @@ class Gateway:
         self._sessions = Sessions(fabric, lambda session: self._legacy.forget(session))
         self._legacy = Legacy(self._sessions, self._errands, views, self._announcements, kept_open, server=about)
         documents = OpenApi((settings.public_url or "").rstrip("/") or "/")
-        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing)
+        self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing, kept_open, self._aside)
         self._sockets = Door(self._message, self._legacy, kept_open)
         self._admission = Admission(settings)
         self._authenticator = Authenticator(fabric.jetstream, settings, kept_open.revoked)
@@ -138,7 +138,8 @@ class Gateway:
         """What was said while the bus was away, nobody here heard: clients come back, and are told of everything."""
         if event == "connected":
             self._sessions.forget_all()
-            self.close()
+            self._legacy.close()
+            self._listening.close()
 
     def follow(self, settings: Settings) -> None:
         """Go by what changed live."""
@@ -149,6 +150,7 @@ class Gateway:
         """End the streams that would go on for ever: their clients come back, to other gateways."""
         self._legacy.close()
         self._listening.close()
+        self._rest.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -1,7 +1,7 @@
 """What clients keep open, streams and sockets: nobody has more than a share, and they end with the token they came by.
 
-Above: `listening`, `legacy`, `websocket`. Below: identities. Whatever is asked is answered sooner or later, and bounded
-by that; these wait for as long as their clients like, and hold a connection and memory meanwhile.
+Above: `listening`, `legacy`, `rest`, `websocket`. Below: identities. Whatever is asked is answered sooner or later, and
+bounded by that; these wait for as long as their clients like, and hold a connection and memory meanwhile.
 """
 
 from __future__ import annotations

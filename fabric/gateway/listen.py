@@ -96,6 +96,8 @@ class Connection(HttpToolsProtocol):
 
     _idle_since: float = 0.0
     """When the last answer was complete."""
+    _worked_on: Cycle | None = None
+    """The request that is answered now, or was last; `cycle` is the one that came last, and may wait in `pipeline`."""
 
     def __init__(self, bounds: Bounds, *arguments: Any, **named: Any) -> None:
         """`bounds`: shared by all connections of a server."""
@@ -117,6 +119,9 @@ class Connection(HttpToolsProtocol):
         self._bounds.kept.remove(self)
         self._bounds.unread.pop(self, None)
         super().connection_lost(exc)
+        if self._worked_on is not None and not self._worked_on.response_complete:
+            self._worked_on.disconnected = True  # uvicorn tells the last one alone, and one before it may be a stream
+            self._worked_on.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -185,7 +190,9 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            cycle, app = self.pipeline.pop()
+            self._worked_on = cast("Cycle", cycle)
+            self._start_asgi_task(cycle, app)
         else:
             self._idle_since = self.loop.time()
 
@@ -234,6 +241,7 @@ class Connection(HttpToolsProtocol):
         self.cycle = cycle
         app = cast("Any", self).app
         if is_free:
+            self._worked_on = cycle
             self._start_asgi_task(cycle, app)
         else:
             self.flow.pause_reading()
@@ -256,13 +264,15 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
-        return self.url.partition(b"?")[0] == _SOCKETS and super()._should_upgrade()
+        # Not while a request is answered, which would go on into the socket, and not hear that its client left.
+        return self.url.partition(b"?")[0] == _SOCKETS and not self._is_answering and super()._should_upgrade()
 
     def handle_websocket_upgrade(self) -> None:
         self._whole = True
         self._arriving_since = None
         self._bounds.waited_for.remove(self)
-        self._bounds.kept.remove(self)  # a socket has its own idea of silence
+        self._bounds.kept.remove(self)  # a socket has its own idea of silence, …
+        self._bounds.unread.pop(self, None)  # … and of who does not read
         super().handle_websocket_upgrade()
 
     def _goes_on(self, size: int) -> None:
@@ -278,7 +288,7 @@ class Connection(HttpToolsProtocol):
 
     def _is_held_up(self) -> bool:
         """Whether it is the gateway that a request waits for: an earlier one of its connection is worked on."""
-        return self.flow.read_paused or (self._in_head and self._is_answering)
+        return self.flow.read_paused or bool(self.pipeline) or (self._in_head and self._is_answering)
 
     @property
     def _has_cycle(self) -> bool:

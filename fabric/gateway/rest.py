@@ -7,9 +7,10 @@ fails is `application/problem+json` (RFC 9457).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ from fabric.gateway.auditing import CANCELLED, Barred, Deed
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.gate import AskFirst, Gate, Leave
 from fabric.gateway.http import Exchange, Patrol, respond
+from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.openapi import OpenApi
 from fabric.gateway.problems import MEDIA_TYPE, Problem, fail, problem_of
 from fabric.gateway.request import PREFIX, Request
@@ -34,6 +36,7 @@ from fabric.gateway.view import Route, View
 from fabric.gateway.views import Views
 from fabric.search.tool import NAME as SEARCH
 from fabric_sdk import FabricError
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
@@ -102,7 +105,12 @@ class Rest:
         approving: Approving,
         openapi: OpenApi,
         tracing: Tracing,
+        kept_open: KeptOpen,
+        aside: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """`aside` is held where a request only waits, and takes no place from those that are served."""
+        self._kept_open = kept_open
+        self._aside = aside
         self._tracing = tracing
         self._forwarder = forwarder
         self._tasks = tasks
@@ -111,6 +119,8 @@ class Rest:
         self._approving = approving
         self._openapi = openapi
         self._patrol = Patrol()
+        self._watches: set[asyncio.Event] = set()
+        """Of the streams that tell of a task: each ends once its own is set."""
         lists: dict[str, dict[str, Handler]] = {path: {"GET": self._list} for path in _LISTS}
         self._served: dict[str, dict[str, Handler]] = {
             **lists,
@@ -120,6 +130,11 @@ class Rest:
             "prompts/": {"POST": self._prompt},
             "tasks/": {"POST": self._start, "GET": self._look, "DELETE": self._cancel},
         }
+
+    def close(self) -> None:
+        """End all streams that tell of tasks: their clients ask again."""
+        for over in self._watches:
+            over.set()
 
     async def __call__(self, asked: Request) -> None:
         """Answer one request."""
@@ -298,12 +313,21 @@ class Rest:
         if not asked.streams:
             await respond(asked.send, 200, orjson.dumps(task))
             return
-        exchange = Exchange(asked.receive, asked.send, self._patrol, may_stream=True)
-        exchange.push(b": watching\r\n\r\n")
-        await _answer(exchange, self._watched(task_id, asked.identity.principal, task, exchange), name="task")
+        over = asyncio.Event()
+        with self._kept_open.one(asked.identity, over.set), self._aside():
+            self._watches.add(over)
+            exchange = Exchange(asked.receive, asked.send, self._patrol, may_stream=True)
+            exchange.push(b": watching\r\n\r\n")
+            watched = self._watched(task_id, asked.identity.principal, task, exchange, over)
+            try:
+                await _answer(exchange, watched, name="task")
+            finally:
+                self._watches.discard(over)
 
-    async def _watched(self, task_id: str, principal: str, task: dict[str, Any], exchange: Exchange) -> bytes:
-        """Tell how a task stands and each change of it, but for the last, which is returned."""
+    async def _watched(
+        self, task_id: str, principal: str, task: dict[str, Any], exchange: Exchange, over: asyncio.Event
+    ) -> bytes:
+        """Tell how a task stands and each change of it, until it ends or all is `over`; the last one is returned."""
         last = orjson.dumps(task)
 
         def tell(_: str, changed: dict[str, Any]) -> None:
@@ -312,7 +336,14 @@ class Rest:
                 exchange.push(_event("task", last))
                 last = now
 
-        await self._tasks.watch(task_id, principal, tell)
+        watching = asyncio.create_task(self._tasks.watch(task_id, principal, tell))
+        leaving = asyncio.create_task(over.wait())
+        try:
+            await asyncio.wait((watching, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+        finally:
+            await end((watching, leaving))
         return last
 
     async def _cancel(self, asked: Request, task_id: str) -> None:

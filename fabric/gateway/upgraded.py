@@ -106,6 +106,10 @@ class Upgraded(WebSocketsSansIOProtocol):
             self.conn.data_to_send()
 
     def send_keepalive_ping(self) -> None:
+        if self.close_sent or self.transport.is_closing():
+            # What is left for its client is not read, and no pong is waited for: it would be kept until then.
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
+            return
         if self._begun is not None:
             arrived = self._pieces + len(self.conn.reader.buffer)
             if self.loop.time() - self._begun > (self.ping_timeout or 0) + arrived / _LEAST_RATE:

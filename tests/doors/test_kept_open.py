@@ -18,6 +18,7 @@ import httpx
 import pytest
 from gateway.client import Client, headers, request
 from gateway.handshake import Session
+from support.replicas import replicas
 from support.running import Running, running_fabric
 from support.waiting import until
 from websockets.exceptions import InvalidStatus
@@ -39,19 +40,20 @@ ALL: Json = {"notifications": {"toolsListChanged": True}}
 def crowded() -> Generator[Running]:
     """A fabric with little room."""
     env = {"FABRIC_MAX_CONCURRENT": str(MAX_CONCURRENT), "FABRIC_MAX_CONNECTIONS": str(MAX_CONNECTIONS)}
-    with running_fabric(str(Path(__file__).parents[1] / "agents" / "hello.py"), env=env) as running:
+    tests = Path(__file__).parents[1]
+    with running_fabric(str(tests / "agents" / "hello.py"), str(tests / "gateway" / "jobs.py"), env=env) as running:
         yield running
 
 
 @pytest.fixture
 async def client(crowded: Running) -> AsyncGenerator[Client]:
     async with Client.to(crowded.mcp_url, crowded.token) as client:
-        await until(lambda: lists_hello(client), bool, what="the agent")
+        await until(lambda: lists_both(client), bool, what="the agents")
         yield client
 
 
-async def lists_hello(client: Client) -> bool:
-    return any(tool["name"] == "hello_echo" for tool in (await client.result("tools/list"))["tools"])
+async def lists_both(client: Client) -> bool:
+    return {"hello_echo", "jobs_add"} <= {tool["name"] for tool in (await client.result("tools/list"))["tools"]}
 
 
 @asynccontextmanager
@@ -66,9 +68,9 @@ async def listening(url: str, token: str | None, params: Json = ALL) -> AsyncGen
         yield response
 
 
-async def made(client: Client, name: str) -> tuple[str, str]:
+async def made(client: Client, name: str, *roles: str) -> tuple[str, str]:
     """A key's id and token, once it is known."""
-    key = (await client.call("access_create_token", name=name))["structuredContent"]
+    key = (await client.call("access_create_token", name=name, roles=roles))["structuredContent"]
 
     async def known() -> bool:
         return (await client.ask("tools/list", change={"authorization": f"Bearer {key['token']}"})).status_code == 200
@@ -127,6 +129,44 @@ async def test_whatever_is_open_ends_with_its_key(client: Client) -> None:
             await socket.wait_closed()
         assert socket.close_code == 1008
     assert (await client.ask(LISTEN, ALL, change={"authorization": f"Bearer {token}"})).status_code == 401
+
+
+async def test_who_watches_tasks_takes_no_place_and_has_its_share_until_its_key_ends(client: Client) -> None:
+    """For as long as a task waits: with so many of them, nobody else was served."""
+    key, token = await made(client, "eve", "admin")
+    lines = {"authorization": f"Bearer {token}", "accept": "text/event-stream"}
+    async with (
+        httpx.AsyncClient(base_url=client.url.removesuffix("/mcp"), trust_env=False, timeout=20) as http,
+        AsyncExitStack() as stack,
+    ):
+        started = await http.post("/api/tasks/jobs_add?delay=600", json={"a": 1, "b": 2}, headers=lines)
+        task = started.headers["location"]
+        watching = [
+            await stack.enter_async_context(http.stream("GET", task, headers=lines))
+            for _ in range(MAX_CONNECTIONS // 2)
+        ]
+        assert [response.status_code for response in watching] == [200] * len(watching)
+        await client.still_serves()
+        assert (await http.get(task, headers=lines)).status_code == 429
+        await client.call("access_revoke_token", id=key)
+        async with asyncio.timeout(10):
+            for response in watching:
+                assert '"status":"working"' in (await response.aread()).decode()
+
+
+async def test_who_watches_a_task_keeps_no_gateway_from_ending(crowded: Running, client: Client) -> None:
+    """It waited for half a minute for each, and told of a mistake then."""
+    lines = {"authorization": f"Bearer {crowded.token}", "accept": "text/event-stream"}
+    with replicas(crowded, 1) as (gateway,):
+        async with httpx.AsyncClient(
+            base_url=gateway.url.removesuffix("/mcp"), headers=lines, trust_env=False, timeout=20
+        ) as http:
+            started = await http.post("/api/tasks/jobs_add?delay=600", json={"a": 1, "b": 2})
+            async with http.stream("GET", started.headers["location"]) as watching:
+                stopping = asyncio.create_task(asyncio.to_thread(gateway.stop))
+                async with asyncio.timeout(15):
+                    assert '"status":"working"' in (await watching.aread()).decode()
+            assert await stopping == 0
 
 
 async def _first(lines: Any, count: int) -> AsyncGenerator[str]:

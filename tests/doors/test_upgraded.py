@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 import uvloop
+from gateway.client import UPGRADE
 from support.waiting import eventually
 
 from fabric.gateway import upgraded
@@ -26,10 +27,6 @@ from fabric.gateway.websocket import before_it_opens
 MAX = 200_000
 SMALL = 64 * 1024
 TEXT, CONTINUED, PING = 1, 0, 9
-HELLO = (
-    b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
-    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
-)
 
 Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -66,7 +63,7 @@ async def serving(app: Any = echo, ws: Any = Upgraded, **more: Any) -> AsyncGene
 @asynccontextmanager
 async def opened(port: int) -> AsyncGenerator[Pipe]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(HELLO)
+    writer.write(UPGRADE)
     try:
         yield reader, writer
     finally:
@@ -157,6 +154,29 @@ async def test_pings_of_who_does_not_read_are_not_answered_without_end() -> None
         assert max(waiting) < 1024 * 1024
 
 
+@pytest.mark.parametrize("last", [frame(TEXT) + frame(CONTINUED) * 10_001, frame(8, b"\x03\xe8", last=True)])
+async def test_who_does_not_read_loses_a_connection_that_is_closing_too(last: bytes) -> None:
+    lost = asyncio.Event()
+
+    class Watched(Upgraded):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.set()
+            super().connection_lost(exc)
+
+    async def pour(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "x" * 16_000_000})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async with serving(pour, Watched, ws_ping_interval=0.3, ws_ping_timeout=0.3) as port, opened(port) as pipe:
+        await socket(pipe)
+        pipe[1].transport.pause_reading()  # type: ignore[attr-defined]
+        pipe[1].write(last)
+        await asyncio.wait_for(lost.wait(), 10)
+
+
 def test_who_sends_much_is_read_in_turn_with_all_others() -> None:
     """By uvloop, which would read 32 times from one connection before it looks at another."""
     rounds: list[int] = []
@@ -176,7 +196,7 @@ def test_who_sends_much_is_read_in_turn_with_all_others() -> None:
 
     def flood(port: int) -> None:
         with create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(HELLO)
+            connection.sendall(UPGRADE)
             connection.recv(1)
             for _ in range(100):
                 connection.sendall(frame(PING, b"x" * 125, last=True) * 1000)

@@ -182,6 +182,13 @@ class Wire:
         return bool(part)
 
 
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+)
+"""Asks for a WebSocket."""
+
+
 def written(url: str, lines: Mapping[str, str], content: bytes, *, more: bytes = b"") -> bytes:
     """A whole POST as bytes; `more` are header lines that no client library would write."""
     parts = urlsplit(url)

@@ -10,7 +10,7 @@ import json
 import resource
 import socket
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,12 +21,13 @@ import uvicorn
 from support.running import Running, running_fabric
 from support.waiting import eventually
 
-from fabric.gateway import listen
+from fabric.gateway import listen, replies
 from fabric.gateway.http import respond
 from fabric.gateway.listen import limited
 from fabric.gateway.sockets import bind, room_for
+from fabric.gateway.upgraded import Upgraded
 from fabric_sdk import Agent, Context
-from gateway.client import Client, Wire, headers, meta, request, tools, written
+from gateway.client import UPGRADE, Client, Wire, headers, meta, request, tools, written
 from gateway.probe import Waits, serving
 
 MAX_CONCURRENT = 4
@@ -69,6 +70,23 @@ async def wires(good: Client) -> AsyncGenerator[AsyncExitStack]:
     """Holds the connections of a test."""
     async with AsyncExitStack() as stack:
         yield stack
+
+
+@asynccontextmanager
+async def listened_on(
+    app: Any, *, client_timeout: float = 30.0, most_unread: int = listen.MOST_UNREAD, ws: Any = "none", **more: Any
+) -> AsyncGenerator[str]:
+    """Where `app` is served as a gateway is."""
+    listener = bind("127.0.0.1", 0)
+    listener.listen()
+    protocol = limited(16_384, client_timeout, 100, most_unread=most_unread)
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws=ws, lifespan="off", log_config=None, **more))
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield "http://{}:{}/".format(*listener.getsockname())
+    finally:
+        server.should_exit = server.force_exit = True
+        await serving
 
 
 async def connect(wires: AsyncExitStack, url: str, count: int) -> list[Wire]:
@@ -302,35 +320,26 @@ async def test_answers_that_nobody_reads_take_only_so_much_memory() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await respond(send, 200, b"x" * SIZE * 8)
 
-    listener = bind("127.0.0.1", 0)
-    listener.listen()
-    protocol = limited(16_384, 30.0, 100, most_unread=20 * SIZE)
-    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        async with AsyncExitStack() as stack:
-            deaf: list[asyncio.StreamReader] = []
-            for _ in range(6):
-                client = socket.create_connection(listener.getsockname())
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STEP)
-                reader, writer = await asyncio.open_connection(sock=client, limit=1024)
-                stack.callback(writer.close)
-                writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
-                deaf.append(reader)
-                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
-            lost = 0
-            for reader in deaf:
-                try:
-                    await reader.readuntil(b"\r\n\r\n")
-                    await reader.readexactly(8 * SIZE)
-                except (asyncio.IncompleteReadError, ConnectionError):
-                    lost += 1
-                    assert reader in deaf[:-2], "who came last is let go last"
-            assert 2 <= lost <= 4, "all six are more than may wait"
-    finally:
-        server.should_exit = True
-        await serving
+    async with listened_on(app, most_unread=20 * SIZE) as url, AsyncExitStack() as stack:
+        at = urlsplit(url)
+        deaf: list[asyncio.StreamReader] = []
+        for _ in range(6):
+            client = socket.create_connection((at.hostname, at.port))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STEP)
+            reader, writer = await asyncio.open_connection(sock=client, limit=1024)
+            stack.callback(writer.close)
+            writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            deaf.append(reader)
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        lost = 0
+        for reader in deaf:
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(8 * SIZE)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                lost += 1
+                assert reader in deaf[:-2], "who came last is let go last"
+        assert 2 <= lost <= 4, "all six are more than may wait"
 
 
 async def test_a_connection_on_which_nothing_is_asked_is_closed_and_others_are_kept(
@@ -342,29 +351,17 @@ async def test_a_connection_on_which_nothing_is_asked_is_closed_and_others_are_k
         await asyncio.sleep(float(scope["path"][1:]))  # work that takes longer than a connection may be idle
         await respond(send, 200, b"{}")
 
-    listener = bind("127.0.0.1", 0)
-    listener.listen()
-    config = uvicorn.Config(
-        app, http=limited(16_384, 30.0, 100), ws="none", lifespan="off", log_config=None, timeout_keep_alive=1
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve([listener]))
-    url = "http://{}:{}/".format(*listener.getsockname())
-    try:
-        async with AsyncExitStack() as stack:
-            quiet, busy = [await stack.enter_async_context(Wire.to(url)) for _ in range(2)]
-            await quiet.send(b"GET /0 HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            await quiet.read_until(b"{}")
-            began = asyncio.get_running_loop().time()
-            await busy.send(b"GET /2 HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            assert await quiet.read_to_end() == b""
-            assert 0.9 < asyncio.get_running_loop().time() - began < 1.9
-            await busy.read_until(b"{}")
-            await busy.send(b"GET /0 HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            await busy.read_until(b"{}")
-    finally:
-        server.should_exit = True
-        await serving
+    async with listened_on(app, timeout_keep_alive=1) as url, AsyncExitStack() as stack:
+        quiet, busy = [await stack.enter_async_context(Wire.to(url)) for _ in range(2)]
+        await quiet.send(b"GET /0 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await quiet.read_until(b"{}")
+        began = asyncio.get_running_loop().time()
+        await busy.send(b"GET /2 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert await quiet.read_to_end() == b""
+        assert 0.9 < asyncio.get_running_loop().time() - began < 1.9
+        await busy.read_until(b"{}")
+        await busy.send(b"GET /0 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await busy.read_until(b"{}")
 
 
 @pytest.mark.parametrize(("sent", "answered"), [(17, 17), (3000, 17)])
@@ -387,3 +384,44 @@ async def test_who_sends_ahead_is_answered_so_far_and_then_has_to_come_again(
                 assert b"200" in await reader.readuntil(b'{"status":"ok"}')
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("second", [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", UPGRADE], ids=["request", "socket"])
+async def test_who_sends_ahead_of_a_stream_and_leaves_ends_it(monkeypatch: pytest.MonkeyPatch, second: bytes) -> None:
+    """It was told to the request that came last alone: the stream went on for ever, and took one of its client's."""
+    monkeypatch.setattr(replies, "PING_SECONDS", 0.05)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/":
+            return
+        begun.set()
+        try:
+            await replies.stream(replies.Outbox("endless"), receive, send)
+        finally:
+            ended.set()
+
+    async with listened_on(app, ws=Upgraded) as url:
+        async with Wire.to(url) as wire:
+            await wire.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", second)
+            await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_who_is_late_with_what_it_sends_ahead_has_the_answer_before_it() -> None:
+    """It got the refusal of the second request for an answer to the first."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await receive()  # the client leaves, or is told that it is late
+        if scope["method"] == "GET":
+            await respond(send, 200, b"{}")
+
+    begun = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nbegun"
+    async with listened_on(app, client_timeout=0.2) as url, Wire.to(url) as wire:
+        await wire.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" + begun)
+        said = await wire.read_to_end()
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"{}HTTP/1.1 408 " in said
