@@ -25,6 +25,8 @@ _ROOM: Final = 64 * 1024 * 1024
 _OF_ONE_NAME: Final = 128
 """Bytes that a name costs beside its characters."""
 _LOOK_SECONDS: Final = 5.0
+_REMEMBERED_SECONDS: Final = 3600.0
+"""No request is on its way for longer."""
 
 
 class KeptOpen:
@@ -36,8 +38,8 @@ class KeptOpen:
         self._open: dict[object, tuple[Identity, Callable[[], object]]] = {}
         self._count: Counter[str] = Counter()
         self._size: Counter[str] = Counter()
-        self._revoked: set[Identity] = set()
-        """Whoever was admitted before, and has sent the rest of its request after, is to find no way in."""
+        self._revoked: dict[Identity, float] = {}
+        """When: whoever was admitted before, and has sent the rest of its request after, is to find no way in."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -47,10 +49,12 @@ class KeptOpen:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self._end(lambda identity: identity.expires <= time.time())
+            long_ago = time.time() - _REMEMBERED_SECONDS
+            self._revoked = {gone: at for gone, at in self._revoked.items() if at > long_ago}
 
     def revoked(self, gone: Identity) -> None:
         """End all that was opened by this very token."""
-        self._revoked.add(gone)
+        self._revoked[gone] = time.time()
         self._end(lambda identity: identity == gone)
 
     def _end(self, ends: Callable[[Identity], bool]) -> None:

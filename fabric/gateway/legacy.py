@@ -126,9 +126,14 @@ class Legacy:
 
     async def delete(self, headers: Headers, identity: Identity, send: Send) -> None:
         """End a session."""
-        if (session := await self._session(headers, identity, send)) is not None:
+        if (session := await self._session(headers, identity, send)) is None:
+            return
+        try:
             await self._sessions.end(session)
             await self._errands.abandon(session)
+        except FabricError as failure:
+            await _refuse(send, 503, f"the session cannot be ended now: {failure}", ((b"retry-after", b"1"),))
+        else:
             await respond(send, 200)
 
     async def post(self, body: bytes, headers: Headers, identity: Identity, receive: Receive, send: Send) -> None:

@@ -70,7 +70,7 @@ class Sessions:
         self._recent: OrderedDict[str, Session] = OrderedDict()
         """… and those that were used last."""
         self._of: dict[str, OrderedDict[str, None]] = {}
-        """Ids by principal, the one that was used last at the end."""
+        """Ids of those by principal, the one that was used last at the end."""
 
     async def run(self) -> None:
         """Begin to hear what other gateways change."""
@@ -80,6 +80,7 @@ class Sessions:
         """Hold none any more: what other gateways changed may have been missed."""
         self._known.clear()
         self._recent.clear()
+        self._of.clear()
 
     async def open(self, principal: str, version: str, capabilities: dict[str, Any]) -> Session:
         """A new session.
@@ -172,7 +173,7 @@ class Sessions:
         of_this[session.id] = None
         of_this.move_to_end(session.id)
         if len(self._recent) > _MOST_HELD:
-            self._recent.popitem(last=False)
+            self._let_go(next(iter(self._recent.values())))
 
     def _let_go(self, session: Session) -> None:
         self._recent.pop(session.id, None)

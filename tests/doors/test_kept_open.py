@@ -20,7 +20,7 @@ from gateway.client import Client, headers, request
 from gateway.handshake import Session
 from support.replicas import replicas
 from support.running import Running, running_fabric
-from support.waiting import until
+from support.waiting import eventually, until
 from websockets.exceptions import InvalidStatus
 
 from doors.ways import Json, ask, socket_to
@@ -28,6 +28,7 @@ from fabric.gateway import kept_open
 from fabric.gateway.kept_open import KeptOpen
 from fabric.gateway.rpc import Refusal
 from fabric.identity.identity import ANONYMOUS, OPERATOR
+from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import Overloaded
 
 MAX_CONCURRENT = 3
@@ -205,6 +206,25 @@ def test_who_was_revoked_on_the_way_opens_nothing() -> None:
     with pytest.raises(Refusal, match="revoked") as refused:
         opened(kept, OPERATOR, [])
     assert refused.value.status == 401
+
+
+async def test_who_was_revoked_long_ago_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_open, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(kept_open, "_REMEMBERED_SECONDS", 0.03)
+    kept = KeptOpen(10)
+    kept.revoked(OPERATOR)
+    running = asyncio.create_task(kept.run())
+
+    def opens() -> bool:
+        try:
+            opened(kept, OPERATOR, [])
+        except Refusal:
+            return False
+        return True
+
+    assert not opens()
+    await eventually(opens, what="a key that was brought back")
+    await end([running])
 
 
 async def test_what_was_opened_by_a_token_ends_when_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:

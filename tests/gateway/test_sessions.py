@@ -9,6 +9,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncGenerator
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
@@ -19,12 +20,15 @@ from support.replicas import Replica, until_ready
 from support.running import Running
 
 from fabric.gateway import sessions as sessions_module
+from fabric.gateway.admission import Headers
 from fabric.gateway.http import MOST_WAITING
+from fabric.gateway.legacy import Legacy
 from fabric.gateway.replies import Outbox, parts_of, place_in, stream_id
 from fabric.gateway.sessions import Session as Stored
 from fabric.gateway.sessions import Sessions
+from fabric.identity.identity import Identity
 from fabric_sdk import Fabric
-from fabric_sdk.contracts.errors import WorkerLost
+from fabric_sdk.contracts.errors import TransportUnavailable, WorkerLost
 from gateway.asker import Asker
 from gateway.client import Json, refusal
 from gateway.handshake import Session, accept
@@ -141,6 +145,37 @@ async def test_a_principal_has_so_many_sessions_and_the_least_used_makes_room(
     assert await Sessions(fabric, lambda _: None).find(second.id, "ann") is None, "for other gateways, too"
     found = [await sessions.find(each.id, each.principal) for each in (first, third, others)]
     assert None not in found
+
+
+async def test_of_sessions_that_nobody_ends_only_the_last_are_remembered(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "_MOST_HELD", 3)
+    sessions = Sessions(fabric, lambda _: None)
+    opened = [await sessions.open(f"ann-{number}", "2025-11-25", {}) for number in range(8)]
+    held = sessions._of  # pyright: ignore[reportPrivateUsage]
+    assert {name: list(ids) for name, ids in held.items()} == {each.principal: [each.id] for each in opened[-3:]}
+    assert await sessions.find(opened[0].id, "ann-0") is not None, "and all the others are found"
+
+
+async def test_a_session_that_cannot_be_ended_now_is_not_a_failure_of_the_gateway(fabric: Fabric) -> None:
+    sent: list[dict[str, Any]] = []
+
+    class Away(Sessions):
+        async def end(self, session: Stored) -> None:
+            raise TransportUnavailable("the broker is away")
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    sessions = Away(fabric, lambda _: None)
+    session = await sessions.open("ann", "2025-11-25", {})
+    nothing: Any = None
+    legacy = Legacy(sessions, nothing, nothing, nothing, nothing, server={})
+    await legacy.delete(Headers({b"mcp-session-id": session.id.encode()}), Identity("ann"), cast("Any", send))
+    assert sent[0]["status"] == 503
+    assert (b"retry-after", b"1") in sent[0]["headers"]
+    assert "the broker is away" in sent[1]["body"].decode()
 
 
 async def test_to_others_there_is_no_such_session(session: Session, urls: list[str], fabric: Fabric) -> None:
