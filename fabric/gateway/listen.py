@@ -37,7 +37,7 @@ _LOOKS: Final = 4
 """Looks at who is waited for in the time that a client has; never less often than once a second."""
 _STRANGERS: Final = 4
 """This part of all connections may be such as have no whole request yet."""
-_MOST_AHEAD: Final = 16
+_MOST_AHEAD: Final = 64
 """Requests that one connection may send ahead of the answer to the first: thousands fit into what is read at once."""
 _LEAVE_AT_ONCE: Final = 64
 """This part of the idle connections is closed when there are too many: to look for one each time would be dear."""
