@@ -29,6 +29,7 @@ from fabric.policy import Rule, load
 from fabric.settings import load_settings
 from fabric_sdk import Agent, Context, Fabric, Policy
 from fabric_sdk.cancelling import end
+from fabric_sdk.contracts.errors import UnknownTask
 from fabric_sdk.transports.nats import NatsTransport
 from fabric_sdk.worker import Worker
 
@@ -172,9 +173,18 @@ class Shops:
 
         async def found() -> list[str]:
             there = await self.approvals.all()
-            return [each.id for each in there if each.state == "waiting" and of in ("", each.principal)]
+            waiting = [each for each in there if each.state == "waiting" and of in ("", each.principal)]
+            return [each.id for each in waiting if not each.task or await self._is_on_record(each.agent, each.task)]
 
         return await until(found, lambda ids: len(ids) == count)
+
+    async def _is_on_record(self, agent: str, task: str) -> bool:
+        """A question is put before its task is held, and may be answered in between."""
+        try:
+            await self.fabric.tasks.read(agent, task)
+        except UnknownTask:
+            return False
+        return True
 
 
 @asynccontextmanager
