@@ -14,14 +14,12 @@ from typing import Final
 from fabric.backup.archive import Archive
 from fabric.files import read_whole
 from fabric.settings import Configuration
+from fabric.settings.loading import MOST_BYTES
 from fabric.settings.places import NAME
 from fabric_sdk.contracts.errors import ConfigurationError
 
 TOKEN: Final = "token"
 """The operator's, made by a private fabric for itself."""
-
-_MOST: Final = 1_048_576
-"""Bytes of a file: no setting takes one that is larger."""
 
 
 class WouldOverwrite(ConfigurationError):
@@ -37,13 +35,13 @@ def files_of(configuration: Configuration, folder: Path) -> Mapping[str, bytes]:
     settings, found = configuration.settings, dict[str, bytes]()
     own = folder / TOKEN
     if settings.token is None and own.is_file():
-        found[TOKEN] = read_whole(own, _MOST)
+        found[TOKEN] = read_whole(own, MOST_BYTES)
     if configuration.file is not None:
-        found[NAME] = read_whole(configuration.file, _MOST)
+        found[NAME] = read_whole(configuration.file, MOST_BYTES)
     for kind, path in (("policy", settings.policy), ("limits", settings.limits)):
         if path is not None:
             files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-            found |= {_name(kind, file, configuration.file): read_whole(file, _MOST) for file in files}
+            found |= {_name(kind, file, configuration.file): read_whole(file, MOST_BYTES) for file in files}
     return found
 
 

@@ -230,7 +230,7 @@ class Approving:
             raise Refusal(rpc.INVALID_PARAMS, words) from None
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
         # A person has allowed one call: what is not known to bear repeating is not repeated for a worker that was lost.
-        return Start(agent=wanted.route.agent, params=params, scope=scope, once=not wanted.route.twice)
+        return Start(agent=wanted.route.agent, params=params, scope=scope, once=not wanted.route.repeatable)
 
     def _check_room(self, fresh: Approval) -> None:
         if self._table.get(fresh.key) is not None:

@@ -18,6 +18,7 @@ from fabric.gateway.http import TAKES_WHOLE, WHOLE
 _LOG: Final = logging.getLogger("uvicorn.error")
 _USUAL_URL: Final = b"/mcp"
 _USUAL: Final = "/mcp", b""
+_NO_HEADERS: Final[list[tuple[bytes, bytes]]] = []
 
 
 def path_of(url: bytes) -> tuple[str, bytes]:
@@ -74,7 +75,7 @@ class Cycle(RequestResponseCycle):
 
     logger = _LOG
     access_log = False
-    default_headers: list[tuple[bytes, bytes]] = []  # noqa: RUF012 - nobody changes it
+    default_headers = _NO_HEADERS
     disconnected = False
     more_body = True
     response_started = False

@@ -107,13 +107,13 @@ class Gate:
             AskFirst: a person has to allow it.
         """
         decisions: list[Decision] = []
-        if route.rule is None and (verb := _VERBS.get(method)) is not None:
+        if route.allowed_by is None and (verb := _VERBS.get(method)) is not None:
             decisions.append(self.decide(identity, verb, route, lambda: rpc.value_of(params.arguments)))
         if route.of_platform and method == "tools/call" and about_topics(route):
             decisions += self._on_topics(identity, route, params)
         rule = self._hold_to(decisions, identity, method, route) if decisions else ""
-        if route.rule is not None:
-            rule = route.rule
+        if route.allowed_by is not None:
+            rule = route.allowed_by
         permit = self.take(identity, named, route)
         return _FREE if permit is None and not rule else Leave(permit, rule)
 

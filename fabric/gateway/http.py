@@ -23,9 +23,12 @@ PING_SECONDS: Final = 15.0
 MOST_WAITING: Final = 1024 * 1024
 """Bytes of events that wait for a client that reads slowly; beyond it, the oldest are dropped."""
 
-_MOST_COMING: Final = 64
-"""So many of the largest bodies may be on their way at once; of small ones, any number."""
-_SMALL: Final = 64 * 1024
+LEAST_RATE: Final = 16 * 1024
+"""Bytes of a request, or of a message, that give its client one more second: what is large arrives on a thin line, and
+a trickle does not."""
+MOST_COMING: Final = 64
+"""So many of the largest bodies, or messages, may be on their way at once; of small ones, any number."""
+SMALL: Final = 64 * 1024
 """Bytes of a body that are not counted: uvicorn keeps as many for any connection, so those are what bounds them."""
 
 WHOLE: Final = "fabric.response.whole"
@@ -62,7 +65,7 @@ class Bodies:
     def __init__(self, limit: int) -> None:
         """No body may have more than `limit` bytes."""
         self._limit = limit
-        self._room = _MOST_COMING * limit
+        self._room = MOST_COMING * limit
 
     async def read(self, receive: Receive, stated: bytes | None) -> bytes:
         """The whole body; `stated` is the Content-Length header, if there was one.
@@ -91,7 +94,7 @@ class Bodies:
             while True:
                 if len(body) > self._limit:
                     raise BodyTooLarge
-                more = max(0, len(body) - _SMALL) - held
+                more = max(0, len(body) - SMALL) - held
                 if more > self._room:
                     raise NoRoom
                 self._room -= more

@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from fabric.gateway.cycle import Cycle, OneWrite, path_of
+from fabric.gateway.http import LEAST_RATE
 from fabric.gateway.rounds import Rounds
 from fabric.gateway.upgraded import PATH
 
@@ -29,8 +30,6 @@ _MOST_DISCARDED: Final = 64 * 1024 * 1024
 _LINGER_SECONDS: Final = 5.0
 MOST_UNREAD: Final = 512 * 1024 * 1024
 
-_LEAST_RATE: Final = 16 * 1024
-"""Bytes of a request that give its client one more second: a large body on a thin line arrives, a trickle does not."""
 _IDLE_SECONDS: Final = 5.0
 """Between two looks at who has asked nothing for long."""
 _LOOKS: Final = 4
@@ -50,7 +49,7 @@ def limited(
 
     Args:
         max_header: bytes before a body.
-        client_timeout: seconds for a request to arrive (and one more for each `_LEAST_RATE`), and in which a client
+        client_timeout: seconds for a request to arrive (and one more for each `LEAST_RATE`), and in which a client
             reads some of an answer that waits for it.
         max_connections: that are open at once; beyond it, idle ones make room.
         most_unread: bytes of answers that wait for all clients together; beyond it, the slowest reader is let go.
@@ -180,7 +179,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._is_held_up():
             self._arriving_since = now
-        elif now - self._arriving_since > self._bounds.client_timeout + self._arrived / _LEAST_RATE:
+        elif now - self._arriving_since > self._bounds.client_timeout + self._arrived / LEAST_RATE:
             self._end_arriving()
 
     def on_response_complete(self) -> None:

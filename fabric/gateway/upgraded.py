@@ -12,24 +12,21 @@ from typing import Any, ClassVar, Final
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from fabric.gateway.http import LEAST_RATE, MOST_COMING, SMALL
+
 PATH: Final = "/ws"
 """The one path at which a WebSocket is opened; elsewhere, who offers one is served by HTTP."""
 
 _REFUSED: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_MOST_COMING: Final = 64
-"""So many of the largest messages may be on their way at once, as of bodies; of small ones, any number."""
-_SMALL: Final = 64 * 1024
 _MOST_PIECES: Final = 10_000
 """Frames of one message: each costs memory, also an empty one."""
-_LEAST_RATE: Final = 16 * 1024
-"""Bytes of a message that give its client one more second, as those of a request do."""
 
 
 class Upgraded(WebSocketsSansIOProtocol):
     """A connection whose client answers pings, reads, and ends its messages, or loses it."""
 
     _coming: ClassVar[int] = 0
-    """Bytes of messages that are not whole, of all connections of this process, but for `_SMALL` of each."""
+    """Bytes of messages that are not whole, of all connections of this process, but for `SMALL` of each."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -48,7 +45,7 @@ class Upgraded(WebSocketsSansIOProtocol):
             return
         if self.frames or self.conn.reader.buffer or self._begun is not None:
             self._count()
-        if len(data) >= _SMALL and not self.read_paused:
+        if len(data) >= SMALL and not self.read_paused:
             # Else libuv would go on with this connection, 32 times what it reads at once, before it looks at others.
             self.transport.pause_reading()
             self.loop.call_soon(self._read_on)
@@ -79,13 +76,13 @@ class Upgraded(WebSocketsSansIOProtocol):
             self._begun = self.loop.time()
         if len(self.frames) > _MOST_PIECES:
             self._fail(1008, f"a message has {_MOST_PIECES} frames at most")
-        elif not self._hold(max(0, size - _SMALL)):
+        elif not self._hold(max(0, size - SMALL)):
             self._fail(1013, "too many large messages are on their way already")
 
     def _hold(self, size: int) -> bool:
         """Have so much counted as this connection's, if there is room."""
         more = size - self._held
-        if more > 0 and Upgraded._coming + more > _MOST_COMING * (self.config.ws_max_size or 0):
+        if more > 0 and Upgraded._coming + more > MOST_COMING * (self.config.ws_max_size or 0):
             return False
         Upgraded._coming += more
         self._held = size
@@ -112,7 +109,7 @@ class Upgraded(WebSocketsSansIOProtocol):
             return
         if self._begun is not None:
             arrived = self._pieces + len(self.conn.reader.buffer)
-            if self.loop.time() - self._begun > (self.ping_timeout or 0) + arrived / _LEAST_RATE:
+            if self.loop.time() - self._begun > (self.ping_timeout or 0) + arrived / LEAST_RATE:
                 self._fail(1008, "the message did not arrive in time")
         super().send_keepalive_ping()
 

@@ -55,9 +55,9 @@ class Route:
     """How the tool runs as a task."""
     mount: Mount | None = None
     """Under which names the client knows what the agent says."""
-    twice: bool = True
+    repeatable: bool = True
     """Whether it says that it may be done again where nobody knows whether it was: by a hint, or by a task policy."""
-    rule: str | None = None
+    allowed_by: str | None = None
     """The rule by which the policy allows it whatever the arguments are; `None` where they have a say."""
 
     of_platform: bool = field(init=False)
@@ -182,9 +182,10 @@ class View:
             schema: Json = tool.get("inputSchema") or {}
             asks = find_invalid_x_mcp_header(schema) is None and bool(x_mcp_header_map(schema))
             safe = is_safe(tool.get("annotations"))
-            rule = self._allowing("call", agent, own)
-            twice = safe or Policy.stated(tool)
-            route = Route(agent, own, safe, schema if asks else None, Policy.of(tool), mount, twice, rule)
+            allowed_by = self._allowing("call", agent, own)
+            repeatable = safe or Policy.stated(tool)
+            needed = schema if asks else None
+            route = Route(agent, own, safe, needed, Policy.of(tool), mount, repeatable, allowed_by)
             self.tools.setdefault(name, route)
             lists["tools/list"].setdefault(name, {**tool, "name": name})
         for prompt in described.prompts:

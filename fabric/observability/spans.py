@@ -19,8 +19,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from fabric_sdk import tracing
 from fabric_sdk.contracts.scope import Trace
-from fabric_sdk.tracing import TravellingSpan, context_of
+from fabric_sdk.tracing import TravellingProvider, TravellingSpan, context_of, travelling
 
 _MOST: Final = 4096
 """Spans that wait to be exported; further ones are dropped, and counted."""
@@ -114,7 +115,7 @@ class Span(TravellingSpan):
             self.events.append(Happened(name, timestamp or time_ns(), attributes or {}))
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
-        self.links.append(trace_of(context))
+        self.links.append(travelling(context))
 
     def update_name(self, name: str) -> None:
         self.name = name
@@ -156,8 +157,7 @@ class Tracer(trace.Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> trace.Span:
-        parent = trace.get_current_span(context).get_span_context()
-        above = trace_of(parent) if parent.is_valid else None
+        above = tracing.trace_of(trace.get_current_span(context), None)
         span = self.begin(name, kind, above, attributes or {}, start=start_time)
         for link in links or ():
             span.add_link(link.context)
@@ -190,18 +190,13 @@ class Tracer(trace.Tracer):
         return trace.use_span(self.start_span(*arguments, **named), end_on_exit)
 
 
-def trace_of(context: SpanContext) -> Trace:
-    """What OpenTelemetry has in numbers, as it travels."""
-    state = context.trace_state.to_header() if context.trace_state else ""
-    return Trace(f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}", state)
-
-
-class Provider(trace.TracerProvider):
+class Provider(TravellingProvider):
     """Our own spans, and the SDK's for every other library, which is not loaded before there is one."""
 
     def __init__(self, own: str, kept: Kept) -> None:
         self.kept = kept
-        self.own = Tracer(kept, own)
+        self._own = Tracer(kept, own)
+        self.begin = self._own.begin
         self._name = own
         self._others: trace.TracerProvider | None = None
         self._making = threading.Lock()
@@ -214,7 +209,7 @@ class Provider(trace.TracerProvider):
         attributes: Attributes = None,
     ) -> trace.Tracer:
         if instrumenting_module_name == self._name:
-            return self.own
+            return self._own
         with self._making:
             if self._others is None:
                 from fabric.observability.spans_foreign import provider

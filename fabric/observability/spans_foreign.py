@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import StatusCode
 
-from fabric.observability.spans import Happened, Kept, Span, trace_of
+from fabric.observability.spans import Happened, Kept, Span
+from fabric_sdk.tracing import travelling
 
 _WORDS: Final = ("exception.message", "exception.stacktrace")
 """What an exception said, and where: it may quote arguments."""
@@ -42,13 +43,13 @@ class _Keeping(SpanProcessor):
             self._kept,
             scope.name if scope else "",
             span.name,
-            trace_of(context),
+            travelling(context),
             f"{span.parent.span_id:016x}" if span.parent else "",
             span.kind,
             span.start_time or 0,
         )
         own.attributes = dict(span.attributes or {})
-        own.links = [trace_of(link.context) for link in span.links]
+        own.links = [travelling(link.context) for link in span.links]
         own.failed = span.status.status_code is StatusCode.ERROR
         for event in span.events:
             said = {name: value for name, value in (event.attributes or {}).items() if name not in _WORDS}

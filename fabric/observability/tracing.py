@@ -20,7 +20,7 @@ from fabric.observability.spans import Kept, Provider
 from fabric.observability.spans_export import Exporting
 from fabric_sdk.cancelling import end
 from fabric_sdk.jetstream import JetStream
-from fabric_sdk.tracing import SCOPE, make_by
+from fabric_sdk.tracing import SCOPE
 from fabric_sdk.transports.base import Transport
 
 KEPT: Final = Kept()
@@ -30,9 +30,7 @@ KEPT: Final = Kept()
 def configure() -> None:
     """Make the fabric's provider that of this process, before an author's code could want one."""
     if not disabled():
-        provider = Provider(SCOPE, KEPT)
-        set_tracer_provider(provider)
-        make_by(provider.own.begin)
+        set_tracer_provider(Provider(SCOPE, KEPT))
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ NAMING: Final = ("policy", "limits")
 """The settings whose files hold more than a secret."""
 
 MOST_BYTES: Final = 1_048_576
-"""Of the file …"""
+"""Of the file, and so of every file that it names …"""
 MOST_SECRET: Final = 65_536
 """… and of a secret."""
 

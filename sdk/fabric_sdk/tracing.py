@@ -1,9 +1,9 @@
 """Spans: what the fabric does for somebody, told to OpenTelemetry.
 
 Above: patterns, workers, the gateway. Below: OpenTelemetry's API, and whatever provider the process has; where there is
-none, nothing happens and what came is passed on. The platform's processes make them in a shorter way, see `make_by`.
-A request that is not sampled comes nowhere near here: whoever asks
-for a span has looked at `Trace.sampled` before, so that it costs next to nothing.
+none, nothing happens and what came is passed on. The platform's own one makes ours in a shorter way. A request that is
+not sampled comes nowhere near here: whoever asks for a span has looked at `Trace.sampled` before, so that it costs next
+to nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from opentelemetry.trace import (
     SpanKind,
     StatusCode,
     TraceFlags,
+    TracerProvider,
     TraceState,
     get_current_span,
     get_tracer,
+    get_tracer_provider,
     set_span_in_context,
 )
 from opentelemetry.util.types import AttributeValue
@@ -54,8 +56,11 @@ class TravellingSpan(Span):
     """What is below it belongs to."""
 
 
-Make = Callable[[str, SpanKind, Trace | None, Attributes, bool, int | None], Span]
-"""Makes a span of what `begin` is given."""
+class TravellingProvider(TracerProvider):
+    """A provider that makes our spans of what came as it came, and not by way of OpenTelemetry's numbers."""
+
+    begin: Callable[[str, SpanKind, Trace | None, Attributes, bool, int | None], Span]
+    """Makes a span of what the function `begin` is given."""
 
 
 def current_trace() -> Trace | None:
@@ -78,10 +83,8 @@ def trace_of(span: Span, otherwise: Trace | None) -> Trace | None:
         return span.trace
     if span is INVALID_SPAN:
         return otherwise
-    trace_id, span_id, _, flags, state, is_valid = span.get_span_context()
-    if not is_valid:
-        return otherwise
-    return Trace(f"00-{trace_id:032x}-{span_id:016x}-{flags & 1:02x}", state.to_header() if state else "")
+    context = span.get_span_context()
+    return travelling(context) if context.is_valid else otherwise
 
 
 def begin(
@@ -103,25 +106,13 @@ def begin(
         linked: whether it is also linked to its cause, which may have ended long ago.
         start: Unix time in nanoseconds, unless it begins now.
     """
-    return _make(name, kind, trace, attributes, linked, start)
-
-
-def make_by(make: Make) -> None:
-    """Have this process's spans made so from now on, and not by its OpenTelemetry provider."""
-    global _make
-    _make = make
-
-
-def _by_provider(
-    name: str, kind: SpanKind, trace: Trace | None, attributes: Attributes, linked: bool, start: int | None
-) -> Span:
+    provider = get_tracer_provider()
+    if isinstance(provider, TravellingProvider):
+        return provider.begin(name, kind, trace, attributes, linked, start)
     cause = None if trace is None else context_of(trace)
     above = _NOTHING if cause is None else set_span_in_context(NonRecordingSpan(cause), _NOTHING)
     links = (Link(cause),) if linked and cause is not None else ()
     return _tracer.start_span(name, above, kind, attributes, links, start)
-
-
-_make: Make = _by_provider
 
 
 def enter(span: Span) -> None:
@@ -168,6 +159,12 @@ def answered(span: Span, result: Body) -> None:
     if is_error(result):
         span.set_attribute(Attribute.ERROR, TOOL_ERROR)
         span.set_status(StatusCode.ERROR)
+
+
+def travelling(context: SpanContext) -> Trace:
+    """What OpenTelemetry has in numbers, as it travels."""
+    trace_id, span_id, _, flags, state, _ = context
+    return Trace(f"00-{trace_id:032x}-{span_id:016x}-{flags & 1:02x}", state.to_header() if state else "")
 
 
 def context_of(trace: Trace) -> SpanContext:

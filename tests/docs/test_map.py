@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md and the packages' own docstrings leave out no room: what there is, is on the map.
+"""CONTRIBUTING.md, the packages' own docstrings and the SDK's list of the platform's agents leave out nothing there is.
 
 Proves: no row.
 """
@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 
 from docs.pages import ROOT, codes, read, table
+from fabric.access.service import agent as access
+from fabric.approvals.service import build as build_approvals
+from fabric.audit.service import agent as audit
+from fabric.durable.service import agent as durable
+from fabric.registry.service import build as build_registry
+from fabric_sdk.contracts import subjects
 
 ROOTS = {"fabric": ROOT / "fabric", "sdk/fabric_sdk": ROOT / "sdk" / "fabric_sdk"}
 
@@ -56,3 +62,14 @@ def test_each_module_says_what_is_above_and_below_it() -> None:
     modules = {path: path.read_text(encoding="utf-8") for root in ROOTS.values() for path in root.rglob("[!_]*.py")}
     said = {path: ast.get_docstring(ast.parse(text)) or "" for path, text in modules.items()}
     assert [path for path, text in said.items() if not ("Above:" in text and "Below:" in text)] == []
+
+
+async def test_the_names_that_no_author_may_take_are_those_of_the_platforms_agents() -> None:
+    """The SDK has to know them, and must not import the platform."""
+    approvals, registry = (
+        build_approvals(ROOT / "fabric" / "policy" / "default.yaml"),
+        build_registry("redis://nowhere"),
+    )
+    described = [await agent.describe() for agent in (access, approvals, audit, durable, registry)]
+    kept = subjects._OF_PLATFORM  # pyright: ignore[reportPrivateUsage]
+    assert {(each.name, each.kind) for each in described} == {(name, "platform") for name in kept}

@@ -11,7 +11,7 @@ import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from socket import create_connection
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -94,7 +94,7 @@ async def test_a_message_in_endless_pieces_ends_the_connection(monkeypatch: pyte
 
 
 async def test_what_is_not_whole_is_bounded_for_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upgraded, "_MOST_COMING", 2)
+    monkeypatch.setattr(upgraded, "MOST_COMING", 2)
     most = b"x" * (MAX - 1)
     async with serving() as port, opened(port) as one, opened(port) as two, opened(port) as three, opened(port) as four:
         for pipe in (one, two, three, four):
@@ -146,7 +146,7 @@ async def test_pings_of_who_does_not_read_are_not_answered_without_end() -> None
     pings = frame(PING, b"x" * 125, last=True) * 500
     async with serving(ws=Watched) as port, opened(port) as (reader, writer):
         await socket((reader, writer))
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        cast("asyncio.Transport", writer.transport).pause_reading()
         for _ in range(200):
             writer.write(pings)
             await writer.drain()
@@ -172,7 +172,7 @@ async def test_who_does_not_read_loses_a_connection_that_is_closing_too(last: by
 
     async with serving(pour, Watched, ws_ping_interval=0.3, ws_ping_timeout=0.3) as port, opened(port) as pipe:
         await socket(pipe)
-        pipe[1].transport.pause_reading()  # type: ignore[attr-defined]
+        cast("asyncio.Transport", pipe[1].transport).pause_reading()
         pipe[1].write(last)
         await asyncio.wait_for(lost.wait(), 10)
 

@@ -85,7 +85,7 @@ async def listened_on(
     try:
         yield "http://{}:{}/".format(*listener.getsockname())
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         await serving
 
 

@@ -343,3 +343,11 @@ def test_a_span_is_the_same_by_the_short_way_and_by_opentelemetrys(trace: Trace 
     context = short.get_span_context()
     assert (context.is_valid, context.trace_flags.sampled) == (True, True)
     assert tracing.trace_of(short, None) == tracing.trace_of(NonRecordingSpan(context), None) == short.trace
+
+
+def test_our_spans_are_made_the_short_way_where_the_provider_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = Provider(tracing.SCOPE, Kept())
+    monkeypatch.setattr(tracing, "get_tracer_provider", lambda: provider)
+    span = tracing.begin("work", SpanKind.SERVER, SAMPLED, {"a": 1}, linked=True, start=7)
+    assert isinstance(span, Span)
+    assert (span.name, span.parent, span.links, span.start) == ("work", SAMPLED.span_id, [SAMPLED], 7)
