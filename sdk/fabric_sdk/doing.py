@@ -63,6 +63,8 @@ class InHand:
         self.task: asyncio.Task[None] | None = None
         self.ended: errors.FabricError | None = None
         """Why it was ended from outside, if it was."""
+        self.begun = False
+        """Whether its handler was: whatever that does may be done since."""
         self.trace = Trace.of(delivery.message.header(Header.TRACEPARENT), delivery.message.header(Header.TRACESTATE))
         self.span: Span | None = None
         """Of this attempt, if its trace is sampled."""
@@ -273,7 +275,7 @@ class Doer:
         current_scope.set(context.scope)
         current_asker.set(context)
         current_effects.set(Effects(attempt.id))
-        each.context = context
+        each.context, each.begun = context, True
         try:
             request = Request("tools/call", await self._params(message))
             result = await self._handler(context, request)
@@ -327,7 +329,7 @@ class Doer:
             await (self._let_go(delivery) if record.ended else delivery.ack())
         elif outcome is each.ended and isinstance(outcome, errors.TaskCancelled):
             await delivery.ack()
-        elif outcome is each.ended and isinstance(outcome, errors.WorkerLost):
+        elif outcome is each.ended and isinstance(outcome, errors.WorkerLost) and not _was_the_only_one(each):
             await self._return(attempt)
         elif isinstance(outcome, Superseded):
             raise outcome
@@ -435,6 +437,11 @@ def _given(delivery: Delivery) -> Given:
     # Another message may bring a task with a key, and whoever looks at one that expires may write its end.
     contested = Header.KEY in headers or expires is not None
     return Given(delivery.sequence, delivery.attempt, Header.REDRIVE in headers, expires, answered, contested)
+
+
+def _was_the_only_one(each: InHand) -> bool:
+    """Whether this attempt was begun at what is tried once, so that handing it back would do it again."""
+    return each.begun and each.delivery.message.header(Header.ONCE) is not None
 
 
 def _raised(failure: errors.FabricError) -> BaseException:

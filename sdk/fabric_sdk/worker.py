@@ -151,7 +151,8 @@ class Worker:
         """Leave without losing anything: take nothing new, finish what is in hand, say goodbye.
 
         Args:
-            grace: seconds; calls that run longer are cancelled and answered with `WorkerLost`, tasks given back.
+            grace: seconds; calls that run longer are cancelled and answered with `WorkerLost`, tasks given back, but
+                for those that are tried once.
         """
         self._announcer.draining()
         await self._listener.close()

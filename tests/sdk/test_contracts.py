@@ -252,6 +252,7 @@ def test_a_call_without_facts_to_tell_has_no_headers() -> None:
     [
         *("", "00-a-b-01", "00-" + "0" * 32 + "-" + "b" * 16 + "-01", "00-" + "a" * 32 + "-" + "0" * 16 + "-01"),
         *("00-" + "A" * 32 + "-" + "b" * 16 + "-01", "00-" + "a" * 32 + "-" + "b" * 16 + "-01\r\nX: y", None),
+        "ff-" + "a" * 32 + "-" + "b" * 16 + "-01",  # a version that W3C rules out
     ],
 )
 def test_a_malformed_trace_is_ignored(malformed: str | None) -> None:

@@ -13,8 +13,11 @@ from tasks.conftest import Serve
 from fabric_sdk import Agent, Context, Policy, Reject, Retry, tuning
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import scope_for
 from fabric_sdk.contracts.task import Record
 from fabric_sdk.jetstream import Delivery, Pull
+from fabric_sdk.patterns.start import Start
 
 QUICK = Policy(attempts=3, first_wait=0.01)
 
@@ -248,6 +251,42 @@ async def test_a_worker_that_leaves_gives_its_tasks_back_and_no_attempt_is_count
     assert [instance for instance, _ in begun].count(second.instance) == 6
     records = [await task.status() for task in tasks]
     assert all(record.errors == [] and record.attempt == 1 for record in records)
+
+
+async def test_a_worker_that_leaves_gives_back_what_is_done_once_only_if_it_was_not_begun(
+    fabric: Fabric, serve: Serve, agent: Agent
+) -> None:
+    begun: list[int] = []
+
+    @agent.tool
+    async def work(n: int) -> int:
+        begun.append(n)
+        if n == 0:
+            await asyncio.Event().wait()
+        return n
+
+    first = await serve(agent, tasks=1)
+    starts = [
+        Start(
+            agent=agent.name,
+            params=Body({"name": "work", "arguments": {"n": n}}),
+            scope=scope_for(60.0),
+            once=True,
+        )
+        for n in range(2)
+    ]
+    for start in starts:
+        await fabric.tasks.start(start)
+    await eventually(lambda: begun == [0], what="the first task at the worker")
+    await first.drain(0)
+    await serve(agent)
+    cut, waited = [await fabric.tasks.wait(agent.name, start.id, timeout=20) for start in starts]
+    assert begun == [0, 1]
+    assert (waited.state, waited.attempt, waited.errors) == ("completed", 1, [])
+    assert cut.state == "dead"
+    assert [(each["attempt"], each["error"], each["code"]) for each in cut.errors] == [
+        (1, "the worker was stopped before the attempt ended", errors.WorkerLost.code)
+    ]
 
 
 async def test_an_attempt_that_was_overtaken_changes_nothing(

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from fabric_sdk.contracts.subjects import Header
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ODD: Final = "13579bdf"
 """The last digit of the flags, where the lowest bit is set: sampled."""
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{0,512}")
