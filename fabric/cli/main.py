@@ -73,7 +73,8 @@ def _usage_told(around: Any = None) -> Generator[None]:
         from fabric.cli.console import fail
         from fabric_sdk.contracts.errors import InvalidParams
 
-        said, context = wrong.format_message(), cast("Any", wrong.ctx)
+        said = wrong.format_message().replace("Value error, ", "", 1)  # of a choice, typer says how it found out
+        context = cast("Any", wrong.ctx)
         if context is None:  # of an option without its value, typer does not say where it is
             command = f"fabric {around.invoked_subcommand}" if around else "fabric"
             fix = f"`{command} --help` lists the options and what they take"

@@ -246,7 +246,7 @@ class Doer:
         for before in range(max(told, 0) + 1, number_now):
             record.instance = record.instance if record.attempt == before else ""
             record.attempt = before
-            attempt.failed("its worker was lost", errors.WorkerLost.code)
+            attempt.failed("its worker was lost; whether it finished is unknown", errors.WorkerLost.code)
 
     def _policy(self, tool: str, message: Message) -> Policy:
         if tool not in self._policies:

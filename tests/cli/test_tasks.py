@@ -43,6 +43,7 @@ REFUSED: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "no time to wait for": ("task start crew add --delay 999999d", 2, ("longer than a century",)),
     "no time": ("task start crew add --at soon", 2, ("'soon' is no time", "2026-12-24T18:00")),
     "both times": ("task start crew add a=1 --delay 1s --at 2099-01-01", 2, ("a delay or a time, not both",)),
+    "no priority": ("task start crew add --priority urgent", 2, ("'--priority': 'urgent' is not one of",)),
     "no key": ("task start crew add a=1 --key ä", 2, ("an idempotency key has",)),
     "a tool's error": ("task start crew refuse reason=no --wait", 4, ("error: no",)),
     "no such task": ("task show 0123", 2, ("no task '0123'", "fabric task list")),

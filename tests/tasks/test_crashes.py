@@ -115,7 +115,9 @@ async def test_200_tasks_whose_worker_is_killed_at_a_random_point(
         tokens = [token for _, token in payments]
         assert tokens == sorted(set(tokens)), "and a higher token"
     assert sum(len(payments) > 1 for payments in paid.values()) >= 20, "which is not to be had for nothing"
-    assert {each["error"] for record in records for each in record.errors} == {"its worker was lost"}
+    assert {each["error"] for record in records for each in record.errors} == {
+        "its worker was lost; whether it finished is unknown"
+    }
 
 
 async def test_a_task_that_is_done_once_is_not_given_to_another_worker(
@@ -128,7 +130,7 @@ async def test_a_task_that_is_done_once_is_not_given_to_another_worker(
         async with asyncio.timeout(40), fabric.tasks.watch("crew", once.id) as changes:
             record = [each async for each in changes][-1]
     assert [(each["attempt"], each["error"], each["code"]) for each in record.errors] == [
-        (1, "its worker was lost", errors.WorkerLost.code)
+        (1, "its worker was lost; whether it finished is unknown", errors.WorkerLost.code)
     ]
     assert record.state == "dead"
 
@@ -138,11 +140,11 @@ async def test_a_poisonous_task_dies_and_its_history_says_how(
 ) -> None:
     with hands(breakable, tmp_path, 1):
         task = await fabric.agent("crew").start("poison")
-        with pytest.raises(errors.TaskDead, match="its worker was lost"):
+        with pytest.raises(errors.TaskDead, match="its worker was lost; whether it finished is unknown"):
             await task.result(timeout=40)
     letter = await fabric.dead.show(task.id)
     assert [(each["attempt"], each["error"]) for each in letter.errors] == [
-        (n, "its worker was lost") for n in (1, 2, 3)
+        (n, "its worker was lost; whether it finished is unknown") for n in (1, 2, 3)
     ]
 
 
@@ -161,7 +163,9 @@ async def test_a_worker_that_was_frozen_past_its_time_cannot_overwrite_the_next_
         await asyncio.sleep(0.3)  # for its write, which is refused and shows nowhere
     assert attempt >= 2, "the frozen one may have been given the second, too"
     assert await task.status() == ended
-    assert [each["error"] for each in ended.errors] == ["its worker was lost"] * (attempt - 1)
+    assert [each["error"] for each in ended.errors] == ["its worker was lost; whether it finished is unknown"] * (
+        attempt - 1
+    )
 
 
 async def test_a_hundred_keys_started_at_once_from_five_processes_have_a_hundred_effects(
