@@ -79,10 +79,10 @@ async def test_what_expires_is_refused_by_the_clock(fabric: Fabric, monkeypatch:
     with endpoint(issued) as served:
         jwt = {"jwt_issuer": NAME, "jwt_audience": AUDIENCE, "jwt_jwks_url": served.url}
         async with authenticating(fabric, token="s3cret", **jwt) as authenticator:
-            signed = issued.sign(claims())
+            signed = issued.sign(claims(exp=int(time.time()) + 600))
             assert await authenticator.identify(signed) is authenticator.known(signed)
             assert authenticator.known(token.encode()) == key.identity
-            now = time.time() + 700  # the key had a minute, the token ten
+            now = time.time() + 700  # the key had a minute, and the token had ten
             monkeypatch.setattr("fabric.identity.authenticator.time.time", lambda: now)
             assert authenticator.known(signed) is None
             await refused(authenticator, token.encode(), "the key has expired.*fabric token create")
