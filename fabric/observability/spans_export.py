@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from fabric.observability.spans import Kept, Span
-from fabric.observability.spans_wire import by_trace, encode
-from fabric_sdk.contracts import errors, subjects
+from fabric.observability.spans_wire import batches
+from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.streams import SPANS
 from fabric_sdk.jetstream import JetStream
@@ -62,14 +62,17 @@ class Exporting:
         if not await self._stream_is_there():
             self._kept.dropped += len(spans)
             return
-        for trace, those in by_trace(spans).items():
+        sent = 0
+        for batch in batches(self._resource, spans):
             try:
                 # Nobody is asked whether it was stored: to lose one is better than to wait.
-                message = Message(subjects.spans(trace), Body(encoded=encode(self._resource, those)))
+                message = Message(batch.subject, Body(encoded=batch.encoded))
                 await self._jetstream.transport.publish(message)
-            except (TypeError, errors.FabricError) as unfit:
-                log.debug("spans of trace %s were dropped: %s", trace, unfit)
-                self._kept.dropped += len(those)
+            except errors.FabricError as unfit:
+                log.debug("%d spans were dropped: %s", batch.spans, unfit)
+            else:
+                sent += batch.spans
+        self._kept.dropped += len(spans) - sent
 
     async def _stream_is_there(self) -> bool:
         """Whether there is somebody to keep spans now; a broker without JetStream is not asked every time."""

@@ -6,6 +6,7 @@ Above: `fabric trace`. Below: JetStream, `spans_wire`.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.streams import SPANS
 from fabric_sdk.jetstream import JetStream, Reader
 
-_LOOK_BACK: Final = 5000
+_LOOK_BACK: Final = 2000
 """Messages, from the end of the stream, that are looked at for what was traced lately."""
 
 
@@ -49,40 +50,36 @@ class Trace:
 
 async def trace(jetstream: JetStream, trace_id: str) -> Trace | None:
     """One trace, as far as it is kept."""
-    found: list[Told] = []
-    async for message in jetstream.every(SPANS, subjects.spans(trace_id)):
-        found += _spans(message.subject, message.body.encoded())
+    found = [span async for span in _told(jetstream, subjects.spans(trace_id), 1) if span.trace == trace_id]
     return _trace(trace_id, found) if found else None
 
 
 async def recent(jetstream: JetStream, most: int) -> list[Trace]:
     """What was traced lately, the newest first."""
-    await jetstream.ensure(SPANS)
-    start = max(1, await jetstream.end_of(SPANS) - _LOOK_BACK)
-    reader = Reader(jetstream, SPANS, (SPANS.subjects[0],), _beginning_at(start))
-    left = await reader.open()
+    first = max(1, await jetstream.end_of(SPANS) - _LOOK_BACK)
     by_trace: defaultdict[str, list[Told]] = defaultdict(list)
+    async for span in _told(jetstream, SPANS.subjects[0], first):
+        by_trace[span.trace].append(span)
+    traces = [_trace(trace_id, spans) for trace_id, spans in by_trace.items()]
+    return sorted(traces, key=lambda each: each.start, reverse=True)[:most]
+
+
+async def _told(jetstream: JetStream, subject: str, first: int) -> AsyncGenerator[Told]:
+    """The spans that are there now, from the message at this place on."""
+    reader = Reader(jetstream, SPANS, (subject,), {"deliver_policy": "by_start_sequence", "opt_start_seq": first})
+    left = await reader.open()
     try:
         while left:
             delivery = await anext(reader)
             left -= 1
-            message = delivery.message
-            by_trace[message.subject.rpartition(".")[2]] += _spans(message.subject, message.body.encoded())
+            try:
+                spans = decode(delivery.message.body.encoded())
+            except ValueError:
+                continue  # somebody else's
+            for span in spans:
+                yield span
     finally:
         await reader.close()
-    traces = [_trace(trace_id, spans) for trace_id, spans in by_trace.items() if spans]
-    return sorted(traces, key=lambda each: each.start, reverse=True)[:most]
-
-
-def _beginning_at(sequence: int) -> dict[str, str | int]:
-    return {"deliver_policy": "by_start_sequence", "opt_start_seq": sequence}
-
-
-def _spans(subject: str, body: bytes) -> list[Told]:
-    try:
-        return decode(subject.rpartition(".")[2], body)
-    except ValueError:
-        return []  # somebody else's
 
 
 def _trace(trace_id: str, spans: list[Told]) -> Trace:

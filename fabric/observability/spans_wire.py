@@ -1,13 +1,15 @@
-"""Spans as they are kept in the stream: one message for what one process told of one trace.
+"""Spans as they are kept in the stream: many of one process in one message.
 
 Above: `spans_export`, which writes, and `spans_reading`. Below: JSON. Pure. A span in the stream is a small object of
-plain values; OTLP's JSON, which says the same at length, is made for whoever asks for it.
+plain values; OTLP's JSON, which says the same at length, is made for whoever asks for it. A message for each trace
+would cost more than its spans do: those of traces whose ids end alike go together, and who looks for one reads all.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -15,6 +17,7 @@ import orjson
 from opentelemetry.trace import SpanKind
 
 from fabric.observability.spans import Span
+from fabric_sdk.contracts import subjects
 
 Json = dict[str, Any]
 
@@ -22,8 +25,8 @@ _KINDS: Final = {kind: kind.name.lower() for kind in SpanKind}
 _OTLP_KINDS: Final = {kind.name.lower(): kind.value + 1 for kind in SpanKind}
 _ERROR: Final = 2
 """OTLP's code of a status."""
-
-
+_MOST_BYTES: Final = 256 * 1024
+"""Of spans in one message: a quarter of what NATS lets through by default."""
 _LAST: Final = 2**63 - 1
 """Nanoseconds of Unix time, in the year 2262."""
 
@@ -54,25 +57,42 @@ class Told:
         return (self.end - self.start) / 1e9
 
 
-def by_trace(spans: Iterable[Span]) -> dict[str, list[Span]]:
-    """Spans that ended, by the trace they belong to."""
-    found: defaultdict[str, list[Span]] = defaultdict(list)
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One message of the stream."""
+
+    subject: str
+    encoded: bytes
+    spans: int
+    """How many are in it."""
+
+
+def batches(resource: Mapping[str, Any], spans: Iterable[Span]) -> Iterator[Batch]:
+    """The messages that have these spans, but for those of which an attribute has no JSON form."""
+    whose = orjson.Fragment(orjson.dumps(resource))
+    found: defaultdict[str, list[bytes]] = defaultdict(list)
     for span in spans:
-        found[span.trace.trace_id].append(span)
-    return found
+        with suppress(TypeError):
+            found[subjects.spans(span.trace.trace_id)].append(orjson.dumps(_plain(span)))
+    for subject, those in found.items():
+        for part in _parts(those):
+            yield Batch(subject, orjson.dumps({"resource": whose, "spans": [*map(orjson.Fragment, part)]}), len(part))
 
 
-def encode(resource: Mapping[str, Any], spans: Iterable[Span]) -> bytes:
-    """One message of the stream.
-
-    Raises:
-        TypeError: an attribute has no JSON form.
-    """
-    return orjson.dumps({"resource": resource, "spans": [_plain(span) for span in spans]})
+def _parts(encoded: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The same in pieces that fit into a message; what fits into none is alone in its piece."""
+    first = size = 0
+    for place, each in enumerate(encoded):
+        if size + len(each) > _MOST_BYTES and place > first:
+            yield encoded[first:place]
+            first, size = place, 0
+        size += len(each) + 1
+    yield encoded[first:]
 
 
 def _plain(span: Span) -> Json:
     plain: Json = {
+        "trace": span.trace.trace_id,
         "id": span.id,
         "name": span.name,
         "kind": _KINDS[span.kind],
@@ -92,7 +112,7 @@ def _plain(span: Span) -> Json:
     return plain
 
 
-def decode(trace: str, message: bytes) -> list[Told]:
+def decode(message: bytes) -> list[Told]:
     """The spans in one message of the stream.
 
     Raises:
@@ -101,14 +121,14 @@ def decode(trace: str, message: bytes) -> list[Told]:
     try:
         said = cast("Json", orjson.loads(message))
         resource = dict(said["resource"])
-        return [_told(trace, resource, span) for span in said["spans"]]
+        return [_told(resource, span) for span in said["spans"]]
     except (LookupError, TypeError, OverflowError) as foreign:
         raise ValueError(f"no spans of ours: {foreign!r}") from None
 
 
-def _told(trace: str, resource: Json, span: Json) -> Told:
+def _told(resource: Json, span: Json) -> Told:
     return Told(
-        trace,
+        str(span["trace"]),
         str(span["id"]),
         str(span.get("parent", "")),
         str(span["name"]),

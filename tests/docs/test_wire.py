@@ -32,7 +32,7 @@ SAMPLES = {
     "<number>": "7",
     "<class>": "normal",
     "<task>": "5f",
-    "<trace>": "4bf92f3577b34da6a3ce929d0e0e4736",
+    "<digit>": "6",
     "<when>": "once",
     "<name>": "nightly",
     "<topic>": "orders.new",

@@ -24,7 +24,7 @@ from fabric.observability.otel import about
 from fabric.observability.spans import Kept, Provider, Span, Tracer
 from fabric.observability.spans_export import Exporting
 from fabric.observability.spans_reading import Trace as Kept_Trace
-from fabric.observability.spans_wire import Told, by_trace, decode, encode, otlp
+from fabric.observability.spans_wire import Told, batches, decode, otlp
 from fabric.observability.tracing_sampling import HONOURED, Sampling, declined
 from fabric_sdk import tracing
 from fabric_sdk.contracts.scope import Scope, Trace, current_scope
@@ -153,7 +153,7 @@ def test_the_words_of_an_error_are_kept_nowhere() -> None:
     spans = kept.take()
     assert [(span.name, span.failed) for span in spans] == [("theirs", True), ("work", True)]
     assert [event.attributes["exception.type"] for span in spans for event in span.events] == ["ValueError"] * 2
-    assert b"canary" not in encode({}, spans)
+    assert all(b"canary" not in batch.encoded for batch in batches({}, spans))
 
 
 def test_other_libraries_begin_no_trace_of_their_own() -> None:
@@ -175,8 +175,9 @@ def test_a_span_comes_back_as_it_was(said: dict[str, Any], name: str, failed: bo
     span.add_link(span.get_span_context())
     span.set_status(StatusCode.ERROR if failed else StatusCode.OK)
     span.end()
-    trace_id, spans = next(iter(by_trace(kept.take()).items()))
-    (told,) = decode(trace_id, encode({"service.name": "x"}, spans))
+    trace_id = SAMPLED.trace_id
+    (batch,) = batches({"service.name": "x"}, kept.take())
+    (told,) = decode(batch.encoded)
     assert (told.trace, told.name, told.kind, told.failed) == (SAMPLED.trace_id, name, "client", failed)
     assert (told.attributes, told.resource) == (said, {"service.name": "x"})
     assert (told.start, told.end, told.parent) == (span.start, span.ended, "b2" * 8)
@@ -186,12 +187,39 @@ def test_a_span_comes_back_as_it_was(said: dict[str, Any], name: str, failed: bo
     assert (shown["traceId"], shown["spanId"], shown["kind"]) == (trace_id, told.id, 3)
 
 
+@given(st.lists(st.tuples(st.integers(1, 2**128 - 1), st.sampled_from([0, 1000, 100_000, 300_000])), max_size=12))
+def test_spans_go_in_messages_of_a_size_under_the_last_digit_of_their_trace(sizes: list[tuple[int, int]]) -> None:
+    kept = Kept()
+    for number, size in sizes:
+        span = made(kept, Trace(f"00-{number:032x}-{'b2' * 8}-01"))
+        span.set_attribute("text", "x" * size)
+        span.end()
+    sent = list(batches({}, kept.take()))
+    told = [(batch, decode(batch.encoded)) for batch in sent]
+    found = [(int(each.trace, 16), len(each.attributes["text"])) for _, spans in told for each in spans]
+    assert sorted(found) == sorted(sizes)
+    for batch, spans in told:
+        assert len(spans) == batch.spans
+        assert {f"fab.span.{each.trace[-1]}" for each in spans} == {batch.subject}
+    assert all(len(batch.encoded) < 300_000 or batch.spans == 1 for batch in sent)
+
+
+def test_a_span_that_has_no_json_form_takes_no_other_with_it() -> None:
+    kept = Kept()
+    for attribute in ("text", object()):
+        span = made(kept)
+        span.set_attribute("what", attribute)
+        span.end()
+    (batch,) = batches({}, kept.take())
+    assert [each.attributes for each in decode(batch.encoded)] == [{"what": "text"}]
+
+
 @pytest.mark.parametrize(
     "message", [b"", b"{}", b"[]", b'{"resource": 1, "spans": [{}]}', b'{"resource": {}, "spans": 1}']
 )
 def test_what_is_no_message_of_spans_is_a_value_error(message: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        decode("a" * 32, message)
+        decode(message)
 
 
 @pytest.mark.parametrize(
@@ -207,10 +235,10 @@ def test_what_is_no_message_of_spans_is_a_value_error(message: bytes) -> None:
     ],
 )
 def test_a_span_that_nobody_could_draw_is_none(forged: dict[str, Any]) -> None:
-    span = {"id": "b2" * 8, "name": "x", "kind": "server", "start": 1, "end": 2}
-    assert decode("a" * 32, orjson.dumps({"resource": {}, "spans": [span]}))
+    span = {"trace": "a1" * 16, "id": "b2" * 8, "name": "x", "kind": "server", "start": 1, "end": 2}
+    assert decode(orjson.dumps({"resource": {}, "spans": [span]}))
     with pytest.raises(ValueError, match=r".+"):
-        decode("a" * 32, orjson.dumps({"resource": {}, "spans": [span | forged]}))
+        decode(orjson.dumps({"resource": {}, "spans": [span | forged]}))
 
 
 async def test_without_a_stream_spans_are_dropped_and_counted() -> None:
