@@ -46,13 +46,13 @@ class Tracing:
         version: str = "",
     ) -> Span:
         """The span of a request that is taken."""
-        about = {Attribute.USER: identity.principal}
+        method, target = method[:_LONGEST], target[:_LONGEST]
+        about = {**named(method, target), Attribute.USER: identity.principal}
         if version:
             about[Attribute.PROTOCOL] = version
         if request:
             about[Attribute.REQUEST] = request.decode().strip('"')[:_LONGEST]
-        method, target = method[:_LONGEST], target[:_LONGEST]
-        return tracing.begin(title(method, target), SpanKind.SERVER, trace, {**named(method, target), **about})
+        return tracing.begin(title(method, target), SpanKind.SERVER, trace, about)
 
     @staticmethod
     def passed_on(trace: Trace | None, span: Span | None) -> Trace | None:

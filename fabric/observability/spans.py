@@ -74,6 +74,7 @@ class Span(TravellingSpan):
         parent: str,
         kind: SpanKind,
         start: int,
+        attributes: dict[str, AttributeValue],
     ) -> None:
         self._kept = kept
         self.scope = scope
@@ -87,7 +88,7 @@ class Span(TravellingSpan):
         """Unix time in nanoseconds."""
         self.ended = 0
         self.failed = False
-        self.attributes: dict[str, AttributeValue] = {}
+        self.attributes = attributes
         self.events: list[Happened] = []
         self.links: list[Trace] = []
 
@@ -180,8 +181,7 @@ class Tracer(trace.Tracer):
         else:
             trace_id, parent, state = above.trace_id, above.span_id, above.tracestate
         own = Trace(f"00-{trace_id}-{getrandbits(64) or 1:016x}-01", state)
-        span = Span(self._kept, self._scope, name, own, parent, kind, start or time_ns())
-        span.attributes.update(attributes)
+        span = Span(self._kept, self._scope, name, own, parent, kind, start or time_ns(), dict(attributes))
         if linked and above is not None:
             span.links.append(above)
         return span

@@ -47,8 +47,8 @@ class _Keeping(SpanProcessor):
             f"{span.parent.span_id:016x}" if span.parent else "",
             span.kind,
             span.start_time or 0,
+            dict(span.attributes or {}),
         )
-        own.attributes = dict(span.attributes or {})
         own.links = [travelling(link.context) for link in span.links]
         own.failed = span.status.status_code is StatusCode.ERROR
         for event in span.events:

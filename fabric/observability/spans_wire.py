@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -69,25 +68,25 @@ class Batch:
 
 def batches(resource: Mapping[str, Any], spans: Iterable[Span]) -> Iterator[Batch]:
     """The messages that have these spans, but for those of which an attribute has no JSON form."""
-    whose = orjson.Fragment(orjson.dumps(resource))
-    found: defaultdict[str, list[bytes]] = defaultdict(list)
+    found: defaultdict[str, list[Json]] = defaultdict(list)
     for span in spans:
-        with suppress(TypeError):
-            found[subjects.spans(span.trace.trace_id)].append(orjson.dumps(_plain(span)))
-    for subject, those in found.items():
-        for part in _parts(those):
-            yield Batch(subject, orjson.dumps({"resource": whose, "spans": [*map(orjson.Fragment, part)]}), len(part))
+        found[span.trace.trace_id[-1]].append(_plain(span))
+    for digit, those in found.items():
+        yield from _batches(subjects.spans(digit), resource, those)
 
 
-def _parts(encoded: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """The same in pieces that fit into a message; what fits into none is alone in its piece."""
-    first = size = 0
-    for place, each in enumerate(encoded):
-        if size + len(each) > _MOST_BYTES and place > first:
-            yield encoded[first:place]
-            first, size = place, 0
-        size += len(each) + 1
-    yield encoded[first:]
+def _batches(subject: str, resource: Mapping[str, Any], spans: Sequence[Json]) -> Iterator[Batch]:
+    """One message of all these, or in halves what does not fit; what fits nowhere is alone with its fault."""
+    try:
+        encoded = orjson.dumps({"resource": resource, "spans": spans})
+    except TypeError:
+        encoded = b""
+    if encoded and (len(encoded) <= _MOST_BYTES or len(spans) == 1):
+        yield Batch(subject, encoded, len(spans))
+    elif len(spans) > 1:
+        half = len(spans) // 2
+        yield from _batches(subject, resource, spans[:half])
+        yield from _batches(subject, resource, spans[half:])
 
 
 def _plain(span: Span) -> Json:

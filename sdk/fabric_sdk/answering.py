@@ -127,6 +127,13 @@ class CallTaker:
         self._loop = asyncio.get_running_loop()
         self._fabric = fabric
         self._agent = agent
+        self._about = {
+            Attribute.AGENT: agent,
+            Attribute.INSTANCE: self._instance,
+            Attribute.SYSTEM: NATS,
+            Attribute.DESTINATION: f"fab.call.{agent}",
+            Attribute.KIND: "process",
+        }
         self._outside = outside
 
     async def finished(self) -> None:
@@ -274,12 +281,12 @@ class CallTaker:
     def _begin_span(self, job: _Job, trace: Trace) -> None:
         """Make the handling a span, below which is whatever the handler does."""
         method, waited = job.request.method, self._loop.time() - job.taken
-        about = {Attribute.AGENT: self._agent, Attribute.INSTANCE: self._instance, Attribute.SYSTEM: NATS}
-        about |= {Attribute.DESTINATION: f"fab.call.{self._agent}", Attribute.KIND: "process"}
         start = time.time_ns() - int(waited * 1e9)
-        job.span = tracing.begin(method, SpanKind.SERVER, trace, {**about, Attribute.WAITED: waited}, start=start)
-        tracing.enter(job.span)
-        job.context.scope = job.context.scope._replace(trace=tracing.trace_of(job.span, trace))
+        about = {**self._about, Attribute.WAITED: waited}
+        job.span = span = tracing.begin(method, SpanKind.SERVER, trace, about, start=start)
+        tracing.enter(span)
+        scope = job.context.scope
+        job.context.scope = Scope(scope.deadline, scope.principal, tracing.trace_of(span, trace), scope.roles)
 
     def _end_span(self, job: _Job, span: Span) -> None:
         """Only now it is known what was asked for: whoever handled it has opened the request."""
