@@ -21,6 +21,7 @@ from nats.js.api import RetentionPolicy, StreamConfig  # noqa: TID251
 
 from fabric.bench.floors.worker import connected
 from fabric.pool.ready import ReadyFile
+from fabric_sdk.cancelling import end
 
 QUEUE: Final = "floor.queue"
 ANSWERS: Final = "floor.answer"
@@ -63,7 +64,7 @@ async def serve(ready: Path) -> None:
     working = asyncio.create_task(_work(client))
     with ReadyFile.of(ready):
         await stop.wait()
-    working.cancel()
+    await end([working])  # before its connection goes, or its last fetch would end in an error that nobody reads
     await client.close()
 
 
