@@ -15,8 +15,8 @@ from fabric_sdk.contracts import subjects
 from fabric_sdk.contracts.streams import SPANS
 from fabric_sdk.jetstream import JetStream, Reader
 
-_LOOK_BACK: Final = 2000
-"""Messages, from the end of the stream, that are looked at for what was traced lately."""
+_LOOK_BACK: Final = (500, 4000)
+"""Messages, from the end of the stream, that are looked at for what was traced lately; more, if too little was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,14 @@ async def trace(jetstream: JetStream, trace_id: str) -> Trace | None:
 
 async def recent(jetstream: JetStream, most: int) -> list[Trace]:
     """What was traced lately, the newest first."""
-    first = max(1, await jetstream.end_of(SPANS) - _LOOK_BACK)
+    end = await jetstream.end_of(SPANS)
     by_trace: defaultdict[str, list[Told]] = defaultdict(list)
-    async for span in _told(jetstream, SPANS.subjects[0], first):
-        by_trace[span.trace].append(span)
+    for messages in _LOOK_BACK:
+        by_trace.clear()
+        async for span in _told(jetstream, SPANS.subjects[0], max(1, end - messages)):
+            by_trace[span.trace].append(span)
+        if len(by_trace) >= most:
+            break
     traces = [_trace(trace_id, spans) for trace_id, spans in by_trace.items()]
     return sorted(traces, key=lambda each: each.start, reverse=True)[:most]
 
