@@ -89,10 +89,10 @@ async def _beside_bare_forwarding() -> AsyncGenerator[Sides]:
 
 
 @asynccontextmanager
-async def _beside_the_sdk(tools: int = 1) -> AsyncGenerator[Sides]:
+async def _beside_the_sdk(*server: str) -> AsyncGenerator[Sides]:
     async with Ground.open() as ground:
         gateway = await _everything(ground)
-        floor = await ground.start_floor_server("sdk", str(tools))
+        floor = await ground.start_floor_server(*server)
         yield Sides(load(gateway.url, tool="echo_echo", token=gateway.token), load(floor, tool="echo"))
 
 
@@ -108,11 +108,17 @@ async def _beside_few(tools: int) -> AsyncGenerator[Sides]:
 
 
 FULL: Final = Benchmark(name="gateway.full", unit="calls/s", sides=_beside_bare_forwarding, needs_wrk=True)
-FULL_VS_SDK: Final = Benchmark(name="gateway.full_vs_sdk", unit="calls/s", sides=_beside_the_sdk, needs_wrk=True)
+FULL_VS_SDK: Final = Benchmark(
+    name="gateway.full_vs_sdk", unit="calls/s", sides=partial(_beside_the_sdk, "sdk"), needs_wrk=True
+)
 FULL_VS_SDK_TOOLS: Final = Benchmark(
-    name="gateway.full_vs_sdk.tools", unit="calls/s", sides=partial(_beside_the_sdk, _TOOLS), needs_wrk=True
+    name="gateway.full_vs_sdk.tools", unit="calls/s", sides=partial(_beside_the_sdk, "sdk", str(_TOOLS)), needs_wrk=True
 )
 """The same where the SDK's server offers as many tools; each of its calls looks through them."""
+FULL_VS_MCPSERVER: Final = Benchmark(
+    name="gateway.full_vs_mcpserver", unit="calls/s", sides=partial(_beside_the_sdk, "mcpserver"), needs_wrk=True
+)
+"""The same beside the faster of the SDK's two servers, whose calls look through nothing."""
 
 
 def many_tools(tools: int | None = None) -> Benchmark:

@@ -30,6 +30,7 @@ BENCHMARKS: Final = {
         everything.FULL,
         everything.FULL_VS_SDK,
         everything.FULL_VS_SDK_TOOLS,
+        everything.FULL_VS_MCPSERVER,
         everything.many_tools(),
         durable.TASK_START,
         durable.TASK_RUN,

@@ -1,6 +1,6 @@
 """How the HTTP floors are served: uvicorn as the product's gateway runs it, on a socket that listens already.
 
-Above: `forward`, `sdk`. Below: uvicorn, uvloop, httptools.
+Above: `forward`, `sdk`, `mcpserver`. Below: uvicorn, uvloop, httptools.
 """
 
 from __future__ import annotations
