@@ -21,7 +21,7 @@ from fabric.approvals.model import Answer, Approval, answered, mark_of, question
 from fabric.approvals.store import QUESTIONS, Approvals, approval_in
 from fabric.gateway import rpc
 from fabric.gateway.forward import Asker, own_params
-from fabric.gateway.gate import FORBIDDEN, Gate
+from fabric.gateway.gate import Gate
 from fabric.gateway.rpc import Refusal
 from fabric.gateway.tasks import outcome
 from fabric.gateway.tracing import note
@@ -146,7 +146,7 @@ class Approving:
         self._gate.audit.judged(wanted, answer, "")
         await self._tell(answered(wanted.question(now), answer, wanted.identity.principal, now))
         if not allowed:
-            raise Refusal(FORBIDDEN, "whoever was asked did not allow this")
+            raise Refusal(rpc.FORBIDDEN, "whoever was asked did not allow this")
 
     async def in_session(
         self, wanted: Wanted, asker: Asker, capabilities: Any, ask: AskClient, answers: Mapping[str, Any] | None
@@ -194,7 +194,7 @@ class Approving:
         note(asker.span, f"approval {self._now(approval).state}", approval=approval.id)
         if record is None:
             if approval.state != "granted":
-                raise Refusal(FORBIDDEN, approval.words)
+                raise Refusal(rpc.FORBIDDEN, approval.words)
             return None
         if record.state == "completed":
             return await self._fabric.tasks.result(record)

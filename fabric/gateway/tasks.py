@@ -19,7 +19,6 @@ from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from fabric.gateway import rpc
 from fabric.gateway.asking import check_answers
 from fabric.gateway.forward import Asker, own_params
-from fabric.gateway.gate import FORBIDDEN
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.view import Route
 from fabric_sdk.contracts import errors
@@ -222,7 +221,7 @@ def outcome(record: Record) -> dict[str, Any]:
     if record.state == "expired":
         return {"error": errors.to_wire(errors.TaskExpired())}
     if record.state == "cancelled" and record.reason:
-        return {"error": {"code": FORBIDDEN, "message": record.reason}}
+        return {"error": {"code": rpc.FORBIDDEN, "message": record.reason}}
     if record.state == "dead":
         last: dict[str, Any] = record.errors[-1] if record.errors else {}
         message = last.get("error") or "the task failed for good"
