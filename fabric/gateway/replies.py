@@ -1,7 +1,7 @@
 """The answer to one request of a handshake session, as its client hears it: perhaps over several connections.
 
-Above: `legacy`, `errands`, `following`, `listening`. Below: ASGI and the log of `sessions`. What must not get lost,
-questions to the client and the answer itself, has a place in the session's log, and is told again to whoever names the
+Above: `legacy`, `errands`, `following`, `listening`. Below: ASGI. What must not get lost, questions to the client
+and the answer itself, has a place in the session's log (`ledger`), and is told again to whoever names the
 last one it saw; progress and log entries have none.
 """
 
