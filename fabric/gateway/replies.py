@@ -87,11 +87,11 @@ class Outbox:
 
 async def stream(outbox: Outbox, receive: Receive, send: Send, *, first: bytes = b"") -> None:
     """Send what is in `outbox` as server-sent events, until it is complete or the client leaves."""
-    await send({"type": "http.response.start", "status": 200, "headers": SSE})
-    if first:
-        await send({"type": "http.response.body", "body": first, "more_body": True})
     leaving = asyncio.create_task(_left(receive, outbox))
     try:
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        if first:
+            await send({"type": "http.response.body", "body": first, "more_body": True})
         while not leaving.done():
             outbox.stir.clear()
             if not outbox.empty:
