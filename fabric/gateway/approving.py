@@ -20,10 +20,10 @@ import orjson
 from fabric.approvals.model import Answer, Approval, answered, mark_of, question
 from fabric.approvals.store import QUESTIONS, Approvals, approval_in
 from fabric.gateway import rpc
-from fabric.gateway.forward import Asker, own_params
+from fabric.gateway.forward import Asker
 from fabric.gateway.gate import Gate
 from fabric.gateway.rpc import Refusal
-from fabric.gateway.tasks import outcome
+from fabric.gateway.tasks import outcome, params_of
 from fabric.gateway.tracing import note
 from fabric.gateway.view import Route
 from fabric.identity.identity import Identity
@@ -222,7 +222,7 @@ class Approving:
         return approval
 
     def _start(self, wanted: Wanted, asker: Asker) -> Start:
-        params = Body(encoded=own_params(wanted.method, wanted.named, wanted.route, wanted.bare))
+        params = params_of(wanted.named, wanted.route, wanted.bare)
         try:
             orjson.dumps([[params.members()]])  # as deep as its record has it; JSON is read deeper than it is written
         except TypeError:

@@ -83,13 +83,14 @@ class McpTasks:
         """Start a task, `delay` seconds from now, or join the one that the asker's key names; returns how it stands.
 
         Raises:
+            Refusal: see `params_of`.
             QueueFull, TransportUnavailable: see `patterns.task.Tasks.start`.
         """
         assert route.policy is not None
         now = time.time()
         start = Start(
             agent=route.agent,
-            params=Body(encoded=own_params("tools/call", named, route, params)),
+            params=params_of(named, route, params),
             scope=scope_for(route.policy.timeout, principal=asker.principal, trace=asker.trace),
             key=asker.key,
             priority=priority,
@@ -178,6 +179,20 @@ class McpTasks:
 
     def _result(self, kind: str, members: dict[str, Any]) -> Body:
         return Body({**members, "resultType": kind, **self._stamp})
+
+
+def params_of(named: str, route: Route, params: bytes) -> Body:
+    """The params of a task. Others than its handler read them, too: whoever compares, traces, or has to allow it.
+
+    Raises:
+        Refusal: they are JSON that not everybody can read, such as a number larger than any double.
+    """
+    own = Body(encoded=own_params("tools/call", named, route, params))
+    try:
+        own.members()
+    except ValueError as unfit:
+        raise Refusal(rpc.INVALID_PARAMS, f"the arguments cannot be kept: {unfit}") from None
+    return own
 
 
 def check_may_be_call(route: Route) -> None:
