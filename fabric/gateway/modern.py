@@ -266,6 +266,7 @@ class Modern:
         route = self._forwarder.route(view, method, named)
         if route.schema is not None and raw_headers is not None:
             self._check_param_headers(route.schema, params, raw_headers)
+        as_task = self._tasks.wanted(route, params)  # it may be refused: before it has a place, which nobody would free
         try:
             leave = self._gate.pass_through(identity, method, str(named), route, params)
         except AskFirst as first:
@@ -274,7 +275,7 @@ class Modern:
             wanted = Wanted(identity, door, method, str(named), route, encoded, arguments, first.rule)
             leave = Leave(self._gate.take(identity, str(named), route), first.rule.name)
             return _Plan(partial(self._ask_first, wanted, params), leave, route=route)
-        if self._tasks.wanted(route, params):
+        if as_task:
             return _Plan(partial(self._tasks.start, str(named), route, encoded), leave, route=route)
         if params.request_state is UNSET and params.input_responses is UNSET:
             do = partial(self._forwarder.forward, method, str(named), route, encoded)

@@ -236,9 +236,9 @@ class Rest:
             try:
                 return _Passed(self._gate.pass_through(identity, call.method, call.named, route, given), began)
             except AskFirst as first:
-                leave = Leave(self._gate.take(identity, call.named, route), first.rule.name)
                 value = rpc.value_of(given.arguments)
                 wanted = Wanted(identity, _DOOR, call.method, call.named, route, call.params, value, first.rule)
+                leave = Leave(self._gate.take(identity, call.named, route), first.rule.name)
                 return _Passed(leave, began, wanted)
         except Barred as barred:
             self._gate.audit.barred(call.deed, barred)
