@@ -274,7 +274,7 @@ class Modern:
             door = _WEBSOCKET if raw_headers is None else _MCP
             wanted = Wanted(identity, door, method, str(named), route, encoded, arguments, first.rule)
             leave = Leave(self._gate.take(identity, str(named), route), first.rule.name)
-            return _Plan(partial(self._ask_first, wanted, params), leave, route=route)
+            return _Plan(partial(self._ask_first, wanted, params, as_task), leave, route=route)
         if as_task:
             return _Plan(partial(self._tasks.start, str(named), route, encoded), leave, route=route)
         if params.request_state is UNSET and params.input_responses is UNSET:
@@ -289,11 +289,10 @@ class Modern:
         asked = Asked({}, state.inner)
         return await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
 
-    async def _ask_first(self, wanted: Wanted, params: Params, asker: Asker) -> Body:
+    async def _ask_first(self, wanted: Wanted, params: Params, as_task: bool, asker: Asker) -> Body:
         """Have a person allow a call, and then an agent answer."""
         note(asker.span, "approval needed", rule=wanted.rule.name)
         method, named, route = wanted.method, wanted.named, wanted.route
-        as_task = self._tasks.wanted(route, params)
         bound = _bound(method, named, params, asker)
         capabilities = rpc.value_of(cast("Meta", params.meta).capabilities)
         state, answers = State(None), {}
