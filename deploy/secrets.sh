@@ -2,6 +2,11 @@
 # Makes the secrets that compose.yaml mounts, once: deploy/secrets/ is never in the repository. `--kubernetes` prints a
 # Secret with the same contents for `kubectl apply -f -`, with the addresses that k8s/ has.
 set -eu
+case "$#:${1:-}" in
+  0: | 1:--kubernetes) ;;
+  1:-h | 1:--help) sed -n '2,3s/^# //p' "$0"; exit ;;
+  *) echo "usage: $0 [--kubernetes | --help]" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")"
 umask 077
 mkdir -p secrets

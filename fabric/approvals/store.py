@@ -34,6 +34,7 @@ _ON_THE_WAY: Final = 60.0
 """Seconds after which a task that is not held by then never will be: the gateway that asked is gone."""
 _KNOWN_AGAIN: Final = 100.0
 """Seconds for which the server knows an event again, less what clocks may differ: told twice, it is heard once."""
+_LISTED: Final = "`fabric approvals list` lists those there are"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,12 +66,7 @@ class Approvals:
         Raises:
             UnknownName: there is none of this id.
         """
-        _, there = await self._read(_key(approval_id))
-        if there is None or there.id != approval_id:
-            raise UnknownName(
-                f"there is no approval {approval_id!r}", fix="`fabric approvals list` lists those there are"
-            )
-        return there
+        return (await self._there(approval_id))[1]
 
     async def all(self) -> list[Approval]:
         """Every question that is kept, the one that changed last at the end."""
@@ -156,11 +152,7 @@ class Approvals:
 
     async def _change(self, approval_id: str, change: Callable[[Approval], Approval]) -> Approval:
         while True:
-            row, there = await self._read(_key(approval_id))
-            if there is None or there.id != approval_id:
-                raise UnknownName(
-                    f"there is no approval {approval_id!r}", fix="`fabric approvals list` lists those there are"
-                )
+            row, there = await self._there(approval_id)
             if (new := change(there)) == there:
                 return there
             try:
@@ -173,6 +165,12 @@ class Approvals:
         seconds = max(approval.expires, approval.decided) + _KEPT - time.time()
         value = approval.model_dump(mode="json")
         await self._questions.put(approval.key, value, expected=over.sequence if over else 0, seconds=seconds)
+
+    async def _there(self, approval_id: str) -> tuple[StoredMessage | None, Approval]:
+        row, there = await self._read(_key(approval_id))
+        if there is None or there.id != approval_id:
+            raise UnknownName(f"there is no approval {approval_id!r}", fix=_LISTED)
+        return row, there
 
     async def _read(self, key: str) -> tuple[StoredMessage | None, Approval | None]:
         row = await self._last(QUESTIONS, key)
@@ -196,7 +194,7 @@ def approval_in(row: Row) -> Approval | None:
 def _key(approval_id: str) -> str:
     key, dash, _ = approval_id.partition("-")
     if not dash or not key.isalnum() or not key.isascii():
-        raise InvalidParams(f"{approval_id!r} is no approval's id", fix="`fabric approvals list` lists those there are")
+        raise InvalidParams(f"{approval_id!r} is no approval's id", fix=_LISTED)
     return key
 
 

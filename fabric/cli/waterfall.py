@@ -23,7 +23,7 @@ _LEAST_BAR: Final = 8
 _TIME: Final = len("999.9 ms")
 _GAP: Final = 2
 _NARROW: Final = 80
-"""Characters of a line; with fewer, the bar alone says when a span began."""
+"""Characters of a line; with fewer, or none to spare, the bar alone says when a span began."""
 _SHORT_ID: Final = 6
 
 
@@ -52,12 +52,19 @@ def rows(trace: Trace) -> list[Row]:
 
 def waterfall(trace: Trace, width: int) -> Table:
     """The whole trace as a table for lines of this width."""
-    drawn, narrow = rows(trace), width < _NARROW
-    times = ("TOOK",) if narrow else ("AFTER", "TOOK")
+    drawn = rows(trace)
     names, places = max(len(_named_at(*row)) for row in drawn), max(len(_where(row.span)) for row in drawn)
-    room = width - names - places - len(times) * (_TIME + _GAP) - 2 * _GAP
+    word = max(
+        (len(word) for row in drawn for note in _notes(trace, row.span) for word in seen(note).split()), default=0
+    )
+    room = width - places - (_TIME + _GAP) - 2 * _GAP
+    narrow = width < _NARROW or word > room - (_TIME + _GAP) - _LEAST_BAR
+    times = ("TOOK",) if narrow else ("AFTER", "TOOK")
+    room -= 0 if narrow else _TIME + _GAP
+    whole = max(1, min(word, room - _LEAST_BAR))  # an id that is broken can neither be looked up nor copied
+    room -= max(names, whole)
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("SPAN", overflow="fold")
+    grid.add_column("SPAN", overflow="fold", min_width=whole)
     grid.add_column("WHERE", no_wrap=True)
     for heading in times:
         grid.add_column(heading, no_wrap=True, justify="right")

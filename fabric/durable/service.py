@@ -6,11 +6,11 @@ It holds nothing, so any number of instances share the work, and none is missed:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,7 +23,7 @@ from fabric.durable.replicas import watch
 from fabric.hints import ADDS, CHANGES, DESTROYS, READS
 from fabric.settings import load_settings
 from fabric_sdk import Agent, Context, Fabric
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.contracts.errors import UnknownName
 from fabric_sdk.contracts.event import checked_pattern
 from fabric_sdk.contracts.subjects import checked_address
@@ -40,12 +40,11 @@ Seconds = Annotated[float, Field(ge=0, description="Seconds from now.")]
 async def _audited(fabric: Fabric) -> AsyncGenerator[None]:
     """Compares the replicas of all streams in the background, where it may ask the servers."""
     system_url = load_settings().nats_system_url
-    watching = asyncio.create_task(watch(fabric, system_url)) if system_url else None
+    watching = [keep_on(partial(watch, fabric, system_url), "comparing replicas")] if system_url else []
     try:
         yield
     finally:
-        if watching is not None:
-            await end([watching])
+        await end(watching)
 
 
 agent = Agent(

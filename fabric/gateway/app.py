@@ -49,7 +49,7 @@ from fabric.observability.metrics import METRICS
 from fabric.observability.metrics_gateway import REFUSED
 from fabric.settings import Settings
 from fabric_sdk import Fabric
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.transports.base import ConnectionEvent
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,14 @@ class Gateway:
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Held open while the gateway serves."""
-        following = (self.catalogue, self._authenticator, self._views, self._gate, self._approving, self._kept_open)
-        keeping = [asyncio.create_task(part.run()) for part in following]
+        keeping = [
+            keep_on(self.catalogue.run, "keeping the catalogue"),
+            keep_on(self._authenticator.run, "following who may come in"),
+            keep_on(self._views.run, "following what is mounted where"),
+            keep_on(self._gate.run, "following policy, limits and grants"),
+            keep_on(self._approving.run, "following what waits for a person"),
+            keep_on(self._kept_open.run, "ending what was opened by tokens that expired"),
+        ]
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         stop_listening = self._fabric.transport.listen(self._connection_changed)

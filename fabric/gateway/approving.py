@@ -20,10 +20,10 @@ import orjson
 from fabric.approvals.model import Answer, Approval, answered, mark_of, question
 from fabric.approvals.store import QUESTIONS, Approvals, approval_in
 from fabric.gateway import rpc
-from fabric.gateway.forward import Asker, own_params
-from fabric.gateway.gate import FORBIDDEN, Gate
+from fabric.gateway.forward import Asker
+from fabric.gateway.gate import Gate
 from fabric.gateway.rpc import Refusal
-from fabric.gateway.tasks import outcome
+from fabric.gateway.tasks import outcome, params_of
 from fabric.gateway.tracing import note
 from fabric.gateway.view import Route
 from fabric.identity.identity import Identity
@@ -146,7 +146,7 @@ class Approving:
         self._gate.audit.judged(wanted, answer, "")
         await self._tell(answered(wanted.question(now), answer, wanted.identity.principal, now))
         if not allowed:
-            raise Refusal(FORBIDDEN, "whoever was asked did not allow this")
+            raise Refusal(rpc.FORBIDDEN, "whoever was asked did not allow this")
 
     async def in_session(
         self, wanted: Wanted, asker: Asker, capabilities: Any, ask: AskClient, answers: Mapping[str, Any] | None
@@ -194,7 +194,7 @@ class Approving:
         note(asker.span, f"approval {self._now(approval).state}", approval=approval.id)
         if record is None:
             if approval.state != "granted":
-                raise Refusal(FORBIDDEN, approval.words)
+                raise Refusal(rpc.FORBIDDEN, approval.words)
             return None
         if record.state == "completed":
             return await self._fabric.tasks.result(record)
@@ -222,7 +222,7 @@ class Approving:
         return approval
 
     def _start(self, wanted: Wanted, asker: Asker) -> Start:
-        params = Body(encoded=own_params(wanted.method, wanted.named, wanted.route, wanted.bare))
+        params = params_of(wanted.named, wanted.route, wanted.bare)
         try:
             orjson.dumps([[params.members()]])  # as deep as its record has it; JSON is read deeper than it is written
         except TypeError:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from fabric.audit.entry import Entry, Outcome, named
 from fabric.audit.trail import Trail
-from fabric.gateway.rpc import Refusal
+from fabric.gateway.rpc import FORBIDDEN, Refusal
 from fabric.gateway.view import Route
 from fabric.identity.identity import Identity
 from fabric_sdk.contracts.errors import CallCancelled
@@ -21,7 +21,6 @@ from fabric_sdk.contracts.scope import Trace
 if TYPE_CHECKING:
     from fabric.gateway.approving import Wanted
 
-_REFUSED: Final = 4030
 CANCELLED: Final = CallCancelled.code
 
 
@@ -67,7 +66,7 @@ class Auditor:
     def called(self, deed: Deed, route: Route | None, rule: str, code: int, began: float) -> None:
         """A call has ended, with this code; 0 for its result. `began`: by `time.perf_counter`."""
         outcome: Outcome = "done" if not code else "cancelled" if code == CANCELLED else "failed"
-        if code == _REFUSED:
+        if code == FORBIDDEN:
             outcome = "refused"
         entry = _entry(deed, outcome, route, rule, code)
         entry.ms = round((time.perf_counter() - began) * 1000, 3)

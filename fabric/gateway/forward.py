@@ -1,7 +1,7 @@
 """From an MCP method and its params to a call on the fabric; the one way there for every door of the gateway.
 
-Above: `modern`, `legacy`, `rest`. Below: `fabric_sdk`'s caller and the current `View`. Params stay bytes, and so do
-results.
+Above: `modern`, `errands` (for `legacy`), `rest`. Below: `fabric_sdk`'s caller and the current `View`. Params stay
+bytes, and so do results.
 """
 
 from __future__ import annotations

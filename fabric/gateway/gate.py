@@ -35,8 +35,6 @@ from fabric_sdk import Fabric
 from fabric_sdk.contracts.streams import ACCESS
 from fabric_sdk.jetstream import Table
 
-FORBIDDEN: Final = 4030
-"""JSON-RPC's error code for what the policy does not allow."""
 _VERBS: Final[dict[str, Verb]] = {
     "tools/call": "call",
     "resources/read": "read",
@@ -171,10 +169,10 @@ class Gate:
             said = challenge(metadata=self.metadata_url, error="insufficient_scope", scopes=decision.needs_scopes)
             words = f"a token with the scope {' '.join(sorted(decision.needs_scopes))} is needed"
             lines = ((b"www-authenticate", said),)
-            return Barred(FORBIDDEN, words, "denied", route, status=403, headers=lines)
+            return Barred(rpc.FORBIDDEN, words, "denied", route, status=403, headers=lines)
         rule = decision.rule.name if decision.rule is not None else ""
         words = f"the policy does not allow this{f' (rule {rule})' if rule else ''}"
-        return Barred(FORBIDDEN, words, "denied", route, rule, status=403)
+        return Barred(rpc.FORBIDDEN, words, "denied", route, rule, status=403)
 
 
 class AskFirst(Exception):

@@ -18,7 +18,9 @@ Send = Callable[[Event], Awaitable[None]]
 WATCH_AFTER: Final = 0.05
 """Seconds after which, or within as many more, a request that is still being worked on is watched."""
 PING_SECONDS: Final = 15.0
-"""Between two signs of life on a silent stream, for the proxies on the way."""
+"""Between two signs of life on a silent stream, for the proxies on the way …"""
+PING: Final = b": still working\r\n\r\n"
+"""… and what they are."""
 
 MOST_WAITING: Final = 1024 * 1024
 """Bytes of events that wait for a client that reads slowly; beyond it, the oldest are dropped."""
@@ -37,7 +39,7 @@ TAKES_WHOLE: Final = "takes_whole"
 """… of this name: one step instead of two, and nothing to check that this file has not written itself."""
 
 JSON: Final = b"application/json"
-_SSE: Final = [
+SSE: Final = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -245,13 +247,13 @@ class Exchange:
             try:
                 await asyncio.wait_for(stir.wait(), PING_SECONDS)
             except TimeoutError:
-                self._events.append(b": still working\r\n\r\n")
+                self._events.append(PING)
             stir.clear()
             if not self._events:
                 continue
             if not self._streaming:
                 self._streaming = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": _SSE})
+                await self._send({"type": "http.response.start", "status": 200, "headers": SSE})
             waiting = b"".join(self._events)
             self._events.clear()
             self._waiting = 0

@@ -17,7 +17,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from fabric.gateway import rpc
-from fabric.gateway.admission import Headers
+from fabric.gateway.admission import Headers, takes_events
 from fabric.gateway.announcing import Announcements, Subscriber
 from fabric.gateway.errand import Errand
 from fabric.gateway.errands import Errands
@@ -80,7 +80,7 @@ class Legacy:
 
     async def get(self, headers: Headers, identity: Identity, receive: Receive, send: Send) -> None:
         """Open the stream of a session, or go on with that of one request."""
-        if b"text/event-stream" not in headers.get(b"accept", b"").lower():
+        if not takes_events(headers.get(b"accept", b"")):
             await _refuse(send, 406, "the client must accept text/event-stream")
             return
         if (session := await self._session(headers, identity, send)) is None:
@@ -222,7 +222,7 @@ class Legacy:
         if method not in NAMED and method != "completion/complete":
             await respond(send, 200, rpc.answer(request, await self._answer_here(session, identity, method, message)))
             return
-        streams = b"text/event-stream" in headers.get(b"accept", b"").lower()
+        streams = takes_events(headers.get(b"accept", b""))
         told = (headers.get(name, b"").decode("latin-1") for name in (b"traceparent", b"tracestate"))
         trace = Trace.of(*told)
         errand = Errand(session, identity, request, method, _params(message), trace)

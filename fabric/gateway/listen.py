@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
@@ -132,7 +133,7 @@ class Connection(HttpToolsProtocol):
             data = _HTTP_2_OFFER.sub(b"ignored", data)
         super().data_received(data)
         if self._beside_body > self._bounds.max_header and not (self._refused or self.transport.is_closing()):
-            self._refuse_head()  # more than all headers may have, and still no end
+            self._refuse_bad(self._refuse_head)  # more than all headers may have, and still no end
         if not self._whole:
             self._goes_on(len(data))
         elif self._arriving_since is not None:
@@ -219,7 +220,7 @@ class Connection(HttpToolsProtocol):
             return
         came, self._beside_body = self._beside_body, 0
         if came > self._bounds.max_header and self._head_size() > self._bounds.max_header:
-            self._refuse_head()
+            self._refuse_bad(self._refuse_head)
             return
         parser = cast("httptools.HttpRequestParser", self.parser)  # it is what calls this
         scope: Any = {
@@ -330,6 +331,26 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
         if self.transport.get_write_buffer_size():
             self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse_bad(partial(super().send_400_response, msg))
+
+    def _refuse_bad(self, refuse: Callable[[], None]) -> None:
+        """Have what came last refused, unless an answer is due: a refusal would be taken for that one."""
+        if self._refused:
+            return
+        arriving = self._is_answering and self.cycle.more_body  # what is wrong is within its body
+        if arriving and self.pipeline:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else cast("Cycle", self._worked_on)
+        elif arriving and self.cycle.response_started:
+            self.transport.close()
+            return
+        elif not self._is_answering or arriving:
+            refuse()
+            return
+        self._take_no_more()
 
     def _refuse_head(self) -> None:
         self._refuse(431, f"the headers have more than {self._bounds.max_header} bytes")

@@ -266,6 +266,7 @@ class Modern:
         route = self._forwarder.route(view, method, named)
         if route.schema is not None and raw_headers is not None:
             self._check_param_headers(route.schema, params, raw_headers)
+        as_task = self._tasks.wanted(route, params)  # it may be refused: before it has a place, which nobody would free
         try:
             leave = self._gate.pass_through(identity, method, str(named), route, params)
         except AskFirst as first:
@@ -273,8 +274,8 @@ class Modern:
             door = _WEBSOCKET if raw_headers is None else _MCP
             wanted = Wanted(identity, door, method, str(named), route, encoded, arguments, first.rule)
             leave = Leave(self._gate.take(identity, str(named), route), first.rule.name)
-            return _Plan(partial(self._ask_first, wanted, params), leave, route=route)
-        if self._tasks.wanted(route, params):
+            return _Plan(partial(self._ask_first, wanted, params, as_task), leave, route=route)
+        if as_task:
             return _Plan(partial(self._tasks.start, str(named), route, encoded), leave, route=route)
         if params.request_state is UNSET and params.input_responses is UNSET:
             do = partial(self._forwarder.forward, method, str(named), route, encoded)
@@ -288,11 +289,10 @@ class Modern:
         asked = Asked({}, state.inner)
         return await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
 
-    async def _ask_first(self, wanted: Wanted, params: Params, asker: Asker) -> Body:
+    async def _ask_first(self, wanted: Wanted, params: Params, as_task: bool, asker: Asker) -> Body:
         """Have a person allow a call, and then an agent answer."""
         note(asker.span, "approval needed", rule=wanted.rule.name)
         method, named, route = wanted.method, wanted.named, wanted.route
-        as_task = self._tasks.wanted(route, params)
         bound = _bound(method, named, params, asker)
         capabilities = rpc.value_of(cast("Meta", params.meta).capabilities)
         state, answers = State(None), {}

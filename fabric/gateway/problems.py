@@ -14,7 +14,6 @@ import orjson
 
 from fabric.gateway import rpc
 from fabric.gateway.approving import PENDING
-from fabric.gateway.gate import FORBIDDEN
 from fabric.gateway.http import Send, respond
 from fabric.gateway.rpc import Refusal
 from fabric.observability.metrics_gateway import REFUSED
@@ -33,7 +32,7 @@ STATUS: Final = {
     errors.KeyReused.code: 422,
     errors.CapabilityMissing.code: 422,
     errors.AnswerRequired.code: 422,
-    FORBIDDEN: 403,
+    rpc.FORBIDDEN: 403,
     PENDING: 409,
     errors.MessageTooLarge.code: 413,
     errors.Overloaded.code: 429,

@@ -1,7 +1,7 @@
 """The answer to one request of a handshake session, as its client hears it: perhaps over several connections.
 
-Above: `legacy`, `errands`, `following`, `listening`. Below: ASGI and the log of `sessions`. What must not get lost,
-questions to the client and the answer itself, has a place in the session's log, and is told again to whoever names the
+Above: `legacy`, `errands`, `following`, `listening`. Below: ASGI. What must not get lost, questions to the client
+and the answer itself, has a place in the session's log (`ledger`), and is told again to whoever names the
 last one it saw; progress and log entries have none.
 """
 
@@ -10,23 +10,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from fabric.gateway import rpc
-from fabric.gateway.http import MOST_WAITING, PING_SECONDS, Receive, Send
+from fabric.gateway.http import MOST_WAITING, PING, PING_SECONDS, SSE, Receive, Send
 from fabric.gateway.rpc import event
 from fabric_sdk.cancelling import end
 
-_PING: Final = b": still working\r\n\r\n"
-_SSE: Final = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
 _LONGEST_ID: Final = 200
 _NAME: Final = re.compile(r"([0-9a-f]{12})-((?:[0-9a-f]{2})+)-\d{1,15}")
 _RETRY_MS: Final = 500
@@ -91,15 +85,13 @@ class Outbox:
         return taken
 
 
-async def stream(
-    outbox: Outbox, receive: Receive, send: Send, *, first: bytes = b"", headers: Sequence[Any] = ()
-) -> None:
+async def stream(outbox: Outbox, receive: Receive, send: Send, *, first: bytes = b"") -> None:
     """Send what is in `outbox` as server-sent events, until it is complete or the client leaves."""
-    await send({"type": "http.response.start", "status": 200, "headers": [*_SSE, *headers]})
-    if first:
-        await send({"type": "http.response.body", "body": first, "more_body": True})
     leaving = asyncio.create_task(_left(receive, outbox))
     try:
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        if first:
+            await send({"type": "http.response.body", "body": first, "more_body": True})
         while not leaving.done():
             outbox.stir.clear()
             if not outbox.empty:
@@ -112,7 +104,7 @@ async def stream(
                 async with asyncio.timeout(PING_SECONDS):
                     await outbox.stir.wait()
             except TimeoutError:
-                await send({"type": "http.response.body", "body": _PING, "more_body": True})
+                await send({"type": "http.response.body", "body": PING, "more_body": True})
     finally:
         await end([leaving])
         if outbox.on_close is not None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Raw
 
-from fabric.gateway.admission import Headers
+from fabric.gateway.admission import Headers, takes_events
 from fabric.gateway.forward import Asker
 from fabric.gateway.http import JSON, Receive, Send
 from fabric.gateway.problems import Problem
@@ -43,7 +43,7 @@ class Request:
     @property
     def streams(self) -> bool:
         """Whether the client takes server-sent events."""
-        return b"text/event-stream" in self.headers.get(b"accept", b"").lower()
+        return takes_events(self.headers.get(b"accept", b""))
 
     def option(self, name: str) -> str | None:
         """A value from the query; the last one, of several."""

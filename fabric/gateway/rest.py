@@ -36,7 +36,7 @@ from fabric.gateway.view import Route, View
 from fabric.gateway.views import Views
 from fabric.search.tool import NAME as SEARCH
 from fabric_sdk import FabricError
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import until
 from fabric_sdk.contracts import errors
 from fabric_sdk.contracts.asking import ASKS, Asked
 from fabric_sdk.contracts.envelope import Body
@@ -236,9 +236,9 @@ class Rest:
             try:
                 return _Passed(self._gate.pass_through(identity, call.method, call.named, route, given), began)
             except AskFirst as first:
-                leave = Leave(self._gate.take(identity, call.named, route), first.rule.name)
                 value = rpc.value_of(given.arguments)
                 wanted = Wanted(identity, _DOOR, call.method, call.named, route, call.params, value, first.rule)
+                leave = Leave(self._gate.take(identity, call.named, route), first.rule.name)
                 return _Passed(leave, began, wanted)
         except Barred as barred:
             self._gate.audit.barred(call.deed, barred)
@@ -336,14 +336,7 @@ class Rest:
                 exchange.push(_event("task", last))
                 last = now
 
-        watching = asyncio.create_task(self._tasks.watch(task_id, principal, tell))
-        leaving = asyncio.create_task(over.wait())
-        try:
-            await asyncio.wait((watching, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                watching.result()
-        finally:
-            await end((watching, leaving))
+        await until(over, self._tasks.watch(task_id, principal, tell), None)
         return last
 
     async def _cancel(self, asked: Request, task_id: str) -> None:

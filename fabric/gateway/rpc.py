@@ -27,6 +27,8 @@ HEADER_MISMATCH: Final = jsonrpc.HEADER_MISMATCH
 UNSUPPORTED_VERSION: Final = jsonrpc.UNSUPPORTED_PROTOCOL_VERSION
 RESOURCE_NOT_FOUND: Final = -32002
 """Of the handshake revisions only; the current one says `INVALID_PARAMS`."""
+FORBIDDEN: Final = 4030
+"""Ours, for what the policy, or a person, does not allow."""
 STATUS: Final = ERROR_CODE_HTTP_STATUS
 """HTTP status of a JSON-RPC error code; 200 for all others."""
 

@@ -19,7 +19,6 @@ from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from fabric.gateway import rpc
 from fabric.gateway.asking import check_answers
 from fabric.gateway.forward import Asker, own_params
-from fabric.gateway.gate import FORBIDDEN
 from fabric.gateway.rpc import Params, Refusal
 from fabric.gateway.view import Route
 from fabric_sdk.contracts import errors
@@ -84,13 +83,14 @@ class McpTasks:
         """Start a task, `delay` seconds from now, or join the one that the asker's key names; returns how it stands.
 
         Raises:
+            Refusal: see `params_of`.
             QueueFull, TransportUnavailable: see `patterns.task.Tasks.start`.
         """
         assert route.policy is not None
         now = time.time()
         start = Start(
             agent=route.agent,
-            params=Body(encoded=own_params("tools/call", named, route, params)),
+            params=params_of(named, route, params),
             scope=scope_for(route.policy.timeout, principal=asker.principal, trace=asker.trace),
             key=asker.key,
             priority=priority,
@@ -181,6 +181,20 @@ class McpTasks:
         return Body({**members, "resultType": kind, **self._stamp})
 
 
+def params_of(named: str, route: Route, params: bytes) -> Body:
+    """The params of a task. Others than its handler read them, too: whoever compares, traces, or has to allow it.
+
+    Raises:
+        Refusal: they are JSON that not everybody can read, such as a number larger than any double.
+    """
+    own = Body(encoded=own_params("tools/call", named, route, params))
+    try:
+        own.members()
+    except ValueError as unfit:
+        raise Refusal(rpc.INVALID_PARAMS, f"the arguments cannot be kept: {unfit}") from None
+    return own
+
+
 def check_may_be_call(route: Route) -> None:
     """See that a client which knows no tasks may call this.
 
@@ -222,7 +236,7 @@ def outcome(record: Record) -> dict[str, Any]:
     if record.state == "expired":
         return {"error": errors.to_wire(errors.TaskExpired())}
     if record.state == "cancelled" and record.reason:
-        return {"error": {"code": FORBIDDEN, "message": record.reason}}
+        return {"error": {"code": rpc.FORBIDDEN, "message": record.reason}}
     if record.state == "dead":
         last: dict[str, Any] = record.errors[-1] if record.errors else {}
         message = last.get("error") or "the task failed for good"

@@ -26,7 +26,7 @@ from fabric.gateway.rpc import Message, Refusal
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import IssuerUnavailable, Unauthenticated
 from fabric_sdk import FabricError
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import end, until
 from fabric_sdk.contracts.errors import HandlerFailed, Overloaded
 
 log = logging.getLogger(__name__)
@@ -107,15 +107,7 @@ class Door:
     ) -> None:
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         connection = _Connection(self._answer, self._legacy, identify, receive, send)
-        serving = asyncio.create_task(connection.serve())
-        leaving = asyncio.create_task(ended.wait())
-        try:
-            await asyncio.wait((serving, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end([leaving])
-            if not serving.done():
-                await end([serving])
-        closing = (1008, "the token was revoked, or has expired") if serving.cancelled() else serving.result()
+        closing = await until(ended, connection.serve(), (1008, "the token was revoked, or has expired"))
         if closing is not None:
             code, reason = closing
             reason = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")

@@ -1,7 +1,7 @@
 """Lock-out: whoever is refused again and again is not looked at any more for some time, each time for longer.
 
-Above: the limiter. Below: nothing. Each gateway decides by itself. What is kept is bounded: with more than `MOST` to
-remember, the one who was remembered first is forgotten.
+Above: the limiter. Below: nothing. Each gateway decides by itself. No more than `MOST` are remembered: for one more,
+that one is forgotten which `tidy` has not looked at for longest.
 """
 
 from __future__ import annotations

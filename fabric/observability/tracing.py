@@ -7,7 +7,6 @@ agents begin by themselves.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
@@ -18,7 +17,7 @@ from fabric.observability.metrics import METRICS
 from fabric.observability.otel import disabled, has_collector
 from fabric.observability.spans import Kept, Provider
 from fabric.observability.spans_export import Exporting
-from fabric_sdk.cancelling import end
+from fabric_sdk.cancelling import end, keep_on
 from fabric_sdk.jetstream import JetStream
 from fabric_sdk.tracing import SCOPE
 from fabric_sdk.transports.base import Transport
@@ -49,7 +48,7 @@ async def exporting(transport: Transport, resource: Mapping[str, str]) -> AsyncG
         backend = Otlp(resource)
     jetstream = JetStream(transport)
     export = Exporting(jetstream, KEPT, resource, backend)
-    running = asyncio.create_task(export.run())
+    running = keep_on(export.run, "sending spans on")
     try:
         yield
     finally:

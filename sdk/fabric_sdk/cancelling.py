@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,16 @@ def keep_on(work: Callable[[], Awaitable[None]], what: str) -> asyncio.Task[None
             await asyncio.sleep(_ANEW_SECONDS)
 
     return asyncio.create_task(run(), name=what)
+
+
+async def until(over: asyncio.Event, work: Coroutine[Any, Any, T], otherwise: T) -> T:
+    """What `work` gives; `otherwise`, where it is ended since all is `over` before."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(over.wait())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end((working, leaving))
+    return otherwise if working.cancelled() else working.result()
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], *, grace: float = 0.0, patience: float = math.inf) -> None:

@@ -157,6 +157,26 @@ def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "code", "told"),
+    [
+        (["--help"], 0, "`--kubernetes` prints a\nSecret"),
+        (["-h"], 0, "Makes the secrets"),
+        (["--kubernets"], 2, "usage: "),
+        (["--kubernetes", "dev"], 2, "usage: "),
+        ([""], 2, "usage: "),
+    ],
+)
+def test_who_asks_how_secrets_are_made_or_mistypes_it_has_made_none(
+    tmp_path: Path, typed: list[str], code: int, told: str
+) -> None:
+    script = tmp_path / "secrets.sh"
+    script.write_text(read("deploy/secrets.sh"))
+    ended = subprocess.run(["sh", script, *typed], capture_output=True, text=True, check=False)
+    assert (ended.returncode, told in ended.stdout + ended.stderr) == (code, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["secrets.sh"]
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [(None, "cannot be read: No such file"), (b" \n", "is empty"), (b"\xff", "it is no text")],
 )

@@ -19,7 +19,7 @@ CALL_TIMEOUT = 3.0
 MAX_BODY = 64 * 1024
 
 POLICY = """\
-roles: {admin: [], clerk: [], reporter: []}
+roles: {admin: [], clerk: [], reporter: [], asked: []}
 rules:
   - {name: admins, roles: [admin], on: ["*/*", ">"], then: allow}
   - name: clerks
@@ -35,6 +35,7 @@ rules:
     when: arguments.text == "LOUD"
     then: ask
     approvers: [admin]
+  - {name: counting-is-approved, roles: [asked], verbs: [call], on: [hello/count], then: ask, approvers: [admin]}
   - name: sums-are-approved
     roles: [clerk]
     verbs: [call]
@@ -57,6 +58,7 @@ rules:
 LIMITS = """\
 limits:
   - {name: once-a-day, per: client, clients: "few-*", daily: 1}
+  - {name: one-at-a-time, per: client, clients: "alone-*", concurrency: 1}
 """
 
 

@@ -131,6 +131,8 @@ async def test_resources_and_prompts(rest: httpx.AsyncClient) -> None:
         ("POST", "/api/tools/hello_%ED%A0%80", b"{}", {}, 404),
         ("POST", "/api/tools/jobs_only_task", b"{}", {}, 409),
         ("POST", "/api/tasks/jobs_plain", b"{}", {}, 409),
+        ("POST", "/api/tasks/jobs_add", b'{"a": 1%b, "b": 1}' % (b"0" * 400), {}, 400),
+        ("POST", "/api/tasks/jobs_add", b'{"a": 1%b, "b": 1}' % (b"0" * 400), {"idempotency-key": "large"}, 400),
         ("POST", "/api/tasks/jobs_add?priority=urgent", b"{}", {}, 400),
         ("POST", "/api/tasks/jobs_add?delay=-1", b"{}", {}, 400),
         ("POST", "/api/tasks/jobs_add?delay=nan", b"{}", {}, 400),

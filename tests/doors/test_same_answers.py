@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import httpx
 import pytest
 
-from doors.ways import DOORS, Json, Way
+from doors.ways import DOORS, Json, RestWay, Way
 
 Key = Callable[..., str]
 WHO: dict[str, Json] = {
@@ -97,6 +98,33 @@ async def test_a_limit_is_one_for_all_doors(url: str, key: Key) -> None:
         async with door(url) as way:
             verdicts.append((await way.ask("tools/call", "hello_echo", {"text": "1"}, token)).verdict)
     assert verdicts == ["done", "limited", "limited"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_who_is_refused_as_a_task_alone_takes_no_place(url: str, key: Key, door: str) -> None:
+    """The place of each such call was never free again: so many of them, and all others were refused."""
+    token = key(f"alone-{door}", roles=["admin"])
+    async with DOORS[door](url) as way:
+        for _ in range(2):
+            assert (await way.ask("tools/call", "jobs_only_task", {}, token)).verdict == "a task alone"
+        assert (await way.ask("tools/call", "hello_echo", {"text": "1"}, token)).verdict == "done"
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_arguments_that_nobody_can_be_shown_take_no_place(url: str, key: Key, door: str) -> None:
+    """A number that is too large failed the gateway; at one door, one that is none took a place for good."""
+    token = key(f"alone-asking-{door}", roles=["asked", "clerk"])
+    malformed = {"rest": "malformed"}.get(door, "unknown")  # MCP has one code for both
+    async with DOORS[door](url) as way:
+        for _ in range(2):
+            assert (await way.ask("tools/call", "hello_count", {"to": 10**400}, token)).verdict == malformed
+        if isinstance(way, RestWay):
+            lines = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+            async with httpx.AsyncClient(base_url=url, headers=lines, trust_env=False) as http:
+                for _ in range(2):
+                    told = await http.post("/api/tools/hello_count", content=b'{"to": 1e999}')
+                    assert told.status_code == 400
+        assert (await way.ask("tools/call", "hello_echo", {"text": "1"}, token)).verdict == "done"
 
 
 async def test_results_are_the_same(way: Way, operator: str) -> None:

@@ -39,8 +39,17 @@ class Way(Protocol):
         ...
 
 
-_BY_STATUS = {401: "unauthenticated", 403: "forbidden", 404: "unknown", 422: "reported", 429: "limited", 504: "late"}
-_BY_CODE = {4030: "forbidden", -32602: "unknown", 4290: "limited", 5040: "late"}
+_BY_STATUS = {
+    400: "malformed",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "unknown",
+    409: "a task alone",
+    422: "reported",
+    429: "limited",
+    504: "late",
+}
+_BY_CODE = {4030: "forbidden", -32021: "a task alone", -32602: "unknown", 4290: "limited", 5040: "late"}
 
 
 class RestWay:

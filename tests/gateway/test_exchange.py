@@ -13,6 +13,7 @@ from support.waiting import eventually
 
 from fabric.gateway import http, rpc
 from fabric.gateway.http import MOST_WAITING, Bodies, BodyTooLarge, ClientLeft, Exchange, NoRoom, Patrol
+from fabric.gateway.replies import Outbox, stream
 
 
 class Asgi:
@@ -241,3 +242,20 @@ def _in_two_parts(first: bytes, end: asyncio.Event) -> http.Receive:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     return receive
+
+
+async def test_a_stream_that_cannot_begin_lets_go_of_what_would_fill_it(asgi: Asgi) -> None:
+    """Whoever followed the request of another gateway went on, for a client that had nothing of it."""
+    outbox, let_go, before = Outbox("stream"), asyncio.Event(), asyncio.all_tasks()
+
+    async def close() -> None:
+        let_go.set()
+
+    async def fail(event: Any) -> None:
+        raise OSError("nobody reads")
+
+    outbox.on_close = close
+    with pytest.raises(OSError, match="nobody reads"):
+        await stream(outbox, asgi.receive, fail)
+    assert let_go.is_set()
+    assert asyncio.all_tasks() == before

@@ -425,3 +425,91 @@ async def test_who_is_late_with_what_it_sends_ahead_has_the_answer_before_it() -
         said = await wire.read_to_end()
     assert said.startswith(b"HTTP/1.1 200 ")
     assert b"{}HTTP/1.1 408 " in said
+
+
+BAD = {
+    "no-http": b"NONSENSE\r\n\r\n",
+    "no-url": b"GET http:// HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "large-head": b"GET / HTTP/1.1\r\nlarge: %b\r\n\r\n" % (b"x" * 20_000),
+    "large-head-without-end": b"GET / HTTP/1.1\r\nlarge: %b" % (b"x" * 20_000),
+    "bad-body": b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nnone\r\n",
+    "large-head-and-no-http": b"GET / HTTP/1.1\r\nlarge: %b\r\n\r\nNONSENSE\r\n\r\n" % (b"x" * 20_000),
+}
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+@pytest.mark.parametrize(
+    ("bad", "at_once"), [*((bad, False) for bad in BAD), ("no-http", True), ("no-url", True), ("bad-body", True)]
+)
+async def test_what_is_bad_behind_good_requests_is_no_answer_to_them(
+    monkeypatch: pytest.MonkeyPatch, bad: str, at_once: bool, ahead: int
+) -> None:
+    """Its refusal was the answer to the first of them, whoever that came from, and the others had none."""
+    begun, noticed, asked = asyncio.Event(), asyncio.Event(), 0
+    take_no_more = listen.Connection._take_no_more  # pyright: ignore[reportPrivateUsage]
+
+    def notice(connection: listen.Connection) -> None:
+        take_no_more(connection)
+        noticed.set()
+
+    monkeypatch.setattr(listen.Connection, "_take_no_more", notice)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == ahead:  # until the one before it is answered, nothing more is read
+            begun.set()
+            await asyncio.wait_for(noticed.wait(), 10)
+        await respond(send, 200, b"{}")
+
+    async with listened_on(app) as url, Wire.to(url) as wire:
+        await wire.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n" * ahead + (BAD[bad] if at_once else b""))
+        await begun.wait()
+        if not at_once:
+            await wire.send(BAD[bad])
+        said = await wire.read_to_end()
+    answers = said.split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200"] * ahead
+    assert [b"connection: close" in answer for answer in answers] == [False] * (ahead - 1) + [True]
+    assert asked == ahead
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [("no-http", 400), ("no-url", 400), ("large-head", 431), ("large-head-without-end", 431), ("bad-body", 400)],
+)
+async def test_what_is_bad_is_refused_where_no_answer_is_due(bad: str, status: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            await receive()  # until the client leaves, or is refused
+        else:
+            await respond(send, 200, b"{}")
+
+    async with listened_on(app) as url, Wire.to(url) as wire:
+        await wire.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        await wire.read_until(b"{}")
+        await wire.send(BAD[bad])
+        said = await wire.read_to_end()
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+async def test_what_is_bad_within_a_body_ends_the_answer_that_has_begun() -> None:
+    """It was refused in the middle of the answer."""
+    begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"early", "more_body": True})
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    head = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with listened_on(app) as url, Wire.to(url) as wire:
+        await wire.send(head)
+        await begun.wait()
+        await wire.read_until(b"early")
+        await wire.send(b"none\r\n")
+        said = await wire.read_to_end()
+    assert b"HTTP/1.1" not in said

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, StatusCode, set_span_in_context
 from rich.console import Console
@@ -27,6 +27,7 @@ from fabric.observability.spans_reading import Trace as Kept_Trace
 from fabric.observability.spans_wire import Told, batches, decode, otlp
 from fabric.observability.tracing_sampling import HONOURED, Sampling, declined
 from fabric_sdk import tracing
+from fabric_sdk.contracts.conventions import Attribute
 from fabric_sdk.contracts.scope import Scope, Trace, current_scope
 from fabric_sdk.jetstream import JetStream
 from fabric_sdk.transports.memory import MemoryTransport
@@ -187,6 +188,7 @@ def test_a_span_comes_back_as_it_was(said: dict[str, Any], name: str, failed: bo
     assert (shown["traceId"], shown["spanId"], shown["kind"]) == (trace_id, told.id, 3)
 
 
+@settings(deadline=None)  # megabytes, on a machine that may be busy
 @given(st.lists(st.tuples(st.integers(1, 2**128 - 1), st.sampled_from([0, 1000, 100_000, 300_000])), max_size=12))
 def test_spans_go_in_messages_of_a_size_under_the_last_digit_of_their_trace(sizes: list[tuple[int, int]]) -> None:
     kept = Kept()
@@ -296,6 +298,25 @@ def test_a_trace_is_drawn_within_the_line(width: int) -> None:
     assert ("AFTER" in lines[0], "TOOK" in lines[0]) == (width >= 80, True)
     assert all("━" in line for line in lines[1:])
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", [70, 80, 120])
+def test_an_id_is_drawn_in_one_piece(width: int) -> None:
+    """At 80 columns an id was broken in two, and could neither be looked up nor copied."""
+    approval = {"name": "approval asked for", "at": 1, "attributes": {"approval": f"{'c3' * 12}-{'d4' * 4}"}}
+    resource = {Attribute.SERVICE: "approvals", Attribute.INSTANCE: "e5" * 8}
+    spans = (
+        replace(told("root"), resource=resource),
+        replace(told("a", "root"), links=({"trace": "b2" * 16, "id": "f6" * 8},)),
+        replace(told("b", "a"), events=(approval,)),
+    )
+    lines = written(waterfall(Kept_Trace("a" * 32, spans[:2]), width), width)
+    assert any("b2" * 16 in line for line in lines)
+    assert max(map(len, lines)) <= width
+    lines = written(waterfall(Kept_Trace("a" * 32, spans), width), width)
+    assert any(f"approval={'c3' * 12}-{'d4' * 4}" in line for line in lines) == (width >= 80)
+    assert max(map(len, lines)) <= width
+    assert ("AFTER" in lines[0]) == (width == 120)
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from fabric_sdk import cancelling
-from fabric_sdk.cancelling import end, keep_on
+from fabric_sdk.cancelling import end, keep_on, until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,3 +95,46 @@ async def test_what_is_kept_on_ends_when_it_is_told_to() -> None:
     await begun.wait()
     await end([kept])
     assert kept.cancelled()
+
+
+async def test_what_ends_before_all_is_over_gives_what_it_gives() -> None:
+    over = asyncio.Event()
+
+    async def work() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    async def fail() -> str:
+        raise KeyError("moon")
+
+    before = asyncio.all_tasks()
+    assert await until(over, work(), "over") == "done"
+    with pytest.raises(KeyError, match="moon"):
+        await until(over, fail(), "over")
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_goes_on_is_ended_once_all_is_over_and_when_nobody_waits_for_it() -> None:
+    over, begun, ended = asyncio.Event(), asyncio.Event(), 0
+
+    async def work() -> str:
+        nonlocal ended
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended += 1
+        return "done"
+
+    waiting = asyncio.create_task(until(over, work(), "over"))
+    await begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended == 1
+    begun.clear()
+    waiting = asyncio.create_task(until(over, work(), "over"))
+    await begun.wait()
+    over.set()
+    assert await waiting == "over"
+    assert ended == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
@@ -154,6 +155,20 @@ async def test_a_credentials_file_that_is_none_is_a_mistake_in_the_configuration
         path.write_text(content)
     with pytest.raises(ConfigurationError, match=f"agent.creds {complaint}") as refused:
         await NatsTransport.connect(server.url, credentials=str(path))
+    assert refused.value.fix
+
+
+async def test_credentials_are_read_from_no_pipe(server: PrivateNats, tmp_path: Path) -> None:
+    """Whoever opened it waited for somebody to write, and the loop with it."""
+    path = tmp_path / "agent.creds"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)  # so that opening it waits for nobody: then reading it does
+    os.write(writer, b"-----BEGIN NATS USER JWT-----\n-----BEGIN USER NKEY SEED-----\n")
+    try:
+        with pytest.raises(ConfigurationError, match=r"agent\.creds is no file") as refused:
+            await NatsTransport.connect(server.url, credentials=str(path))
+    finally:
+        os.close(writer)
     assert refused.value.fix
 
 

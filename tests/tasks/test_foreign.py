@@ -18,10 +18,12 @@ from fabric_sdk import Agent
 from fabric_sdk.client import Fabric
 from fabric_sdk.contracts import errors, subjects
 from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import Scope
 from fabric_sdk.contracts.streams import LATER, RECORDS, TASKS
 from fabric_sdk.contracts.task import new_task_id
 from fabric_sdk.jetstream import JetStream
 from fabric_sdk.patterns.dead import Which
+from fabric_sdk.patterns.start import Start
 
 PARAMS = Body({"name": "echo", "arguments": {"value": 1}})
 
@@ -107,6 +109,29 @@ async def test_whoever_looks_at_a_record_that_changes_all_the_time_gives_up_in_w
     monkeypatch.setattr(JetStream, "store", be_quicker)
     with pytest.raises(errors.FabricError, match="changes all the time"):
         await asyncio.wait_for(task.cancel(), 10)
+    assert written == 100
+
+
+async def test_whoever_lets_a_held_task_begin_that_changes_all_the_time_gives_up_too(
+    fabric: Fabric, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Start(agent=agent.name, params=PARAMS, scope=Scope(0.0))
+    assert await fabric.tasks.hold(start, "it waits for a person")
+    held = await fabric.jetstream.last(RECORDS, subjects.record(agent.name, start.id))
+    assert held is not None
+    written = 0
+    really_store = JetStream.store
+
+    async def be_quicker(self: JetStream, subject: str, *rest: Any, **how: Any) -> Any:
+        nonlocal written
+        if subject.startswith("fab.record."):
+            written += 1
+            await really_store(fabric.jetstream, subject, held.body)
+        return await really_store(self, subject, *rest, **how)
+
+    monkeypatch.setattr(JetStream, "store", be_quicker)
+    with pytest.raises(errors.FabricError, match="changes all the time"):
+        await asyncio.wait_for(fabric.tasks.release(agent.name, start.id), 10)
     assert written == 100
 
 

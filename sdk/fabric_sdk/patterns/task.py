@@ -117,7 +117,7 @@ class Tasks:
         Raises:
             UnknownTask: as `read`.
         """
-        while True:
+        for _ in range(_LOOKS):
             record, place = await self._look(agent, task_id)
             if record.state != "held" or record.parked is None:
                 return record
@@ -125,6 +125,7 @@ class Tasks:
             record.state, record.parked, record.reason = "queued", None, ""
             if await self._write(record, place):
                 return record
+        raise _restless(task_id)
 
     async def start_all(self, starts: Sequence[Start]) -> bool:
         """Accept all of these tasks, or none.

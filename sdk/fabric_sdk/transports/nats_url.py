@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import stat
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -77,6 +78,8 @@ def checked_credentials(path: str) -> str:
     """
     fix = "name the .creds file of a NATS user"
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for, and be empty the second time
+            raise ConfigurationError(f"{path} is no file", fix=fix)
         content = Path(path).read_bytes()
     except OSError as unreadable:
         raise ConfigurationError(f"{path} cannot be read: {unreadable.strerror}", fix=fix) from None
