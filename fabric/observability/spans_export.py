@@ -20,7 +20,7 @@ from fabric_sdk.jetstream import JetStream
 
 log = logging.getLogger(__name__)
 
-_FLUSH_SECONDS: Final = 0.5
+FLUSH_SECONDS: Final = 0.5
 """A trace can be looked at so long after it ended."""
 _AGAIN_SECONDS: Final = 30.0
 """Between two attempts to find JetStream."""
@@ -50,7 +50,7 @@ class Exporting:
     async def run(self) -> None:
         """Send on what ends, twice a second."""
         while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
+            await asyncio.sleep(FLUSH_SECONDS)
             if len(self._kept):
                 await self.flush()
 
