@@ -114,8 +114,8 @@ def _notes(trace: Trace, span: Told) -> Generator[str]:
     """What else is to be known of a span: its error, its attempt, what happened, what it is linked to."""
     said = span.attributes
     if span.failed:
-        code = f" ({said[Attribute.STATUS]})" if Attribute.STATUS in said else ""
-        yield f"error: {said.get(Attribute.ERROR, 'unknown')}{code}"
+        kind, code = str(said.get(Attribute.ERROR, "unknown")), str(said.get(Attribute.STATUS, ""))
+        yield f"error: {kind}" + (f" ({code})" if code not in ("", kind) else "")
     if (attempt := said.get(Attribute.ATTEMPT, 1)) != 1:
         yield f"attempt {attempt}"
     for event in span.events:

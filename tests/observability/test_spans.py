@@ -291,6 +291,21 @@ def test_thousands_of_spans_below_one_another_are_drawn() -> None:
     assert [row.depth for row in rows(Kept_Trace("a" * 32, spans))] == list(range(3000))
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "drawn"),
+    [
+        ("ValueError", "-32603", "error: ValueError (-32603)"),
+        ("4290", "4290", "error: 4290"),
+        ("lost", "", "error: lost"),
+    ],
+)
+def test_an_error_is_drawn_with_its_code_once(kind: str, code: str, drawn: str) -> None:
+    said = {"error.type": kind, **({"rpc.response.status_code": code} if code else {})}
+    failed = replace(told("root"), failed=True, attributes=said)
+    lines = written(waterfall(Kept_Trace("a" * 32, (failed,)), 80), 80)
+    assert " ".join(" ".join(lines[2:]).split()) == drawn
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_trace_is_drawn_within_the_line(width: int) -> None:
     spans = [told("root"), told("a", "root"), told("b", "a")]
