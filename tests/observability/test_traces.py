@@ -26,12 +26,12 @@ from support.nats_server import private_nats
 from support.running import Running, running_fabric, wait_until
 
 from fabric.observability.spans import Kept, Tracer
-from fabric.observability.spans_export import FLUSH_SECONDS
+from fabric.observability.spans_export import FLUSH_SECONDS, Exporting
 from fabric.observability.spans_reading import recent, trace
 from fabric.observability.spans_wire import batches
 from fabric.settings import Settings
 from fabric_sdk import Fabric
-from fabric_sdk.contracts.envelope import Body, Message
+from fabric_sdk.contracts.envelope import Body
 from fabric_sdk.contracts.scope import Trace
 from fabric_sdk.contracts.streams import SPANS
 from observability.receiver import Receiver, receiver
@@ -178,12 +178,12 @@ def test_what_is_not_sampled_leaves_nothing(traced: Running, backend: Receiver) 
 
 async def tell(client: Fabric, process: str, *spans: tuple[str, int], names: str = "work") -> None:
     """Have a process tell of a span of each trace, begun then and over at once, in a message for each."""
-    kept, transport = Kept(), client.jetstream.transport
+    kept = Kept()
     for trace_id, start in spans:
         above = Trace(f"00-{trace_id}-{'ab' * 8}-01")
         Tracer(kept, "ours").begin(names, SpanKind.SERVER, above, {}, start=start).end(start + 1)
         for batch in batches({"service.name": process}, kept.take()):
-            await transport.publish(Message(batch.subject, Body(encoded=batch.encoded)))
+            await client.jetstream.store(batch.subject, Body(encoded=batch.encoded))
 
 
 def test_every_trace_that_is_kept_is_found_by_its_beginning_and_listed() -> None:
@@ -230,3 +230,24 @@ async def test_a_trace_is_shown_once_every_process_has_told_of_it() -> None:
     assert [each.id for each in (listed, whole)] == [trace_id, trace_id]
     assert [span.resource["service.name"] for span in listed.spans] == ["gateway", "worker"]
     assert whole.spans == listed.spans
+
+
+async def test_spans_are_kept_again_once_a_broker_is_back_that_has_lost_the_stream() -> None:
+    kept, scope = Kept(), Trace(f"00-{'1' * 32}-{'ab' * 8}-01")
+    with private_nats(KEEPING) as server:
+        async with Fabric.connect(server.url) as client:
+            back = asyncio.Event()
+            client.jetstream.transport.listen(lambda event: back.set() if event == "connected" else back.clear())
+            export = Exporting(client.jetstream, kept, {"service.name": "worker"})
+            for name in ("before", "after"):
+                if name == "after":
+                    server.kill()
+                    server.start()
+                    await back.wait()
+                Tracer(kept, "ours").begin(name, SpanKind.SERVER, scope, {}).end()
+                await export.flush()
+                await client.jetstream.store("fab.span.f", Body({}))  # what was sent before it is there, too
+                found = await trace(client.jetstream, scope.trace_id)
+                assert found is not None, name
+                assert [span.name for span in found.spans] == [name], "the stream is in memory"
+    assert kept.dropped == 0
