@@ -119,6 +119,8 @@ def test_a_trace_is_whole_at_a_backend_and_in_the_fabric(traced: Running, backen
     assert (said["mcp.method.name"], said["gen_ai.tool.name"]) == ("tools/call", "planner_plan")
     assert said["mcp.protocol.version"] == "2026-07-28"
     assert attributes(by_name["tools/call read"])["messaging.system"] == "nats"
+    waited = [1e3 * said["fabric.waited"] for _, span in told if "fabric.waited" in (said := attributes(span))]
+    assert any(abs(each - round(each)) > 1e-3 for each in waited), f"{waited} ms are a coarse clock's"
     attempts = sorted(
         (span for _, span in told if span.name == "process index"), key=lambda span: span.start_time_unix_nano
     )
