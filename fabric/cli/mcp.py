@@ -75,6 +75,12 @@ def _print_config(host: HostName, url: str | None, token: str | None, data: Path
         # The folder is said, as a host need not have the environment that names it here.
         arguments = ["mcp", "--data", str((data or usual_folder()).expanduser().absolute())]
     else:
+        from fabric.stdio.gateway import host_of
+
+        try:
+            host_of(url)  # a mistake is told to who makes it, not to the host that starts the program later
+        except ConfigurationError as mistake:
+            fail(mistake)
         arguments = ["mcp", "--url", url]
         env[_TOKEN] = token or _SOME_TOKEN
     program = Path(sysconfig.get_path("scripts")) / "fabric"

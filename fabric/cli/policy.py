@@ -96,7 +96,7 @@ def explain(
             [(each.rule.name, each.rule.effect, each.outcome, each.why) for each in about],
         )
     if others := len(found.findings) - len(about):
-        err.print(f"[dim]{others} other rules are not about this[/]")
+        err.print(f"[dim]{others} other {'rule is' if others == 1 else 'rules are'} not about this[/]")
 
 
 def _loaded(path: Path | None) -> tuple[Path, Policy]:

@@ -15,7 +15,7 @@ from fabric.cli.connection import durable
 from fabric.cli.console import err, out, print_json, run, table
 from fabric.cli.options import DataOption, JsonOption
 from fabric.cli.waterfall import duration, waterfall
-from fabric.observability.spans_reading import Trace, recent
+from fabric.observability.spans_reading import Trace, beginning, recent
 from fabric.observability.spans_reading import trace as trace_of
 from fabric.observability.spans_wire import otlp
 from fabric_sdk import Fabric
@@ -23,10 +23,11 @@ from fabric_sdk.contracts.errors import InvalidParams, UnknownName
 
 _ID: Final = re.compile(r"(?:00-)?([0-9a-f]{32})(?:-[0-9a-f]{16}-[0-9a-f]{2})?")
 _BEGINNING: Final = re.compile(r"[0-9a-f]{4,31}")
-_MOST: Final = 1_000_000
 _WIDE: Final = 100
 """Characters of a line that has room for whole ids; else, their beginnings find the traces, too."""
 _SHORT_ID: Final = 8
+_NAMED: Final = 5
+"""Traces that are named where several begin alike."""
 _KEPT: Final = (
     "spans are kept for an hour, of calls that come through the gateway: one in ten, unless FABRIC_TRACE_SAMPLING says "
     "otherwise (1 traces all), and those whose client sends a sampled traceparent; `fabric call` goes past the gateway "
@@ -71,23 +72,28 @@ def trace(
 
 
 async def _find(fabric: Fabric, which: str) -> Trace:
-    found: Trace | None = None
     if which == "last":
-        found = next(iter(await recent(fabric.jetstream, 1)), None)
+        if not (newest := await recent(fabric.jetstream, 1)):
+            raise UnknownName("no trace is kept", fix=_KEPT)
+        trace_id = newest[0].id
     elif (whole := _ID.fullmatch(which.lower())) is not None:
-        found = await trace_of(fabric.jetstream, whole[1])
+        trace_id = whole[1]
     elif _BEGINNING.fullmatch(which.lower()) is not None:
-        traces = await recent(fabric.jetstream, _MOST)
-        found = next((each for each in traces if each.id.startswith(which.lower())), None)
+        which = which.lower()
+        ids = await beginning(fabric.jetstream, which)
+        if len(ids) > 1:
+            several = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+            raise InvalidParams(f"{len(ids)} traces begin with {which}", fix=f"give more digits of one of {several}")
+        trace_id = next(iter(ids), which)
     else:
-        raise InvalidParams(f"{which!r} is no trace id", fix="give 32 hexadecimal digits, `last`, or `list`")
-    if found is None:
-        raise UnknownName(
-            "no such trace is kept" if which != "last" else "no trace is kept",
-            fix=_KEPT,
+        raise InvalidParams(
+            f"{which!r} is no trace id",
+            fix="give 32 hexadecimal digits or the first of them, at least 4; `last`, or `list`",
         )
     # In full, also where part of it lies before what was looked at.
-    return await trace_of(fabric.jetstream, found.id) or found
+    if (found := await trace_of(fabric.jetstream, trace_id)) is None:
+        raise UnknownName("no such trace is kept", fix=_KEPT)
+    return found
 
 
 def _list(traces: list[Trace], *, json_output: bool) -> None:

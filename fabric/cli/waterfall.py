@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Sequence
+from itertools import chain
+from textwrap import wrap
 from typing import Any, Final, NamedTuple
 
 from rich.markup import escape
@@ -53,23 +55,23 @@ def rows(trace: Trace) -> list[Row]:
 def waterfall(trace: Trace, width: int) -> Table:
     """The whole trace as a table for lines of this width."""
     drawn = rows(trace)
-    names, places = max(len(_named_at(*row)) for row in drawn), max(len(_where(row.span)) for row in drawn)
-    word = max(
-        (len(word) for row in drawn for note in _notes(trace, row.span) for word in seen(note).split()), default=0
-    )
+    notes = [[f"{'  ' * (depth + 1)}{seen(note)}" for note in _notes(trace, span)] for depth, span in drawn]
+    names = max(len(said) for said in (*(_named_at(*row) for row in drawn), *chain.from_iterable(notes)))
+    places = max(len(_where(row.span)) for row in drawn)
+    word = max((len(word) for note in chain.from_iterable(notes) for word in note.split()), default=0)
     room = width - places - (_TIME + _GAP) - 2 * _GAP
     narrow = width < _NARROW or word > room - (_TIME + _GAP) - _LEAST_BAR
     times = ("TOOK",) if narrow else ("AFTER", "TOOK")
     room -= 0 if narrow else _TIME + _GAP
     whole = max(1, min(word, room - _LEAST_BAR))  # an id that is broken can neither be looked up nor copied
-    room -= max(names, whole)
+    size = max(_LEAST_BAR, min(_BAR, room - max(names, whole)))
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("SPAN", overflow="fold", min_width=whole)
     grid.add_column("WHERE", no_wrap=True)
     for heading in times:
         grid.add_column(heading, no_wrap=True, justify="right")
     grid.add_column("", no_wrap=True)
-    for depth, span in drawn:
+    for (depth, span), below in zip(drawn, notes, strict=True):
         colour = "red" if span.failed else "cyan"
         said, after = escape(_named_at(depth, span)), duration((span.start - trace.start) / 1e9)
         grid.add_row(
@@ -77,11 +79,20 @@ def waterfall(trace: Trace, width: int) -> Table:
             escape(_where(span)),
             *(() if narrow else (after,)),
             duration(span.seconds),
-            f"[{colour}]{bar(trace, span, max(_LEAST_BAR, min(_BAR, room)))}[/]",
+            f"[{colour}]{bar(trace, span, size)}[/]",
         )
-        for note in _notes(trace, span):
-            grid.add_row(f"[dim]{'  ' * depth}  {escape(seen(note))}[/]")
+        for note in below:
+            for line in _lines(note, room - size, depth + 2):
+                grid.add_row(f"[dim]{escape(line)}[/]")
     return grid
+
+
+def _lines(note: str, width: int, depth: int) -> list[str]:
+    """A note in lines of this width: what goes on stands further in, as far as no word of it is broken for that."""
+    longest = max(map(len, note.split()), default=0)
+    indent = " " * max(0, min(2 * depth, width - longest))
+    wide = max(width, longest)
+    return wrap(note, wide, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def bar(trace: Trace, span: Told, size: int = _BAR) -> str:
@@ -114,8 +125,8 @@ def _notes(trace: Trace, span: Told) -> Generator[str]:
     """What else is to be known of a span: its error, its attempt, what happened, what it is linked to."""
     said = span.attributes
     if span.failed:
-        code = f" ({said[Attribute.STATUS]})" if Attribute.STATUS in said else ""
-        yield f"error: {said.get(Attribute.ERROR, 'unknown')}{code}"
+        kind, code = str(said.get(Attribute.ERROR, "unknown")), str(said.get(Attribute.STATUS, ""))
+        yield f"error: {kind}" + (f" ({code})" if code not in ("", kind) else "")
     if (attempt := said.get(Attribute.ATTEMPT, 1)) != 1:
         yield f"attempt {attempt}"
     for event in span.events:

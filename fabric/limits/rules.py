@@ -109,7 +109,8 @@ def source(path: Path | None) -> tuple[str, str]:
     try:
         return read_whole(path, MOST_BYTES).decode(), str(path)
     except (OSError, UnicodeDecodeError) as failure:
-        raise LimitsError([f"{path}: {failure}; FABRIC_LIMITS has to name a file of limits"]) from None
+        why = (isinstance(failure, OSError) and failure.strerror) or failure
+        raise LimitsError([f"{path}: {why}; FABRIC_LIMITS has to name a file of limits"]) from None
 
 
 def parse(text: str, where: str) -> Limits:

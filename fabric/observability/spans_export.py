@@ -20,7 +20,7 @@ from fabric_sdk.jetstream import JetStream
 
 log = logging.getLogger(__name__)
 
-_FLUSH_SECONDS: Final = 0.5
+FLUSH_SECONDS: Final = 0.5
 """A trace can be looked at so long after it ended."""
 _AGAIN_SECONDS: Final = 30.0
 """Between two attempts to find JetStream."""
@@ -44,13 +44,12 @@ class Exporting:
         self._kept = kept
         self._resource = dict(resource)
         self._backend = backend
-        self._ready = False
         self._look_at = 0.0
 
     async def run(self) -> None:
         """Send on what ends, twice a second."""
         while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
+            await asyncio.sleep(FLUSH_SECONDS)
             if len(self._kept):
                 await self.flush()
 
@@ -75,19 +74,17 @@ class Exporting:
         self._kept.dropped += len(spans) - sent
 
     async def _stream_is_there(self) -> bool:
-        """Whether there is somebody to keep spans now; a broker without JetStream is not asked every time."""
-        if not self._jetstream.transport.connected:
-            return False
-        if self._ready:
-            return True
+        """Whether there is somebody to keep spans now; a broker without JetStream is not asked every time.
+
+        JetStream is asked anew after each connection: the stream is in memory, and gone with a broker that restarted.
+        """
         now = asyncio.get_running_loop().time()
-        if now < self._look_at:
+        if not self._jetstream.transport.connected or now < self._look_at:
             return False
-        self._look_at = now + _AGAIN_SECONDS
         try:
             await self._jetstream.ensure(SPANS)
         except errors.FabricError as without:
             log.info("spans are not kept: %s", without)
+            self._look_at = now + _AGAIN_SECONDS
             return False
-        self._ready = True
         return True

@@ -90,7 +90,11 @@ def _guarded(work: Any, where: str) -> Any:
     except BaseException as failure:
         if isinstance(failure, (KeyboardInterrupt, GeneratorExit)):
             raise
-        raise ConfigurationError(f"{where} cannot be imported: {described(failure)}") from failure
+        absent = isinstance(failure, ModuleNotFoundError)
+        raise ConfigurationError(
+            f"{where} cannot be imported: {described(failure)}",
+            fix="install it into the environment that `fabric` itself is installed in" if absent else None,
+        ) from failure
 
 
 def described(failure: BaseException) -> str:

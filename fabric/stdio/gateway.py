@@ -77,7 +77,7 @@ class Gateway:
             headers=_HEADERS | _bearer(token),
             timeout=httpx2.Timeout(_CONNECT_SECONDS, read=_SILENT_SECONDS, write=_WRITE_SECONDS, pool=None),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=_IDLE),
-            trust_env=not is_loopback(_host(url)),  # a proxy for the internet knows nothing of this machine
+            trust_env=not is_loopback(host_of(url)),  # a proxy for the internet knows nothing of this machine
         )
 
     async def close(self) -> None:
@@ -144,7 +144,12 @@ def _bearer(token: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
+    """The host that requests to this URL go to.
+
+    Raises:
+        ConfigurationError: none can.
+    """
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:

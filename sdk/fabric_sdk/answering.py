@@ -53,6 +53,7 @@ class _Job:
     request: Request
     context: Context
     taken: float
+    """When it came, by `time.monotonic`: uvloop's own clock knows whole milliseconds alone."""
     key: str = ""
     """Its key among the calls in hand: the reply subject, where no other call in hand has the same."""
     task: asyncio.Task[None] | None = None
@@ -201,7 +202,7 @@ class CallTaker:
             emit=self._emit,
             ask=self._ask,
         )
-        job = _Job(message, Request(method, message.body), context, self._loop.time())
+        job = _Job(message, Request(method, message.body), context, time.monotonic())
         context.owner = job
         return job
 
@@ -260,7 +261,7 @@ class CallTaker:
         finally:
             if job.span is not None:
                 self._end_span(job, job.span)
-            self.spent += self._loop.time() - job.taken
+            self.spent += time.monotonic() - job.taken
             self._hands.running -= 1
             self._let_go(job)
             job.context.owner = None  # else the two would keep each other, and leave each call to the garbage collector
@@ -280,7 +281,7 @@ class CallTaker:
 
     def _begin_span(self, job: _Job, trace: Trace) -> None:
         """Make the handling a span, below which is whatever the handler does."""
-        method, waited = job.request.method, self._loop.time() - job.taken
+        method, waited = job.request.method, time.monotonic() - job.taken
         start = time.time_ns() - int(waited * 1e9)
         about = {**self._about, Attribute.WAITED: waited}
         job.span = span = tracing.begin(method, SpanKind.SERVER, trace, about, start=start)
@@ -437,7 +438,7 @@ class CallTaker:
         jobs = self._hands.jobs
         if not jobs:
             return
-        now, wall = self._loop.time(), time.time()
+        now, wall = time.monotonic(), time.time()
         for job in list(jobs.values()):
             if job.context.scope.deadline <= wall:
                 self._end(job, errors.DeadlineExceeded())

@@ -90,7 +90,7 @@ def test_agents_are_mounted_listed_and_unmounted(fabric: Run) -> None:
         ("token create ci --role two\twords", 4, "no role or scope"),
         ("token create ci --expires soon", 2, "no duration"),
         ("token create ci --expires 0s", 4, "greater than 0"),
-        ("mount shop a_b hello", 4, "cannot be a prefix"),
+        ("mount shop a_b hello", 4, "prefix: 'a_b' cannot be a prefix"),
         ("mount shop hi shop", 2, "in itself"),
         ("mounts --agent *", 4, "cannot name an agent"),
     ],

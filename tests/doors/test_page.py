@@ -13,7 +13,8 @@ import sys
 import pytest
 from docs.pages import blocks, codes, read, table
 
-from fabric.gateway import http, problems, upgraded, websocket
+from fabric.gateway import http, problems, upgraded, view, websocket
+from fabric.search import tool
 
 PAGE = read("docs/doors.md")
 WORDS = " ".join(PAGE.split())
@@ -48,6 +49,9 @@ def test_numbers_are_those_of_the_code() -> None:
     assert f"pinged every {http.PING_SECONDS:g} seconds" in WORDS
     assert http.MOST_WAITING == 1024 * 1024
     assert "beyond 1 MiB" in WORDS
+    found = tool.SEARCH_TOOL["inputSchema"]["properties"]["limit"]
+    assert f"`limit` ({found['default']} unless set, {found['maximum']} at most)" in WORDS
+    assert f'meta={{"{view.PINNED}": True}}' in WORDS
 
 
 def test_every_status_of_an_error_is_in_the_table() -> None:

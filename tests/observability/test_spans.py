@@ -291,6 +291,29 @@ def test_thousands_of_spans_below_one_another_are_drawn() -> None:
     assert [row.depth for row in rows(Kept_Trace("a" * 32, spans))] == list(range(3000))
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "drawn"),
+    [
+        ("ValueError", "-32603", "error: ValueError (-32603)"),
+        ("4290", "4290", "error: 4290"),
+        ("lost", "", "error: lost"),
+    ],
+)
+def test_an_error_is_drawn_with_its_code_once(kind: str, code: str, drawn: str) -> None:
+    said = {"error.type": kind, **({"rpc.response.status_code": code} if code else {})}
+    failed = replace(told("root"), failed=True, attributes=said)
+    assert written(waterfall(Kept_Trace("a" * 32, (failed,)), 80), 80)[-1].strip() == drawn
+
+
+def test_what_is_too_long_for_its_line_goes_on_below_itself() -> None:
+    linked = replace(told("root"), links=[{"trace": "c" * 32, "id": "d" * 16}])
+    lines = written(waterfall(Kept_Trace("a" * 32, (linked,)), 80), 80)[2:]
+    assert " ".join(" ".join(lines).split()) == f"caused by {'d' * 16} of trace {'c' * 32}"
+    assert len(lines) > 1
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_trace_is_drawn_within_the_line(width: int) -> None:
     spans = [told("root"), told("a", "root"), told("b", "a")]

@@ -5,9 +5,11 @@ Proves: OP-2.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,20 @@ from cli.command import fabric
 from cli.inside import fabric_inside
 from gateway.client import headers, meta, request
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.trace import SpanKind
 from support.durable import KEEPING
 from support.nats_server import private_nats
 from support.running import Running, running_fabric, wait_until
 
+from fabric.observability.spans import Kept, Tracer
+from fabric.observability.spans_export import FLUSH_SECONDS, Exporting
+from fabric.observability.spans_reading import recent, trace
+from fabric.observability.spans_wire import batches
 from fabric.settings import Settings
+from fabric_sdk import Fabric
+from fabric_sdk.contracts.envelope import Body
+from fabric_sdk.contracts.scope import Trace
+from fabric_sdk.contracts.streams import SPANS
 from observability.receiver import Receiver, receiver
 
 HERE = Path(__file__).parent
@@ -108,6 +119,8 @@ def test_a_trace_is_whole_at_a_backend_and_in_the_fabric(traced: Running, backen
     assert (said["mcp.method.name"], said["gen_ai.tool.name"]) == ("tools/call", "planner_plan")
     assert said["mcp.protocol.version"] == "2026-07-28"
     assert attributes(by_name["tools/call read"])["messaging.system"] == "nats"
+    waited = [1e3 * said["fabric.waited"] for _, span in told if "fabric.waited" in (said := attributes(span))]
+    assert any(abs(each - round(each)) > 1e-3 for each in waited), f"{waited} ms are a coarse clock's"
     attempts = sorted(
         (span for _, span in told if span.name == "process index"), key=lambda span: span.start_time_unix_nano
     )
@@ -163,3 +176,80 @@ def test_what_is_not_sampled_leaves_nothing(traced: Running, backend: Receiver) 
     wait_until(lambda: len(backend.of(after)) >= 3, what="3 spans")
     assert {span.trace_id.hex() for _, span in backend.spans[before:]} == {after}
     fabric("trace", unsampled, env={"FABRIC_NATS_URL": traced.nats_url}).refused(2, "no such trace", "fix:")
+
+
+async def tell(client: Fabric, process: str, *spans: tuple[str, int], names: str = "work") -> None:
+    """Have a process tell of a span of each trace, begun then and over at once, in a message for each."""
+    kept = Kept()
+    for trace_id, start in spans:
+        above = Trace(f"00-{trace_id}-{'ab' * 8}-01")
+        Tracer(kept, "ours").begin(names, SpanKind.SERVER, above, {}, start=start).end(start + 1)
+        for batch in batches({"service.name": process}, kept.take()):
+            await client.jetstream.store(batch.subject, Body(encoded=batch.encoded))
+
+
+def test_every_trace_that_is_kept_is_found_by_its_beginning_and_listed() -> None:
+    old, twin, other = "0a1b" + "2" * 28, "c0de" + "3" * 28, "c0de" + "4" * 28
+    begun = time.time_ns() - 3_000 * 10**9
+    later = [(f"f{number:031x}", begun + 10 + number) for number in range(5000)]
+
+    async def fill(url: str) -> tuple[list[str], int]:
+        async with Fabric.connect(url) as client:
+            await client.jetstream.ensure(SPANS)
+            await tell(client, "gateway", (old, begun), (twin, begun + 1), (other, begun + 2), *later)
+            newest = [each.id for each in await recent(client.jetstream, 3)]
+            return newest, len(await recent(client.jetstream, 10_000))
+
+    with private_nats(KEEPING) as server:
+        assert asyncio.run(fill(server.url)) == ([each for each, _ in later[:-4:-1]], len(later) + 3)
+        env = {"FABRIC_NATS_URL": server.url}
+        for beginning, trace_id in (("0A1B", old), ("c0de3", twin), ("c0de4", other)):
+            done = fabric_inside("trace", beginning, env=env)
+            assert (done.code, f"trace {trace_id}" in done.out) == (0, True), done
+        several = fabric_inside("trace", "c0de", env=env)
+        several.refused(2, "2 traces begin with c0de", f"give more digits of one of {other}, {twin}")
+        fabric_inside("trace", "c0df", env=env).refused(2, "no such trace is kept")
+        fabric_inside("trace", "0a1", env=env).refused(2, "'0a1' is no trace id", "at least 4")
+
+
+async def test_a_trace_is_shown_once_every_process_has_told_of_it() -> None:
+    with private_nats(KEEPING) as server:
+        async with Fabric.connect(server.url) as client:
+            await client.jetstream.ensure(SPANS)
+            now, trace_id, newer = time.time_ns(), "1" * 32, "2" * 32
+            await tell(client, "gateway", (trace_id, now), names="tools/call greet")
+            listing = asyncio.create_task(recent(client.jetstream, 1))
+            looking = asyncio.create_task(trace(client.jetstream, trace_id))
+
+            async def others() -> None:
+                await asyncio.sleep(FLUSH_SECONDS)  # as long as a process may keep what it has to tell
+                await tell(client, "worker", (trace_id, now + 1), (newer, now + 2))
+
+            telling = asyncio.create_task(others())
+            [listed], whole = await listing, await looking
+            await telling
+    assert whole is not None
+    assert [each.id for each in (listed, whole)] == [trace_id, trace_id]
+    assert [span.resource["service.name"] for span in listed.spans] == ["gateway", "worker"]
+    assert whole.spans == listed.spans
+
+
+async def test_spans_are_kept_again_once_a_broker_is_back_that_has_lost_the_stream() -> None:
+    kept, scope = Kept(), Trace(f"00-{'1' * 32}-{'ab' * 8}-01")
+    with private_nats(KEEPING) as server:
+        async with Fabric.connect(server.url) as client:
+            back = asyncio.Event()
+            client.jetstream.transport.listen(lambda event: back.set() if event == "connected" else back.clear())
+            export = Exporting(client.jetstream, kept, {"service.name": "worker"})
+            for name in ("before", "after"):
+                if name == "after":
+                    server.kill()
+                    server.start()
+                    await back.wait()
+                Tracer(kept, "ours").begin(name, SpanKind.SERVER, scope, {}).end()
+                await export.flush()
+                await client.jetstream.store("fab.span.f", Body({}))  # what was sent before it is there, too
+                found = await trace(client.jetstream, scope.trace_id)
+                assert found is not None, name
+                assert [span.name for span in found.spans] == [name], "the stream is in memory"
+    assert kept.dropped == 0

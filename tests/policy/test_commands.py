@@ -119,6 +119,8 @@ def test_explain_says_which_rule_decided_and_what_became_of_the_others() -> None
     assert (needs["effect"], needs["rule"], needs["needs_scopes"]) == ("deny", None, ["orders:write"])
     agents = explained("subscribe", "orders.new", "--principal", "agent:pack-1", "--agent", "pack-1")
     assert agents["rule"] == "packers-hear-of-orders"
+    one = fabric("policy", "explain", "--policy", DEFAULT, "call", "shop/refund", "--role", "nobody")
+    assert "1 other rule is not about this" in one.err, one
     dots = explained("read", "docs/file:///a/../b", "--role", "admin")
     assert dots["why"] == "as the URI has . or .. in its path"
 

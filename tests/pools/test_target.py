@@ -85,11 +85,16 @@ def test_a_file_or_a_module_an_object_or_a_function_that_makes_one_are_served(he
             "\n1 / 0\n",
             ("server.py cannot be imported", "ZeroDiv", "line 2"),
         ),
+        (
+            ("worker", "server.py"),
+            "import nowhere_at_all\n",
+            ("No module named 'nowhere_at_all'", "fix: install it into the environment"),
+        ),
         (("worker", "nowhere.py"), "", ("there is no file nowhere.py", "check the path")),
         (("worker", "server.py", "--name", "My Agent"), "", ("'My Agent' cannot name an agent", "lower-case")),
         (("worker", "server.py", "-n", "0"), "", ()),
     ],
-    ids=["broken", "missing", "name", "number"],
+    ids=["broken", "library", "missing", "name", "number"],
 )
 def test_the_command_says_it_once_for_all_processes_and_ends_with_code_2(
     here: Path, command: tuple[str, ...], code: str, words: tuple[str, ...]

@@ -50,6 +50,13 @@ def test_the_snippet_for_another_gateway_has_its_token(host: str) -> None:
     assert "Set FABRIC_TOKEN" in without.err
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8420", "ftp://fabric.example/mcp", ""])
+def test_what_is_no_url_is_written_into_no_snippet(url: str) -> None:
+    done = fabric_inside("mcp", "--config", "claude", "--url", url, env={})
+    done.refused(2, f"{url!r} is no URL of a gateway", "fix: give one like http://")
+    assert not done.out
+
+
 def test_the_folder_is_said_wherever_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for env in ({"FABRIC_DATA": "here"}, {"XDG_STATE_HOME": str(tmp_path)}):

@@ -143,8 +143,8 @@ def _is_context(hint: Any) -> bool:
 
 
 def explain(error: ValidationError, whole: str = "arguments") -> str:
-    """What is wrong with the arguments, or another `whole`, one line for each."""
+    """What is wrong with the arguments, or another `whole`, one line for each; a validator's own words as they are."""
     return "\n".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc']) or whole}: {problem['msg'].removeprefix('Value error, ')}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)
     )
