@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -46,11 +47,12 @@ PENDING: Final = 4090
 
 _TOOL: Final = "tools/call"
 _KEY: Final = "approval"
+_OURS: Final = re.compile(rf"{_KEY}:[0-9a-f]{{24}}")
+"""What tells our own state from an agent's, which may be any text."""
 _MOST_WAITING: Final = 100
 """Questions of one principal: who asks without end must not fill what keeps everybody's keys."""
 _MOST_SHOWN: Final = 2000
 """Characters of the arguments in a question to the client."""
-_ANSWERS: Final = frozenset(("requestState", "inputResponses"))
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {"allow": {"type": "boolean", "title": "Allow it, this once"}},
@@ -88,7 +90,7 @@ class Wanted:
     @property
     def bare(self) -> bytes:
         """The params as they were before anything was asked."""
-        return rpc.without_members(self.params, _ANSWERS)
+        return rpc.without_members(self.params, rpc.ANSWERS)
 
     def question(self, now: float, *, task: str = "") -> Approval:
         """The question to whoever may answer."""
@@ -146,7 +148,7 @@ class Approving:
         self._gate.audit.judged(wanted, answer, "")
         await self._tell(answered(wanted.question(now), answer, wanted.identity.principal, now))
         if not allowed:
-            raise Refusal(rpc.FORBIDDEN, "whoever was asked did not allow this")
+            raise _not_allowed()
 
     async def in_session(
         self, wanted: Wanted, asker: Asker, capabilities: Any, ask: AskClient, answers: Mapping[str, Any] | None
@@ -158,7 +160,7 @@ class Approving:
         """
         if answers is None and self.may_decide(wanted, capabilities):
             answers = await ask(wanted.asked())
-        if answers is None:
+        if answers is None or not self.may_decide(wanted, capabilities):  # who was asked may have lost the role since
             return await self.result(wanted, asker)
         await self.judge(wanted, answers)
         return None
@@ -297,7 +299,21 @@ class Approving:
 
 def is_ours(asked: Asked) -> bool:
     """Whether a client was asked by this gateway, and not by an agent."""
-    return asked.state is not None and asked.state.startswith(f"{_KEY}:")
+    return asked.state is not None and _OURS.fullmatch(asked.state) is not None
+
+
+def check_allowed(answers: Mapping[str, Any]) -> None:
+    """See that the client allowed what a rule had it asked, which is not there any more.
+
+    Raises:
+        Refusal: it did not; a person's no stands, whatever becomes of the rule.
+    """
+    if not _is_yes(answers.get(_KEY)):
+        raise _not_allowed()
+
+
+def _not_allowed() -> Refusal:
+    return Refusal(rpc.FORBIDDEN, "whoever was asked did not allow this")
 
 
 def _is_yes(said: Any) -> bool:

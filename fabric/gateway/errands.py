@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from fabric.gateway import rpc
-from fabric.gateway.approving import Approving, Wanted, is_ours
+from fabric.gateway.approving import Approving, Wanted, check_allowed, is_ours
 from fabric.gateway.asking import check_capabilities
 from fabric.gateway.auditing import Barred
 from fabric.gateway.errand import Errand, answer_in, as_it_was, code_of, frames
@@ -229,6 +229,8 @@ class Errands:
                     else self._gate.pass_through(errand.identity, method, named, route, params)
                 )
                 errand.permit, errand.rule = leave.permit, leave.rule
+                if asked is not None:
+                    check_allowed(answers)
             except AskFirst as first:
                 note(errand.span, "approval needed", rule=first.rule.name)
                 errand.permit, errand.rule = self._gate.take(errand.identity, named, route), first.rule.name

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from gateway.client import Client, headers, request
 from gateway.handshake import Session
+from identity.issuer import AUDIENCE, NAME, claims, elliptic, endpoint
 from support.replicas import replicas
 from support.running import Running, running_fabric
 from support.waiting import eventually, until
@@ -30,7 +31,6 @@ from fabric.gateway.rpc import Refusal
 from fabric.identity.identity import ANONYMOUS, OPERATOR
 from fabric_sdk.cancelling import end
 from fabric_sdk.contracts.errors import Overloaded
-from identity.issuer import AUDIENCE, NAME, claims, elliptic, endpoint
 
 MAX_CONCURRENT = 3
 MAX_CONNECTIONS = 20
