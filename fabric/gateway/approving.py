@@ -92,10 +92,10 @@ class Wanted:
         """The params as they were before anything was asked."""
         return rpc.without_members(self.params, rpc.ANSWERS)
 
-    def question(self, now: float, *, task: str = "") -> Approval:
+    def question(self, now: float, *, task: str = "", key: str | None = None) -> Approval:
         """The question to whoever may answer."""
         act = (self.route.agent, self.method, self.route.name)
-        return question(self.rule, self.identity.principal, act, self.arguments, now, task=task)
+        return question(self.rule, self.identity.principal, act, self.arguments, now, task=task, key=key)
 
     def asked(self) -> Asked:
         """The question to the client itself."""
@@ -168,8 +168,15 @@ class Approving:
     # held
 
     async def task(self, wanted: Wanted, asker: Asker) -> Record:
-        """The task that waits for leave, or the one like it that does already; for a client that asks for its end."""
-        approval = await self._put(wanted, asker, heard=True)
+        """The task that waits for leave, or the one like it that does already; for a client that asks for its end.
+
+        Raises:
+            KeyReused: the asker's key names another one.
+        """
+        start = self._start(wanted, asker)
+        if (begun := await self._begun(start)) is not None:
+            return begun
+        approval = await self._put(wanted, asker, start, heard=True)
         if not approval.heard:
             await self._heard(approval)
         return await self._fabric.tasks.read(approval.agent, approval.task)
@@ -179,9 +186,16 @@ class Approving:
 
         Raises:
             Refusal: a person refused it, nobody answered in time, or the call has waited for too long.
+            KeyReused: as `task`.
             FabricError: the broker refuses, or does not answer.
         """
-        approval = await self._put(wanted, asker, heard=False)
+        start = self._start(wanted, asker) if wanted.method == _TOOL else None
+        if start is not None and await self._begun(start) is not None:
+            tasks = self._fabric.tasks
+            return await self._came_of(
+                await tasks.wait(start.agent, start.id, timeout=self._timeout, on_frame=asker.on_frame)
+            )
+        approval = await self._put(wanted, asker, start, heard=False)
         try:
             async with asyncio.timeout(self._timeout):
                 if not approval.task:
@@ -198,16 +212,36 @@ class Approving:
             if approval.state != "granted":
                 raise Refusal(rpc.FORBIDDEN, approval.words)
             return None
+        return await self._came_of(record)
+
+    async def _came_of(self, record: Record) -> Body:
+        """The result of a task that has ended.
+
+        Raises:
+            Refusal: it has none.
+        """
         if record.state == "completed":
             return await self._fabric.tasks.result(record)
         error = outcome(record).get("error") or errors.to_wire(errors.TaskCancelled())
         raise Refusal(error["code"], error["message"])
 
-    async def _put(self, wanted: Wanted, asker: Asker, *, heard: bool) -> Approval:
+    async def _begun(self, start: Start) -> Record | None:
+        """The task that the asker's key names, unless it waits for leave: whatever came of that, it is not asked anew.
+
+        Raises:
+            KeyReused: it is another one.
+        """
+        record = await self._fabric.tasks.of_key(start)
+        return None if record is None or record.state == "held" else record
+
+    async def _put(self, wanted: Wanted, asker: Asker, start: Start | None, *, heard: bool) -> Approval:
         """Put the question, and hold the task; or join what there is."""
-        start = self._start(wanted, asker) if wanted.method == _TOOL else None
-        fresh = wanted.question(time.time(), task=start.id if start else "").model_copy(update={"heard": heard})
+        task, key = (start.id, start.key) if start else ("", None)
+        fresh = wanted.question(time.time(), task=task, key=key).model_copy(update={"heard": heard})
         self._check_room(fresh)
+        if start is not None and key is not None and not await self._hold(start, fresh):
+            # Of two that come at once the record says which is the key's: the other must not be asked about it.
+            await self._fabric.tasks.of_key(start)
         approval = await self._approvals.put(fresh)
         if approval.id == fresh.id:
             self._gate.audit.judged(wanted, "asked", approval.id)
@@ -215,13 +249,16 @@ class Approving:
             return approval
         if start is not None:
             start.id = approval.task
-            held = await self._fabric.tasks.hold(start, f"it waits for approval {approval.id}")
+            held = key is not None or await self._hold(start, approval)
             if not held and (await self._fabric.tasks.read(start.agent, start.id)).ended:
                 await self._approvals.withdraw(approval)  # whoever asked has cancelled it: this is another call
-                return await self._put(wanted, asker, heard=heard)
+                return await self._put(wanted, asker, self._start(wanted, asker), heard=heard)
         note(asker.span, "approval asked for", approval=approval.id)
         await self._tell(approval)
         return approval
+
+    async def _hold(self, start: Start, approval: Approval) -> bool:
+        return await self._fabric.tasks.hold(start, f"it waits for approval {approval.id}")
 
     def _start(self, wanted: Wanted, asker: Asker) -> Start:
         params = params_of(wanted.named, wanted.route, wanted.bare)
@@ -232,7 +269,8 @@ class Approving:
             raise Refusal(rpc.INVALID_PARAMS, words) from None
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
         # A person has allowed one call: what is not known to bear repeating is not repeated for a worker that was lost.
-        return Start(agent=wanted.route.agent, params=params, scope=scope, once=not wanted.route.repeatable)
+        once = not wanted.route.repeatable
+        return Start(agent=wanted.route.agent, params=params, scope=scope, key=asker.key, once=once)
 
     def _check_room(self, fresh: Approval) -> None:
         if self._table.get(fresh.key) is not None:
