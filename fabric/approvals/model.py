@@ -102,15 +102,23 @@ class Grant(BaseModel):
 
 
 def question(
-    rule: Rule, principal: str, act: tuple[str, str, str], arguments: Any, now: float, *, task: str = ""
+    rule: Rule,
+    principal: str,
+    act: tuple[str, str, str],
+    arguments: Any,
+    now: float,
+    *,
+    task: str = "",
+    key: str | None = None,
 ) -> Approval:
-    """A new question; `act`: the agent, the method, the name."""
+    """A new question; `act`: the agent, the method, the name; `key`: what names the work, if something does."""
     assert rule.ask is not None
     agent, method, name = act
     mark, said = mark_of(rule), "" if arguments is None else json.dumps(arguments, sort_keys=True)
+    asked = (principal, *act, said, mark) if key is None else (principal, *act, said, mark, key)
     shown = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
     return Approval(
-        id=f"{_digest((principal, *act, said, mark))}-{secrets.token_hex(4)}",
+        id=f"{_digest(asked)}-{secrets.token_hex(4)}",
         task=task,
         agent=agent,
         method=method,

@@ -101,7 +101,7 @@ class Gateway:
         self._rest = Rest(forwarder, tasks, views, self._gate, approving, documents, tracing, kept_open, self._aside)
         self._sockets = Door(self._message, self._legacy, kept_open)
         self._admission = Admission(settings)
-        self._authenticator = Authenticator(fabric.jetstream, settings, kept_open.revoked)
+        self._authenticator = Authenticator(fabric.jetstream, settings, kept_open.revoked, kept_open.signing_keys)
         self._metadata: bytes | None = None
         self._metadata_url: str | None = None
         if settings.jwt_issuer is not None:

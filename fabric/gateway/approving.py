@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -46,11 +47,12 @@ PENDING: Final = 4090
 
 _TOOL: Final = "tools/call"
 _KEY: Final = "approval"
+_OURS: Final = re.compile(rf"{_KEY}:[0-9a-f]{{24}}")
+"""What tells our own state from an agent's, which may be any text."""
 _MOST_WAITING: Final = 100
 """Questions of one principal: who asks without end must not fill what keeps everybody's keys."""
 _MOST_SHOWN: Final = 2000
 """Characters of the arguments in a question to the client."""
-_ANSWERS: Final = frozenset(("requestState", "inputResponses"))
 _SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {"allow": {"type": "boolean", "title": "Allow it, this once"}},
@@ -88,12 +90,12 @@ class Wanted:
     @property
     def bare(self) -> bytes:
         """The params as they were before anything was asked."""
-        return rpc.without_members(self.params, _ANSWERS)
+        return rpc.without_members(self.params, rpc.ANSWERS)
 
-    def question(self, now: float, *, task: str = "") -> Approval:
+    def question(self, now: float, *, task: str = "", key: str | None = None) -> Approval:
         """The question to whoever may answer."""
         act = (self.route.agent, self.method, self.route.name)
-        return question(self.rule, self.identity.principal, act, self.arguments, now, task=task)
+        return question(self.rule, self.identity.principal, act, self.arguments, now, task=task, key=key)
 
     def asked(self) -> Asked:
         """The question to the client itself."""
@@ -146,7 +148,7 @@ class Approving:
         self._gate.audit.judged(wanted, answer, "")
         await self._tell(answered(wanted.question(now), answer, wanted.identity.principal, now))
         if not allowed:
-            raise Refusal(rpc.FORBIDDEN, "whoever was asked did not allow this")
+            raise _not_allowed()
 
     async def in_session(
         self, wanted: Wanted, asker: Asker, capabilities: Any, ask: AskClient, answers: Mapping[str, Any] | None
@@ -158,7 +160,7 @@ class Approving:
         """
         if answers is None and self.may_decide(wanted, capabilities):
             answers = await ask(wanted.asked())
-        if answers is None:
+        if answers is None or not self.may_decide(wanted, capabilities):  # who was asked may have lost the role since
             return await self.result(wanted, asker)
         await self.judge(wanted, answers)
         return None
@@ -166,8 +168,15 @@ class Approving:
     # held
 
     async def task(self, wanted: Wanted, asker: Asker) -> Record:
-        """The task that waits for leave, or the one like it that does already; for a client that asks for its end."""
-        approval = await self._put(wanted, asker, heard=True)
+        """The task that waits for leave, or the one like it that does already; for a client that asks for its end.
+
+        Raises:
+            KeyReused: the asker's key names another one.
+        """
+        start = self._start(wanted, asker)
+        if (begun := await self._begun(start)) is not None:
+            return begun
+        approval = await self._put(wanted, asker, start, heard=True)
         if not approval.heard:
             await self._heard(approval)
         return await self._fabric.tasks.read(approval.agent, approval.task)
@@ -177,9 +186,16 @@ class Approving:
 
         Raises:
             Refusal: a person refused it, nobody answered in time, or the call has waited for too long.
+            KeyReused: as `task`.
             FabricError: the broker refuses, or does not answer.
         """
-        approval = await self._put(wanted, asker, heard=False)
+        start = self._start(wanted, asker) if wanted.method == _TOOL else None
+        if start is not None and await self._begun(start) is not None:
+            tasks = self._fabric.tasks
+            return await self._came_of(
+                await tasks.wait(start.agent, start.id, timeout=self._timeout, on_frame=asker.on_frame)
+            )
+        approval = await self._put(wanted, asker, start, heard=False)
         try:
             async with asyncio.timeout(self._timeout):
                 if not approval.task:
@@ -196,16 +212,36 @@ class Approving:
             if approval.state != "granted":
                 raise Refusal(rpc.FORBIDDEN, approval.words)
             return None
+        return await self._came_of(record)
+
+    async def _came_of(self, record: Record) -> Body:
+        """The result of a task that has ended.
+
+        Raises:
+            Refusal: it has none.
+        """
         if record.state == "completed":
             return await self._fabric.tasks.result(record)
         error = outcome(record).get("error") or errors.to_wire(errors.TaskCancelled())
         raise Refusal(error["code"], error["message"])
 
-    async def _put(self, wanted: Wanted, asker: Asker, *, heard: bool) -> Approval:
+    async def _begun(self, start: Start) -> Record | None:
+        """The task that the asker's key names, unless it waits for leave: whatever came of that, it is not asked anew.
+
+        Raises:
+            KeyReused: it is another one.
+        """
+        record = await self._fabric.tasks.of_key(start)
+        return None if record is None or record.state == "held" else record
+
+    async def _put(self, wanted: Wanted, asker: Asker, start: Start | None, *, heard: bool) -> Approval:
         """Put the question, and hold the task; or join what there is."""
-        start = self._start(wanted, asker) if wanted.method == _TOOL else None
-        fresh = wanted.question(time.time(), task=start.id if start else "").model_copy(update={"heard": heard})
+        task, key = (start.id, start.key) if start else ("", None)
+        fresh = wanted.question(time.time(), task=task, key=key).model_copy(update={"heard": heard})
         self._check_room(fresh)
+        if start is not None and key is not None and not await self._hold(start, fresh):
+            # Of two that come at once the record says which is the key's: the other must not be asked about it.
+            await self._fabric.tasks.of_key(start)
         approval = await self._approvals.put(fresh)
         if approval.id == fresh.id:
             self._gate.audit.judged(wanted, "asked", approval.id)
@@ -213,13 +249,16 @@ class Approving:
             return approval
         if start is not None:
             start.id = approval.task
-            held = await self._fabric.tasks.hold(start, f"it waits for approval {approval.id}")
+            held = key is not None or await self._hold(start, approval)
             if not held and (await self._fabric.tasks.read(start.agent, start.id)).ended:
                 await self._approvals.withdraw(approval)  # whoever asked has cancelled it: this is another call
-                return await self._put(wanted, asker, heard=heard)
+                return await self._put(wanted, asker, self._start(wanted, asker), heard=heard)
         note(asker.span, "approval asked for", approval=approval.id)
         await self._tell(approval)
         return approval
+
+    async def _hold(self, start: Start, approval: Approval) -> bool:
+        return await self._fabric.tasks.hold(start, f"it waits for approval {approval.id}")
 
     def _start(self, wanted: Wanted, asker: Asker) -> Start:
         params = params_of(wanted.named, wanted.route, wanted.bare)
@@ -230,7 +269,8 @@ class Approving:
             raise Refusal(rpc.INVALID_PARAMS, words) from None
         scope = scope_for(self._timeout, principal=asker.principal, trace=asker.trace)
         # A person has allowed one call: what is not known to bear repeating is not repeated for a worker that was lost.
-        return Start(agent=wanted.route.agent, params=params, scope=scope, once=not wanted.route.repeatable)
+        once = not wanted.route.repeatable
+        return Start(agent=wanted.route.agent, params=params, scope=scope, key=asker.key, once=once)
 
     def _check_room(self, fresh: Approval) -> None:
         if self._table.get(fresh.key) is not None:
@@ -297,7 +337,21 @@ class Approving:
 
 def is_ours(asked: Asked) -> bool:
     """Whether a client was asked by this gateway, and not by an agent."""
-    return asked.state is not None and asked.state.startswith(f"{_KEY}:")
+    return asked.state is not None and _OURS.fullmatch(asked.state) is not None
+
+
+def check_allowed(answers: Mapping[str, Any]) -> None:
+    """See that the client allowed what a rule had it asked, which is not there any more.
+
+    Raises:
+        Refusal: it did not; a person's no stands, whatever becomes of the rule.
+    """
+    if not _is_yes(answers.get(_KEY)):
+        raise _not_allowed()
+
+
+def _not_allowed() -> Refusal:
+    return Refusal(rpc.FORBIDDEN, "whoever was asked did not allow this")
 
 
 def _is_yes(said: Any) -> bool:

@@ -53,8 +53,13 @@ class Questions:
         seal = await self._shared_seal()
         return Body({**result.members(), "requestState": seal.close(State(asked.state, methods, approved), bound)})
 
-    async def answered(self, params: Params, bound: Bound) -> tuple[State, dict[str, Any]]:
+    async def answered(self, params: Params, bound: Bound, *, anew: bool = False) -> tuple[State, dict[str, Any]]:
         """The state in which something was asked, and the answers that this request brings.
+
+        Args:
+            params: of the request.
+            bound: what its state has to be good for.
+            anew: whether something begins with the answers, which otherwise may go to a handler that waits for them.
 
         Raises:
             Refusal: its state is not one that this client was given for this, or an answer does not fit.
@@ -68,7 +73,7 @@ class Questions:
         try:
             state = (await self._shared_seal()).open(rpc.value_of(params.request_state), bound)
             check_answers(state.asked, given)
-            if state.asked.keys() <= given.keys() and not _resumes(state):
+            if anew or (state.asked.keys() <= given.keys() and not _resumes(state)):
                 await use_up(self._fabric, state)
         except Broken:
             raise Refusal(
@@ -84,6 +89,14 @@ class Questions:
                 log.warning("questions can be answered at this gateway only: %s", alone)
                 self._seal = Seal(os.urandom(32))
         return self._seal
+
+
+def brought(params: bytes, state: str | None, answers: Mapping[str, Any]) -> bytes:
+    """Params with answers in the agent's own state: what the client sent in their place is not passed on."""
+    members = {"inputResponses": answers} if state is None else {"inputResponses": answers, "requestState": state}
+    for name, value in members.items():
+        params = rpc.with_member(params, name, value)
+    return params
 
 
 def check_capabilities(asked: Asked, declared: Any) -> None:

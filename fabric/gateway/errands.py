@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from fabric.gateway import rpc
-from fabric.gateway.approving import Approving, Wanted, is_ours
+from fabric.gateway.approving import Approving, Wanted, check_allowed, is_ours
 from fabric.gateway.asking import check_capabilities
 from fabric.gateway.auditing import Barred
 from fabric.gateway.errand import Errand, answer_in, as_it_was, code_of, frames
@@ -48,7 +49,9 @@ log = logging.getLogger(__name__)
 _LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 _CAPABILITIES: Final = rpc.CAPABILITIES_KEY
 _MOST: Final = 10_000
-"""Errands of one gateway at once."""
+"""Errands of one gateway at once: they go on when their clients leave, so no bound on connections bounds them."""
+_SHARE: Final = 2
+"""This part of all may be one principal's."""
 
 
 _Key = tuple[str, Any]
@@ -77,6 +80,8 @@ class Errands:
         self._approving = approving
         self._running: dict[_Key, Errand] = {}
         self._by_stream: dict[str, Errand] = {}
+        self._count: Counter[str] = Counter()
+        """By principal."""
         self._begun = 0
 
     async def run(self) -> None:
@@ -109,8 +114,13 @@ class Errands:
     def _start(self, errand: Errand, asked: Asked | None, answers: dict[str, Any]) -> None:
         if _key(errand.session.id, errand.request) in self._running:
             raise Refusal(rpc.INVALID_REQUEST, "a request of this id is on its way already")
+        whose = errand.identity.principal
         if len(self._running) >= _MOST:
-            raise Refusal(rpc.INVALID_REQUEST, "this gateway has too many requests on their way")
+            raise Refusal(errors.Overloaded.code, "this gateway has too many requests on their way")
+        if self._count[whose] >= _MOST // _SHARE:
+            words = f"you have {_MOST // _SHARE} requests on their way already, as many as one principal may"
+            raise Refusal(errors.Overloaded.code, words)
+        self._count[whose] += 1
         self._running[_key(errand.session.id, errand.request)] = errand
         self._by_stream[errand.outbox.stream] = errand
         errand.task = asyncio.create_task(self._run(errand, asked, answers))
@@ -164,6 +174,10 @@ class Errands:
         errand.outbox.finish()
         del self._running[_key(errand.session.id, errand.request)]
         del self._by_stream[errand.outbox.stream]
+        whose = errand.identity.principal
+        self._count[whose] -= 1
+        if not self._count[whose]:
+            del self._count[whose]
         if errand.permit is not None:
             errand.permit.release()
         if isinstance(errand.refusal, Barred):
@@ -229,6 +243,8 @@ class Errands:
                     else self._gate.pass_through(errand.identity, method, named, route, params)
                 )
                 errand.permit, errand.rule = leave.permit, leave.rule
+                if asked is not None:
+                    check_allowed(answers)
             except AskFirst as first:
                 note(errand.span, "approval needed", rule=first.rule.name)
                 errand.permit, errand.rule = self._gate.take(errand.identity, named, route), first.rule.name

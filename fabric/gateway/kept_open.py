@@ -40,6 +40,8 @@ class KeptOpen:
         self._size: Counter[str] = Counter()
         self._revoked: dict[Identity, float] = {}
         """When: whoever was admitted before, and has sent the rest of its request after, is to find no way in."""
+        self._signing_keys: frozenset[str] = frozenset()
+        """Of the issuer, as they are now."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -57,6 +59,14 @@ class KeptOpen:
         self._revoked[gone] = time.time()
         self._end(lambda identity: identity == gone)
 
+    def signing_keys(self, marks: frozenset[str]) -> None:
+        """These keys of the issuer are all that there are now: end what was opened by a token that another signed."""
+        self._signing_keys = marks
+        self._end(self._has_lost_its_key)
+
+    def _has_lost_its_key(self, identity: Identity) -> bool:
+        return bool(identity.signed_by) and identity.signed_by not in self._signing_keys
+
     def _end(self, ends: Callable[[Identity], bool]) -> None:
         for identity, end in list(self._open.values()):
             if ends(identity):
@@ -67,10 +77,13 @@ class KeptOpen:
         """Keep one open for as long as this is held; `end` ends it.
 
         Raises:
-            Refusal: there are too many, or they name too much; or the token was revoked a moment ago.
+            Refusal: there are too many, or they name too much; or the token is accepted no more, since a moment ago.
         """
         if identity in self._revoked:
             raise Refusal(Unauthenticated.code, "the token was revoked", status=401)
+        if self._has_lost_its_key(identity):
+            words = "the issuer has withdrawn the key that the token is signed with"
+            raise Refusal(Unauthenticated.code, words, status=401)
         whose, key = identity.principal, object()
         size = sum(len(name) + _OF_ONE_NAME for name in names or ())
         self._see_to_room(whose, size)

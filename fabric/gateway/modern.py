@@ -20,8 +20,8 @@ from opentelemetry.trace import Span
 
 from fabric.gateway import listening, rpc, tasks
 from fabric.gateway.admission import Headers, takes_events
-from fabric.gateway.approving import Approving, Wanted
-from fabric.gateway.asking import Questions
+from fabric.gateway.approving import Approving, Wanted, check_allowed, is_ours
+from fabric.gateway.asking import Questions, brought
 from fabric.gateway.auditing import CANCELLED, Barred, Deed
 from fabric.gateway.forward import NAMED, Asker, Forwarder
 from fabric.gateway.gate import AskFirst, Gate, Leave
@@ -276,17 +276,32 @@ class Modern:
             leave = Leave(self._gate.take(identity, str(named), route), first.rule.name)
             return _Plan(partial(self._ask_first, wanted, params, as_task), leave, route=route)
         if as_task:
-            return _Plan(partial(self._tasks.start, str(named), route, encoded), leave, route=route)
+            return _Plan(partial(self._start, str(named), route, encoded, params), leave, route=route)
         if params.request_state is UNSET and params.input_responses is UNSET:
             do = partial(self._forwarder.forward, method, str(named), route, encoded)
         else:
             do = partial(self._go_on, method, str(named), route, encoded, params)
         return _Plan(do, leave, str(named), route)
 
+    async def _start(self, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
+        """Start a task, with the answers to what its agent asked before."""
+        if params.request_state is not UNSET:
+            bound = _bound("tools/call", named, params, asker)
+            state, answers = await self._questions.answered(params, bound, anew=True)
+            encoded = rpc.without_members(encoded, rpc.ANSWERS)
+            if is_ours(Asked({}, state.inner)):
+                check_allowed(answers)
+            else:
+                encoded = brought(encoded, state.inner, answers)
+        return await self._tasks.start(named, route, encoded, asker)
+
     async def _go_on(self, method: str, named: str, route: Route, encoded: bytes, params: Params, asker: Asker) -> Body:
         """Bring an agent the answers to what it asked."""
         state, answers = await self._questions.answered(params, _bound(method, named, params, asker))
-        asked = Asked({}, state.inner)
+        asked, encoded = Asked({}, state.inner), rpc.without_members(encoded, rpc.ANSWERS)
+        if is_ours(asked):  # a rule had the client asked, and does so no more
+            check_allowed(answers)
+            return await self._forwarder.forward(method, named, route, encoded, asker)
         return await self._forwarder.answer(method, named, route, encoded, asker, asked=asked, answers=answers)
 
     async def _ask_first(self, wanted: Wanted, params: Params, as_task: bool, asker: Asker) -> Body:
@@ -301,12 +316,13 @@ class Modern:
         if state.approved == wanted.mark:  # it was allowed before its agent asked something
             asked = Asked({}, state.inner)
             result = await self._forwarder.answer(
-                method, named, route, wanted.params, asker, asked=asked, answers=answers
+                method, named, route, wanted.bare, asker, asked=asked, answers=answers
             )
             return await self._questions.asked(result, bound, capabilities, approved=wanted.mark)
-        if state.inner == wanted.state:
+        able = self._approving.may_decide(wanted, capabilities)
+        if able and state.inner == wanted.state:
             await self._approving.judge(wanted, answers)
-        elif self._approving.may_decide(wanted, capabilities):
+        elif able:
             return await self._questions.asked(wanted.asked().result(), bound, capabilities)
         elif method == "tools/call" and tasks.declared(params):
             return self._tasks.created(await self._approving.task(wanted, asker))

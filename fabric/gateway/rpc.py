@@ -289,6 +289,10 @@ def without_members(result: bytes, names: frozenset[str]) -> bytes:
     return _write_members({name: value for name, value in members.items() if name not in names})
 
 
+ANSWERS: Final = frozenset(("inputResponses", "requestState"))
+"""Members of params that bring answers to what was asked."""
+
+
 def event(message: bytes) -> bytes:
     """A JSON-RPC message as one server-sent event; line breaks, which an agent's result may have, would end it."""
     return b"event: message\r\ndata: %b\r\n\r\n" % b" ".join(message.splitlines())

@@ -28,16 +28,21 @@ class Authenticator:
     """Knows senders by their bearer tokens; `b""` stands for none."""
 
     def __init__(
-        self, jetstream: JetStream, settings: Settings, on_revoked: Callable[[Identity], None] = lambda _: None
+        self,
+        jetstream: JetStream,
+        settings: Settings,
+        on_revoked: Callable[[Identity], None] = lambda _: None,
+        on_signing_keys: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
-        """`on_revoked` is told whose key is accepted no more."""
+        """`on_revoked` is told whose key is accepted no more, `on_signing_keys` which keys may sign from now on."""
         self._anonymous = ANONYMOUS if settings.anonymous else None
         self._operator = fingerprint(settings.token.get_secret_value().encode()) if settings.token else b""
         self._recent: dict[bytes, Identity] = {}
         """Whose tokens were sent lately: found by one look, until any key changes, an issuer's or ours."""
         self._keys = KnownKeys(jetstream, self._recent.clear, on_revoked)
         issuer = _issuer(settings)
-        self._verifier = None if issuer is None else Verifier(issuer, self._recent.clear)
+        self._verifier = None if issuer is None else Verifier(issuer, self._signing_keys)
+        self._on_signing_keys = on_signing_keys
 
     @property
     def ready(self) -> asyncio.Event:
@@ -86,6 +91,10 @@ class Authenticator:
         if self._verifier is not None and not token.startswith(MARK):
             return await self._verifier.verify(token, digest)
         raise _refused(self._remembered(token, digest))
+
+    def _signing_keys(self, marks: frozenset[str]) -> None:
+        self._recent.clear()
+        self._on_signing_keys(marks)
 
     def _remembered(self, token: bytes, digest: bytes) -> Identity | None:
         """Whose token this is or was."""

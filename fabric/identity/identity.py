@@ -31,6 +31,8 @@ class Identity:
     """Unix time in seconds."""
     token_id: str = ""
     """Names the token for limits, audit and revocation, and gives nothing of it away."""
+    signed_by: str = ""
+    """Names the issuer's key that signed the token; empty for what is no JSON Web Token."""
     listing: Listing = "all"
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener, url2pathn
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.types import JWKDict
 
 from fabric.files import read_whole
@@ -53,6 +55,8 @@ class VerifyingKey:
     """As PyJWT takes it."""
     algorithms: tuple[str, ...]
     """What a token may name as its algorithm, if it is signed with it."""
+    mark: str
+    """Names this very key: another one under its id has another."""
 
 
 def verifying_keys(document: Any) -> dict[str, VerifyingKey]:
@@ -161,7 +165,8 @@ def _verifying_key(member: Any) -> tuple[str, VerifyingKey]:
     public = jwt.PyJWK(cast("JWKDict", member), named).key
     if isinstance(public, RSAPublicKey) and public.key_size < _LEAST_RSA_BITS:
         raise ValueError(f"an RSA key of {public.key_size} bits is too easily broken")
-    return kid, VerifyingKey(public, ALGORITHMS[kty] if named is None else (named,))
+    written = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return kid, VerifyingKey(public, ALGORITHMS[kty] if named is None else (named,), sha256(written).hexdigest())
 
 
 def _read(url: str) -> Any:

@@ -47,8 +47,8 @@ class Issuer:
 class Verifier:
     """Knows one issuer's tokens."""
 
-    def __init__(self, issuer: Issuer, on_change: Callable[[], None] = lambda: None) -> None:
-        """`on_change` is told when tokens that were known may be so no more."""
+    def __init__(self, issuer: Issuer, on_change: Callable[[frozenset[str]], None] = lambda _: None) -> None:
+        """`on_change` is told the marks of the issuer's keys when they change: other keys' tokens are known no more."""
         self._issuer = issuer
         self._verified: dict[bytes, Identity] = {}
         # A key that is withdrawn or replaced takes the tokens with it that it has signed.
@@ -61,7 +61,7 @@ class Verifier:
 
     def _forget(self) -> None:
         self._verified.clear()
-        self._on_change()
+        self._on_change(frozenset(key.mark for key in self._keys.keys.values()))
 
     def known(self, digest: bytes) -> Identity | None:
         """Whom the token of this fingerprint was issued to, if it was verified before; it may have expired since."""
@@ -80,14 +80,15 @@ class Verifier:
             raise IssuerUnavailable(fix="try again in some seconds; the gateway's log says what is wrong")
         if key is None:
             raise _without_key(kid)
-        identity = identity_of(verified_claims(token, key, self._issuer), self._issuer, digest.hex()[:16])
+        claims = verified_claims(token, key, self._issuer)
+        identity = identity_of(claims, self._issuer, digest.hex()[:16], key.mark)
         if len(self._verified) >= _MOST_VERIFIED:
             del self._verified[next(iter(self._verified))]
         self._verified[digest] = identity
         return identity
 
 
-def identity_of(claims: Mapping[str, Any], issuer: Issuer, token_id: str) -> Identity:
+def identity_of(claims: Mapping[str, Any], issuer: Issuer, token_id: str, signed_by: str) -> Identity:
     """Whom verified claims are about.
 
     Raises:
@@ -108,6 +109,7 @@ def identity_of(claims: Mapping[str, Any], issuer: Issuer, token_id: str) -> Ide
         scopes=_words(claims, "scope", spaced=True) | _words(claims, "scp", spaced=True),
         expires=min(int(claims["exp"]), _LAST_MOMENT) + LEEWAY,
         token_id=token_id,
+        signed_by=signed_by,
     )
 
 

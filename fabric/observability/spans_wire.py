@@ -119,9 +119,9 @@ def decode(message: bytes) -> list[Told]:
     """
     try:
         said = cast("Json", orjson.loads(message))
-        resource = dict(said["resource"])
+        resource = _values(said["resource"])
         return [_told(resource, span) for span in said["spans"]]
-    except (LookupError, TypeError, OverflowError) as foreign:
+    except (LookupError, TypeError, OverflowError, RecursionError) as foreign:
         raise ValueError(f"no spans of ours: {foreign!r}") from None
 
 
@@ -137,14 +137,24 @@ def _told(resource: Json, span: Json) -> Told:
         bool(span.get("failed")),
         str(span.get("scope", "")),
         resource,
-        dict(span.get("attributes") or {}),
+        _values(span.get("attributes") or {}),
         [_event(each) for each in span.get("events") or ()],
         [{"trace": str(each["trace"]), "id": str(each["id"])} for each in span.get("links") or ()],
     )
 
 
 def _event(said: Json) -> Json:
-    return {"name": str(said["name"]), "at": _moment(said["at"]), "attributes": dict(said.get("attributes") or {})}
+    return {"name": str(said["name"]), "at": _moment(said["at"]), "attributes": _values(said.get("attributes") or {})}
+
+
+def _values(said: Any) -> Json:
+    """Attributes as OpenTelemetry has them, plain values and lists of such; whatever else somebody wrote, as text."""
+    return {str(name): value if _is_plain(value) else str(value) for name, value in dict(said).items()}
+
+
+def _is_plain(value: Any) -> bool:
+    each = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return not any(isinstance(one, (list, dict)) for one in each)
 
 
 def _moment(said: Any) -> int:

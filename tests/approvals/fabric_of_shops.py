@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ import uvicorn
 from gateway.client import CAPABILITIES_KEY, Client, Json, meta, request
 from gateway.fakes import FakeRegistry
 from pydantic import BaseModel
-from support.waiting import until
+from support.waiting import eventually, until
 
 from fabric.approvals.service import build
 from fabric.approvals.store import Approvals
@@ -149,6 +149,7 @@ class Shops:
         self.approvals = Approvals(fabric)
         self._gateway = gateway
         self._http = http
+        self.policy = rules
         self._rules = load(rules).rules
 
     async def person(self, name: str, *roles: str) -> Person:
@@ -167,6 +168,20 @@ class Shops:
     def rule(self, name: str) -> Rule:
         """One of the policy's."""
         return next(each for each in self._rules if each.name == name)
+
+    @asynccontextmanager
+    async def other_policy(self, change: Callable[[str], str]) -> AsyncGenerator[None]:
+        """Held while the gateway goes by what `change` makes of its policy."""
+        before = self.policy.read_text()
+        for text in (change(before), before):
+            fresh = self.policy.with_suffix(".new")
+            fresh.write_text(text)
+            names = {rule.name for rule in load(fresh).rules}
+            fresh.replace(self.policy)
+            keeper = self._gateway._gate.policy  # pyright: ignore[reportPrivateUsage]
+            await eventually(lambda: {rule.name for rule in keeper.value.rules} == names, what="the policy")  # noqa: B023
+            if text is not before:
+                yield
 
     async def waiting(self, count: int = 1, *, of: str = "") -> list[str]:
         """The ids of what waits, of one principal or all, once it is so many."""

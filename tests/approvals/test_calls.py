@@ -246,6 +246,32 @@ async def test_who_may_decide_is_asked_in_the_call(office: Office) -> None:
     assert [each for each in await office.there.approvals.all() if each.principal == office.name] == []
 
 
+async def test_who_has_lost_the_role_since_it_was_asked_decides_nothing(office: Office) -> None:
+    params = {"name": "shop_order", "arguments": {"item": "gold"}}
+    asked = (await office.clerk.able(ELICITS).said("tools/call", params))["result"]
+    demoted = (await office.there.person(office.name)).able(ELICITS)
+    yes = {"action": "accept", "content": {"allow": True}}
+    call = asyncio.create_task(demoted.said("tools/call", _answered(params, asked, yes)))
+    question = await office.question()
+    assert office.there.done == []
+    other = await office.there.person(f"cleo-{uuid4().hex[:6]}", "clerk")
+    await other.value("approvals_refuse", id=question)
+    assert (await call)["error"]["code"] == 4030
+    assert office.there.done == []
+
+
+async def test_what_was_answered_stands_though_the_rule_that_asked_is_gone(office: Office) -> None:
+    """It went to the agent, as the answer to a question that this had never asked."""
+    clerk, params = office.clerk.able(ELICITS), {"name": "shop_order", "arguments": {"item": "tea"}}
+    for_no, for_yes = [(await clerk.said("tools/call", params))["result"] for _ in range(2)]
+    async with office.there.other_policy(lambda policy: policy.replace("own", "fewer").replace("shop/order, ", "")):
+        no, yes = ({"action": "accept", "content": {"allow": allow}} for allow in (False, True))
+        assert (await clerk.said("tools/call", _answered(params, for_no, no)))["error"]["code"] == 4030
+        assert office.there.done == []
+        said = await clerk.said("tools/call", _answered(params, for_yes, yes))
+        assert said["result"]["structuredContent"] == {"result": "ordered tea"}
+
+
 async def test_who_may_not_decide_is_not_asked(office: Office) -> None:
     call = asyncio.create_task(office.clerk.able(ELICITS).does("shop_refund", amount=4000))
     await office.manager.value("approvals_grant", id=await office.question())

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from gateway.client import Client, headers, request
 from gateway.handshake import Session
+from identity.issuer import AUDIENCE, NAME, claims, elliptic, endpoint
 from support.replicas import replicas
 from support.running import Running, running_fabric
 from support.waiting import eventually, until
@@ -132,6 +133,40 @@ async def test_whatever_is_open_ends_with_its_key(client: Client) -> None:
     assert (await client.ask(LISTEN, ALL, change={"authorization": f"Bearer {token}"})).status_code == 401
 
 
+async def test_whatever_is_open_ends_with_the_issuers_key_that_signed_its_token(tmp_path: Path) -> None:
+    """It was open until the token's own end, which whoever has stolen a key writes as he likes."""
+    stolen, new = elliptic("stolen"), elliptic("new")
+    patient = tmp_path / "limits.yaml"  # who tries a key until it is known is not locked out
+    patient.write_text("limits: []\n")
+    with endpoint(stolen) as issuer:
+        env = {"FABRIC_JWT_ISSUER": NAME, "FABRIC_JWT_AUDIENCE": AUDIENCE, "FABRIC_JWT_JWKS_URL": issuer.url}
+        with running_fabric(env={**env, "FABRIC_LIMITS": str(patient)}) as fabric:
+            token, kept = stolen.sign(claims()).decode(), new.sign(claims()).decode()
+            async with (
+                Client.to(fabric.mcp_url, kept) as client,
+                listening(fabric.mcp_url, token) as listener,
+                listening(fabric.mcp_url, fabric.token) as another,
+                socket_to(fabric.mcp_url.removesuffix("/mcp"), token) as socket,
+            ):
+                lines = another.aiter_lines()
+                assert "acknowledged" in [line async for line in _first(lines, 2)][-1]
+                assert listener.status_code == 200
+                await ask(socket, "tools/list")
+                issuer.publish(new)
+
+                async def rotated() -> bool:
+                    return (await client.ask("tools/list")).status_code == 200
+
+                await until(rotated, bool, seconds=30, what="the new key")
+                async with asyncio.timeout(10):
+                    assert '"resultType":"complete"' in (await listener.aread()).decode()
+                    await socket.wait_closed()
+                assert socket.close_code == 1008
+                async with listening(fabric.mcp_url, token) as refused:
+                    assert refused.status_code == 401
+                assert not another.is_closed
+
+
 async def test_who_watches_tasks_takes_no_place_and_has_its_share_until_its_key_ends(client: Client) -> None:
     """For as long as a task waits: with so many of them, nobody else was served."""
     key, token = await made(client, "eve", "admin")
@@ -206,6 +241,23 @@ def test_who_was_revoked_on_the_way_opens_nothing() -> None:
     with pytest.raises(Refusal, match="revoked") as refused:
         opened(kept, OPERATOR, [])
     assert refused.value.status == 401
+
+
+def test_whose_issuers_key_was_withdrawn_on_the_way_opens_nothing() -> None:
+    kept, ann = KeptOpen(10), replace(OPERATOR, signed_by="one")
+    kept.signing_keys(frozenset({"one"}))
+    opened(kept, ann, [])
+    ended: list[str] = []
+    with kept.one(ann, lambda: ended.append("ann")), kept.one(OPERATOR, lambda: ended.append("operator")):
+        kept.signing_keys(frozenset({"one", "two"}))
+        assert ended == []
+        kept.signing_keys(frozenset({"two"}))
+        assert ended == ["ann"]
+    with pytest.raises(Refusal, match="withdrawn") as refused:
+        opened(kept, ann, [])
+    assert refused.value.status == 401
+    kept.signing_keys(frozenset({"one", "two"}))
+    opened(kept, ann, [])
 
 
 async def test_who_was_revoked_long_ago_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,49 @@ async def test_what_a_person_has_to_allow_is_a_task_that_waits(rest: httpx.Async
     assert heard[-1][1]["result"]["structuredContent"] == {"result": "LOUD" if "text" in asks else 1001}
 
 
+@pytest.mark.parametrize("how", ["grant", "refuse"])
+async def test_a_key_names_one_piece_of_work_that_a_person_has_to_allow(
+    rest: httpx.AsyncClient, key: Any, how: str
+) -> None:
+    lines = {"authorization": f"Bearer {key(f'keyed-{how}', roles=['clerk'])}", "idempotency-key": "sum-17"}
+    path, asks = "/api/tasks/jobs_add", {"a": 1, "b": 1000}
+    held, again = [await rest.post(path, json=asks, headers=lines) for _ in range(2)]
+    assert again.headers["location"] == held.headers["location"]
+    told = problem(await rest.post(path, json={"a": 2, "b": 1000}, headers=lines), 422)
+    assert "was started with other arguments" in told["detail"]
+    await answer(rest, how, f"keyed-{how}")
+    ended = events(await rest.get(held.headers["location"], headers={**lines, **EVENTS}))[-1][1]
+    assert ended["status"] == ("completed" if how == "grant" else "failed")
+    kept = (await rest.post("/api/tools/durable_show_task", json={"id": ended["taskId"].partition(".")[2]})).json()
+    assert kept["structuredContent"]["key"] == "sum-17"
+    later = await rest.post(path, json=asks, headers=lines)  # it is not asked anew
+    assert (later.headers["location"], later.json()["status"]) == (held.headers["location"], ended["status"])
+    other = await rest.post(path, json=asks, headers={**lines, "idempotency-key": "sum-18"})
+    assert other.headers["location"] != held.headers["location"]
+
+
+async def test_of_two_works_of_one_key_at_once_a_person_is_asked_about_one(rest: httpx.AsyncClient, key: Any) -> None:
+    lines = {"authorization": f"Bearer {key('hasty', roles=['clerk'])}", "idempotency-key": "hasty"}
+    asks = [{"a": a, "b": 1000} for a in range(8)]
+    told = await asyncio.gather(*(rest.post("/api/tasks/jobs_add", json=each, headers=lines) for each in asks))
+    assert sorted(each.status_code for each in told) == [202] + [422] * 7
+    await answer(rest, "grant", "hasty")  # there is one
+    won = next(number for number, each in enumerate(told) if each.status_code == 202)
+    heard = events(await rest.get(told[won].headers["location"], headers={**lines, **EVENTS}))
+    assert heard[-1][1]["result"]["structuredContent"] == {"result": 1000 + won}
+
+
+async def test_who_waits_for_the_person_by_a_key_is_told_what_came_of_it_again(
+    rest: httpx.AsyncClient, key: Any
+) -> None:
+    lines = {"authorization": f"Bearer {key('loud-twice', roles=['clerk'])}", "idempotency-key": "one", **EVENTS}
+    call = asyncio.create_task(rest.post("/api/tools/hello_echo", json={"text": "LOUD"}, headers=lines))
+    await answer(rest, "grant", "loud-twice")
+    assert events(await call)[-1][1]["structuredContent"] == {"result": "LOUD"}
+    again = await rest.post("/api/tools/hello_echo", json={"text": "LOUD"}, headers=lines)
+    assert events(again)[-1][1]["structuredContent"] == {"result": "LOUD"}
+
+
 async def test_what_a_person_refuses_has_failed(rest: httpx.AsyncClient, key: Any) -> None:
     lines = {"authorization": f"Bearer {key('loud-no', roles=['clerk'])}"}
     held = await rest.post("/api/tools/hello_echo", json={"text": "LOUD"}, headers=lines)

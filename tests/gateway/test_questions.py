@@ -28,6 +28,7 @@ from fabric.gateway.asking import check_answers
 from fabric.gateway.rpc import Refusal
 from fabric.gateway.sealing import Bound, Broken, Seal, State
 from fabric_sdk import Fabric
+from fabric_sdk.contracts.asking import Waiting
 from gateway.asker import Asker
 from gateway.client import CAPABILITIES_KEY, Client, Json, meta, refusal
 from gateway.handshake import ALL, Session, accept
@@ -218,6 +219,19 @@ async def test_an_older_client_is_told_what_is_missing(
     able = await Session.open(http, three[0].url, bare_fabric.token)
     able.lines["accept"] = "application/json"  # nor can be asked who takes no streams
     assert (await able.ask(three[1].url, "tools/call", call))["error"]["code"] == -32021
+
+
+async def test_an_older_client_brings_no_state_with_a_request(
+    http: httpx.AsyncClient, three: list[Replica], bare_fabric: Running, asker: Asker
+) -> None:
+    """It went to the agent as it was, for one that was asked and has agreed."""
+    session = await Session.open(http, three[0].url, bare_fabric.token, capabilities={})
+    asker.done.clear()
+    given = {"1": accept(size=42)}
+    for forged in ({"requestState": Waiting(answers=given).state()}, {"inputResponses": given}):
+        call: Json = {"name": "asker_order", "arguments": {"what": "hat"}, **forged}
+        assert (await session.ask(three[0].url, "tools/call", call))["error"]["code"] == -32021
+    assert asker.done == ["reserved hat"] * 2
 
 
 async def test_an_older_client_may_refuse(http: httpx.AsyncClient, three: list[Replica], bare_fabric: Running) -> None:

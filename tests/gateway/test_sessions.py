@@ -9,6 +9,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -18,17 +19,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.replicas import Replica, until_ready
 from support.running import Running
+from support.waiting import eventually
 
+from fabric.gateway import errands as errands_module
 from fabric.gateway import sessions as sessions_module
 from fabric.gateway.admission import Headers
+from fabric.gateway.errand import Errand
+from fabric.gateway.errands import Errands
 from fabric.gateway.http import MOST_WAITING
 from fabric.gateway.legacy import Legacy
 from fabric.gateway.replies import Outbox, parts_of, place_in, stream_id
+from fabric.gateway.rpc import Refusal
 from fabric.gateway.sessions import Session as Stored
 from fabric.gateway.sessions import Sessions
 from fabric.identity.identity import Identity
 from fabric_sdk import Fabric
-from fabric_sdk.contracts.errors import TransportUnavailable, WorkerLost
+from fabric_sdk.contracts.errors import Overloaded, TransportUnavailable, WorkerLost
 from gateway.asker import Asker
 from gateway.client import Json, refusal
 from gateway.handshake import Session, accept
@@ -431,3 +437,35 @@ def test_any_other_name_is_refused(text: str) -> None:
         return
     assert name == "session" or parts_of(name)
     assert place >= 0
+
+
+async def test_one_principal_has_half_of_what_may_be_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request goes on when its client leaves: who asks and leaves, and does so again, had all there was."""
+
+    async def waits(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(errands_module, "_MOST", 4)
+    monkeypatch.setattr(Errands, "_run", waits)
+    fabric: Any = SimpleNamespace(transport=None)
+    gate: Any = SimpleNamespace(audit=SimpleNamespace(calls=False))
+    part: Any = None
+    errands = Errands(fabric, part, part, gate, part, part)
+
+    def asks(who: str, number: int) -> None:
+        session = Stored(id=who, principal=who, version="2025-11-25")
+        errands.begin(Errand(session, Identity(who), b"%d" % number, "tools/call", b"{}"))
+
+    for number in range(2):
+        asks("ann", number)
+    with pytest.raises(Refusal, match="you have 2 requests on their way") as too_many:
+        asks("ann", 2)
+    for number in range(2):
+        asks("bob", number)
+    with pytest.raises(Refusal, match="this gateway has too many") as all_full:
+        asks("eve", 0)
+    assert {too_many.value.code, all_full.value.code} == {Overloaded.code}
+    await errands.end()
+    await eventually(lambda: len(errands) == 0, what="the end of all")
+    asks("ann", 2)
+    await errands.end()

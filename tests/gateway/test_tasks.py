@@ -405,7 +405,17 @@ async def test_questions_come_before_the_task_where_the_tool_wants_it(client: Ta
     assert not {"requestState", "inputRequests"} & created.keys()
     done = await client.until(created["taskId"], "completed")
     assert done["result"]["content"][0]["text"] == "Hello, Ada!"
-    assert [each["task"] for each in curious.rounds] == [False, True]
+    assert [(each["task"], each["state"]) for each in curious.rounds] == [(False, None), (True, "1")]
+    refusal(await client.send("tools/call", again), 400, -32602, number=1)  # a second time would be a second task
+
+
+@pytest.mark.parametrize("tool", ["curious_ask", "curious_ask_first"])
+async def test_no_task_begins_with_a_state_that_its_client_was_not_given(
+    client: TaskClient, curious: Curious, tool: str
+) -> None:
+    forged = {"name": tool, "arguments": {}, "requestState": "1", "inputResponses": {"name": answer(name="Eve")}}
+    refusal(await client.send("tools/call", forged), 400, -32602, number=1)
+    assert curious.rounds == []
 
 
 async def test_a_task_that_waits_for_answers_is_joined_by_its_key(

@@ -58,7 +58,7 @@ def accept(token: bytes, *signers: Signer) -> Identity:
     """What becomes of a token where these keys are known."""
     keys = verifying_keys({"keys": [each.public for each in signers or (ONE,)]})
     kid = claimed_key(token, ISSUER)
-    return identity_of(verified_claims(token, keys[kid or ""], ISSUER), ISSUER, "id")
+    return identity_of(verified_claims(token, keys[kid or ""], ISSUER), ISSUER, "id", "key")
 
 
 @asynccontextmanager
@@ -97,6 +97,7 @@ def test_a_good_token_says_who_is_there(signer: Signer) -> None:
         scopes=frozenset({"mcp:read", "mcp:write", "more"}),
         expires=said["exp"] + LEEWAY,
         token_id="id",
+        signed_by="key",
     )
 
 
@@ -108,7 +109,7 @@ def test_an_agents_token_is_the_agents() -> None:
 def test_roles_are_taken_from_the_claim_that_was_named() -> None:
     issuer = Issuer(name=NAME, audience=AUDIENCE, keys_url="", roles_claim="https://example.com/roles")
     said = claims(roles=["admin"], **{"https://example.com/roles": ["dev"]})
-    assert identity_of(said, issuer, "").roles == {"dev"}
+    assert identity_of(said, issuer, "", "").roles == {"dev"}
 
 
 def confused() -> bytes:
@@ -196,8 +197,8 @@ def test_whatever_is_signed_says_who_is_there_or_is_refused(other: Json) -> None
 @given(one=st.text(min_size=1, max_size=20), two=st.text(min_size=1, max_size=20), realm=st.sampled_from("ab"))
 def test_no_two_subjects_are_one_principal_and_none_is_a_keys(one: str, two: str, realm: str) -> None:
     other = Issuer(name=NAME[:-1] + realm, audience="", keys_url="")
-    first = identity_of({"sub": one, "exp": 1}, ISSUER, "").principal
-    second = identity_of({"sub": two, "exp": 1}, other, "").principal
+    first = identity_of({"sub": one, "exp": 1}, ISSUER, "", "").principal
+    second = identity_of({"sub": two, "exp": 1}, other, "", "").principal
     assert (first == second) == ((one, ISSUER.name) == (two, other.name))
     with pytest.raises(ValidationError):
         TypeAdapter(Name).validate_python(first)

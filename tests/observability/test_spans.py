@@ -243,6 +243,22 @@ def test_a_span_that_nobody_could_draw_is_none(forged: dict[str, Any]) -> None:
         decode(orjson.dumps({"resource": {}, "spans": [span | forged]}))
 
 
+@pytest.mark.parametrize("where", ["resource", "attributes", "events"])
+def test_what_is_no_attribute_is_told_as_text(where: str) -> None:
+    """Lists in lists, as deep as JSON is read, had no end for whoever made OTLP's JSON of them."""
+    deep = orjson.Fragment(b"[" * 900 + b"]" * 900)
+    attributes = {"deep": deep, "words": ["a", "b"]}
+    span: dict[str, Any] = {"trace": "a1" * 16, "id": "b2" * 8, "name": "x", "kind": "server", "start": 1, "end": 2}
+    if where == "events":
+        span["events"] = [{"name": "x", "at": 1, "attributes": attributes}]
+    elif where == "attributes":
+        span["attributes"] = attributes
+    resource = attributes if where == "resource" else {}
+    encoded = orjson.dumps(otlp(decode(orjson.dumps({"resource": resource, "spans": [span]}))))
+    assert b'"stringValue":"[[[' in encoded
+    assert b'"arrayValue":{"values":[{"stringValue":"a"},{"stringValue":"b"}]}' in encoded
+
+
 async def test_without_a_stream_spans_are_dropped_and_counted() -> None:
     kept = Kept()
     made(kept).end()

@@ -167,6 +167,17 @@ class Tasks:
             raise
         return True
 
+    async def of_key(self, start: Start) -> Record | None:
+        """How the task stands that this one would join; nothing, if it would be the first of its key, or has none.
+
+        Raises:
+            KeyReused: as `start`.
+        """
+        await self._ensure()
+        if start.key is None or not await self._is_known(start):
+            return None
+        return await self.read(start.agent, start.id)
+
     async def _known(self, starts: Sequence[Start]) -> int:
         """How many of these are on record or wait."""
         return sum(await asyncio.gather(*(self._is_known(start) for start in starts)))
