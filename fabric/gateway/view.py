@@ -134,10 +134,12 @@ class View:
         may: May = anything,
         allowing: Allowing = anyhow,
         listing: Listing = "all",
+        shown: May | None = None,
     ) -> None:
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
-        self._may, self._allowing = may, allowing
+        """Put together what they may do; `shown`, unless they are the same, are tools that lists have besides."""
+        self._may, self._shown, self._allowing = may, shown or may, allowing
         self._by_prefix: dict[str | None, Mount] = {}
         lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
         for mount in sorted(mounts, key=lambda each: (each.prefix is not None, each.prefix)):
@@ -176,7 +178,7 @@ class View:
         agent = described.name
         for tool in described.tools:
             own = tool["name"]
-            if not mount.has(own) or not may("call", agent, own):
+            if not mount.has(own) or not self._shown("call", agent, own):
                 continue
             name = mount.name(own)
             schema: Json = tool.get("inputSchema") or {}
