@@ -34,6 +34,8 @@ from fabric_sdk.routing.retry import is_safe
 Verb = Literal["call", "read", "prompt"]
 PINNED: Final = "fabric/pinned"
 """In a tool's `_meta`: it is always listed."""
+_UI_BEFORE: Final = "ui/resourceUri"
+"""In a tool's `_meta`: how MCP Apps began to say `ui.resourceUri`, which libraries still say besides."""
 PAGE: Final = 500
 """Entries of a list that one answer holds."""
 TTL_MS: Final = 5_000
@@ -132,13 +134,13 @@ class View:
         mounts: Iterable[Mount],
         *,
         may: May = anything,
+        shown: May | None = None,
         allowing: Allowing = anyhow,
         listing: Listing = "all",
-        shown: May | None = None,
     ) -> None:
+        """Put together what they may do; `shown`, unless they are the same, are tools that lists have besides."""
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
-        """Put together what they may do; `shown`, unless they are the same, are tools that lists have besides."""
         self._may, self._shown, self._allowing = may, shown or may, allowing
         self._by_prefix: dict[str | None, Mount] = {}
         lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
@@ -189,7 +191,7 @@ class View:
             needed = schema if asks else None
             route = Route(agent, own, safe, needed, Policy.of(tool), mount, repeatable, allowed_by)
             self.tools.setdefault(name, route)
-            lists["tools/list"].setdefault(name, {**tool, "name": name})
+            lists["tools/list"].setdefault(name, {**tool, "name": name, **_shown_in(mount, tool)})
         for prompt in described.prompts:
             if may("prompt", agent, prompt["name"]):
                 name = mount.name(prompt["name"])
@@ -297,6 +299,19 @@ def _is_pinned(tool: Json) -> bool:
     """Whether a tool is shown even where the others have to be searched for."""
     meta: Any = tool.get("_meta")
     return isinstance(meta, dict) and bool(cast("Json", meta).get(PINNED))
+
+
+def _shown_in(mount: Mount, tool: Json) -> Json:
+    """What MCP Apps says of the page that a tool is shown in, if it says anything: its URI as the client reads it."""
+    meta: Any = tool.get("_meta")
+    if mount.prefix is None or not isinstance(meta, dict):
+        return Json()
+    about: Json = dict(cast("Json", meta))
+    if isinstance(page := about.get("ui"), dict) and isinstance(uri := cast("Json", page).get("resourceUri"), str):
+        about["ui"] = {**cast("Json", page), "resourceUri": mount.uri(uri)}
+    if isinstance(uri := about.get(_UI_BEFORE), str):
+        about[_UI_BEFORE] = mount.uri(uri)
+    return Json({"_meta": about})
 
 
 def _own_uri(uri: str, mount: Mount) -> str:
