@@ -189,7 +189,7 @@ async def test_who_may_little_finds_little(client: Made) -> None:
 
 
 async def test_another_policy_holds_at_once_and_subscribers_hear(client: Made, gated: tuple[Running, Path]) -> None:
-    _, policy = gated
+    running, policy = gated
     caller = await client("watcher", roles=["caller"])
     session = await Session.open(caller, "2025-11-25")
     lines = {**session.headers, "authorization": f"Bearer {caller.token}", "accept": "text/event-stream"}
@@ -211,6 +211,27 @@ async def test_another_policy_holds_at_once_and_subscribers_hear(client: Made, g
         listening.cancel()
         policy.write_text(POLICY)
     await until(partial(listed, caller), lambda names: names == ["hello_echo", "hello_whoami"], what="the list")
+    assert await announced(running, "policy") == str(policy)
+
+
+async def test_other_limits_hold_at_once_and_are_announced(gated: tuple[Running, Path]) -> None:
+    running, policy = gated
+    limits = policy.with_name("limits.yaml")
+    limits.write_text(LIMITS.replace("burst: 2", "burst: 3"))
+    assert await announced(running, "limits") == str(limits)
+
+
+async def announced(running: Running, what: str) -> str:
+    """The file of which an event says that it holds now."""
+    async with (
+        asyncio.timeout(10),
+        Fabric.connect(running.nats_url) as fabric,
+        fabric.subscribe("fabric.config.changed", filter=f"'{what}' in data.applied", start="all") as events,
+    ):
+        event = await anext(events)
+        assert event.data["process"].startswith("gateway")
+        assert event.data["restart"] == []
+        return event.data["file"]
 
 
 async def test_a_revoked_key_opens_nothing_from_that_moment(client: Made, gated: tuple[Running, Path]) -> None:
