@@ -76,6 +76,7 @@ class _Entry:
     shown: Json
 
 
+_WEB: Final = frozenset(("http", "https"))
 _LISTS: Final = {
     "tools/list": "tools",
     "resources/list": "resources",
@@ -93,6 +94,14 @@ class Mount:
     """What comes before its names; `None`: they stand as they are."""
     tools: tuple[str, ...] = ("*",)
     """Patterns; only tools whose own names match one are there."""
+    schemes: frozenset[str] = field(init=False, compare=False)
+    """Of its own URIs; of pages of the web it may speak, too, so their schemes are not among them."""
+
+    def __post_init__(self) -> None:
+        described = self.described
+        own = [each["uri"] for each in described.resources]
+        own += [each["uriTemplate"] for each in described.resource_templates]
+        object.__setattr__(self, "schemes", frozenset(uri.partition("://")[0] for uri in own) - _WEB)
 
     def name(self, own: str) -> str:
         """An agent's name for something, as the client sees it."""
@@ -104,6 +113,10 @@ class Mount:
             return own
         scheme, mark, rest = own.partition("://")
         return f"{scheme}://{self.prefix}/{rest}" if mark and scheme != "fabric" else f"fabric://{self.prefix}/{own}"
+
+    def link(self, uri: str) -> str:
+        """A URI in what the agent says, as the client can read it: the agent's own, if it looks like one of those."""
+        return self.uri(uri) if uri.partition("://")[0] in self.schemes else uri
 
     def has(self, tool: str) -> bool:
         """Whether a tool of the agent is there."""
