@@ -168,6 +168,25 @@ async def test_wrong_tokens_lock_their_address_out_and_nobody_elses_token(gated:
         assert (await right.ask("server/discover")).status_code == 200
 
 
+async def test_what_an_operator_looks_after_is_there_to_be_read_too(gated: tuple[Running, Path]) -> None:
+    running, _ = gated
+    async with Client.to(running.mcp_url, running.token) as operator:
+        resources = (await operator.result("resources/list"))["resources"]
+        held = {each["uri"] for each in resources if not each["uri"].startswith("notes://")}
+        assert held == {
+            "agents://registry/all",
+            "approvals://approvals/waiting",
+            "audit://audit/latest",
+            "dead://durable/oldest",
+            "policy://access/files",
+            "tasks://durable/latest",
+        }
+        for uri in held:
+            (content,) = (await operator.result("resources/read", {"uri": uri}))["contents"]
+            assert (content["uri"], content["mimeType"]) == (uri, "application/json")
+            assert json.loads(content["text"]) is not None
+
+
 async def test_a_large_catalogue_is_searched_and_not_shown(client: Made) -> None:
     seeker = await client("seeker", roles=["admin"], listing="search")
     assert await listed(seeker) == ["search_tools"]
