@@ -54,6 +54,11 @@ async def list_entries(
     return entries
 
 
+@agent.resource("audit://latest", description="The newest entries of the audit log, the newest last.")
+async def latest_entries(ctx: Context) -> list[dict[str, Any]]:
+    return await list_entries(ctx)
+
+
 @agent.tool(annotations=READS)
 async def verify(ctx: Context) -> Verdict:
     """Look at the whole log, and tell what was removed or changed, and how far each writer has come."""

@@ -16,7 +16,6 @@ from fabric.cli.console import Exit, err, fail, out, print_json, seen, table
 from fabric.cli.options import JsonOption
 from fabric.policy.cases import SOMEBODY, Somebody, checked_act, load_cases
 from fabric.policy.decisions import Policy
-from fabric.policy.explain import Explanation
 from fabric.policy.explain import explain as explained
 from fabric.policy.files import DEFAULT, load
 from fabric.settings import load_settings
@@ -86,7 +85,7 @@ def explain(
     except ConfigurationError as wrong:
         fail(wrong)
     if json_output:
-        print_json(_as_json(found))
+        print_json(found.told())
         return
     out.print(f"[bold]{found.decision.effect}[/] {escape(seen(found.why))}", soft_wrap=True)
     about = [each for each in found.findings if each.outcome != "is about something else"]
@@ -112,23 +111,3 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         raise ConfigurationError("the arguments are not JSON", fix='write them like \'{"name": "value"}\'') from None
-
-
-def _as_json(found: Explanation) -> dict[str, Any]:
-    decision = found.decision
-    return {
-        "effect": decision.effect,
-        "rule": decision.rule and decision.rule.name,
-        "why": found.why,
-        "needs_scopes": list(decision.needs_scopes),
-        "rules": [
-            {
-                "name": each.rule.name,
-                "then": each.rule.effect,
-                "place": each.rule.place,
-                "outcome": each.outcome,
-                "why": each.why,
-            }
-            for each in found.findings
-        ],
-    }

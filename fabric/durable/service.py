@@ -92,6 +92,11 @@ async def list_tasks(
     return [tasks.summary(record) for record in found]
 
 
+@agent.resource("tasks://latest", description="The newest tasks of all agents, the newest last; without results.")
+async def latest_tasks(ctx: Context) -> list[dict[str, Any]]:
+    return await list_tasks(ctx)
+
+
 @agent.tool(annotations=READS)
 async def show_task(ctx: Context, id: str) -> dict[str, Any]:
     """How one task stands: its state, its attempts and their errors, its result."""
@@ -121,6 +126,11 @@ async def list_dead(
     """
     found = ctx.fabric.dead.find(_which(agent, tool, error, before), after=after)
     return await page((letters.summary(letter) async for letter in found), limit)
+
+
+@agent.resource("dead://oldest", description="Tasks that failed for good, the oldest first, each with its last error.")
+async def oldest_dead(ctx: Context) -> Page[dict[str, Any]]:
+    return await list_dead(ctx)
 
 
 @agent.tool(annotations=READS)

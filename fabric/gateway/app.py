@@ -102,12 +102,12 @@ class Gateway:
         self._sockets = Door(self._message, self._legacy, kept_open)
         self._admission = Admission(settings)
         self._authenticator = Authenticator(fabric.jetstream, settings, kept_open.revoked, kept_open.signing_keys)
-        self._metadata: bytes | None = None
+        self._issuer = settings.jwt_issuer
+        self._resource: str | None = None
         self._metadata_url: str | None = None
         if settings.jwt_issuer is not None:
-            resource = _public_url(settings) + PATH
-            self._metadata = orjson.dumps(metadata(resource, settings.jwt_issuer))
-            self._metadata_url = self._gate.metadata_url = metadata_url(resource)
+            self._resource = _public_url(settings) + PATH
+            self._metadata_url = self._gate.metadata_url = metadata_url(self._resource)
         self._fabric = fabric
         self._bodies = Bodies(int(settings.max_body))
         self._max_body = int(settings.max_body)
@@ -168,8 +168,9 @@ class Gateway:
             await self._mcp(scope, receive, send)
         elif path.startswith(PREFIX):
             await self._api(path, scope, receive, send)
-        elif self._metadata is not None and path in _METADATA_PATHS:
-            await respond(send, 200, self._metadata)
+        elif self._resource is not None and path in _METADATA_PATHS:
+            about = metadata(self._resource, self._issuer, self._gate.policy.value.scopes)
+            await respond(send, 200, orjson.dumps(about))
         elif path == "/healthz":
             await respond(send, 200, b'{"status":"ok"}')
         elif path == "/readyz":

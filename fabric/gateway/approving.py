@@ -21,7 +21,7 @@ import orjson
 from fabric.approvals.model import Answer, Approval, answered, mark_of, question
 from fabric.approvals.store import QUESTIONS, Approvals, approval_in
 from fabric.gateway import rpc
-from fabric.gateway.forward import Asker
+from fabric.gateway.forward import Asker, linked
 from fabric.gateway.gate import Gate
 from fabric.gateway.rpc import Refusal
 from fabric.gateway.tasks import outcome, params_of
@@ -193,7 +193,7 @@ class Approving:
         if start is not None and await self._begun(start) is not None:
             tasks = self._fabric.tasks
             return await self._came_of(
-                await tasks.wait(start.agent, start.id, timeout=self._timeout, on_frame=asker.on_frame)
+                wanted.route, await tasks.wait(start.agent, start.id, timeout=self._timeout, on_frame=asker.on_frame)
             )
         approval = await self._put(wanted, asker, start, heard=False)
         try:
@@ -212,16 +212,16 @@ class Approving:
             if approval.state != "granted":
                 raise Refusal(rpc.FORBIDDEN, approval.words)
             return None
-        return await self._came_of(record)
+        return await self._came_of(wanted.route, record)
 
-    async def _came_of(self, record: Record) -> Body:
+    async def _came_of(self, route: Route, record: Record) -> Body:
         """The result of a task that has ended.
 
         Raises:
             Refusal: it has none.
         """
         if record.state == "completed":
-            return await self._fabric.tasks.result(record)
+            return linked(route, await self._fabric.tasks.result(record))
         error = outcome(record).get("error") or errors.to_wire(errors.TaskCancelled())
         raise Refusal(error["code"], error["message"])
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 from opentelemetry.trace import Span
@@ -35,6 +35,8 @@ NAMED: Final = NAME_BEARING_METHODS
 _MOST_COMPARED: Final = 100
 _LONGEST_COMPARED: Final = 64
 """A wrong name must not cost more than a right one."""
+_RESOURCE: Final = b'"resource'
+"""Without it a result has no link to a resource in it, and holds none."""
 _NONE: Final[frozenset[str]] = frozenset()
 
 
@@ -154,13 +156,39 @@ async def _counted(method: str, route: Route, params: bytes, asker: Asker, answe
     outcome, began = OK, perf_counter()
     try:
         result = await answer
-        SIZES.response.record(len(result.encoded()))
-        return result
+        encoded = result.encoded()
+        SIZES.response.record(len(encoded))
+        return linked(route, result) if _RESOURCE in encoded else result
     except BaseException as failure:
         outcome = outcome_of(failure)
         raise
     finally:
         calls.ended(began, outcome, asker.trace)
+
+
+def linked(route: Route, result: Body) -> Body:
+    """A result whose links, and resources that it holds, have the URIs by which the client reads them."""
+    if (mount := route.mount) is None or mount.prefix is None:
+        return result
+    try:
+        value = result.members()
+    except ValueError:  # whoever answers the client says so
+        return result
+    blocks = [value.get("content"), *(each.get("content") for each in _objects(value.get("messages")))]
+    changed = False
+    for block in chain.from_iterable(map(_objects, blocks)):
+        holder = block.get("resource") if block.get("type") == "resource" else block
+        if block.get("type") in ("resource", "resource_link") and isinstance(holder, dict):
+            about = cast("dict[str, Any]", holder)
+            if isinstance(uri := about.get("uri"), str) and (shown := mount.link(uri)) != uri:
+                about["uri"], changed = shown, True
+    return Body(value) if changed else result
+
+
+def _objects(said: Any) -> list[dict[str, Any]]:
+    """The objects in a list, or the one that stands in its place."""
+    several: list[Any] = cast("list[Any]", said) if isinstance(said, list) else [said]
+    return [cast("dict[str, Any]", each) for each in several if isinstance(each, dict)]
 
 
 async def _renamed(route: Route, answer: Coroutine[Any, Any, Body]) -> Body:

@@ -7,8 +7,11 @@ their view at all; here it is decided what depends on arguments, on a person, an
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
@@ -26,11 +29,13 @@ from fabric.identity.oauth import challenge
 from fabric.limits.keeper import LimitsKeeper
 from fabric.limits.limiter import LOCKED_OUT, Limited, Limiter, Permit
 from fabric.limits.sharing import Sharing
+from fabric.live import Announcer, Change
 from fabric.observability.metrics_gateway import DENIED, THROTTLED
 from fabric.policy.decisions import Standing
 from fabric.policy.keeper import PolicyKeeper
 from fabric.policy.model import Decision, Rule
 from fabric.settings import Settings
+from fabric.settings.passing import PROCESS
 from fabric_sdk import Fabric
 from fabric_sdk.contracts.streams import ACCESS
 from fabric_sdk.jetstream import Table
@@ -69,6 +74,10 @@ class Gate:
         self._limits.listen(self.limiter.change)
         self._sharing = Sharing(self.limiter, fabric)
         self._grants = Table(fabric.jetstream, ACCESS, GRANTS)
+        self._announcer = Announcer(os.environ.get(PROCESS, "gateway"), lambda: nullcontext(fabric))
+        self._settings = settings
+        self.policy.listen(lambda _: self._announce("policy", self.policy.path))
+        self._limits.listen(lambda _: self._announce("limits", self._limits.path))
         self._trail = Trail(fabric.jetstream, "gateway", settings.audit)
         self.audit = Auditor(self._trail)
         self.policy.listen(lambda policy: self.audit.reloaded(len(policy.rules)))
@@ -83,6 +92,7 @@ class Gate:
             tasks.create_task(self._sharing.run())
             tasks.create_task(self._grants.run())
             tasks.create_task(self._trail.run())
+            tasks.create_task(self._announcer.run())
 
     async def close(self) -> None:
         """Write the rest of the audit log. Call it when `run` has ended."""
@@ -90,8 +100,13 @@ class Gate:
 
     def follow(self, settings: Settings) -> None:
         """Take policy and limits from where the settings say now."""
+        self._settings = settings
         self.policy.move(settings.policy)
         self._limits.move(settings.limits)
+
+    def _announce(self, what: str, file: Path | None) -> None:
+        """Tell the fabric that this gateway goes by what a file says now."""
+        self._announcer.hear(Change(self._settings, applied=(what,), restart=(), file=file))
 
     def standing(self, identity: Identity) -> Standing:
         """What the policy says of `identity`; the same for all who are alike."""

@@ -34,6 +34,8 @@ from fabric_sdk.routing.retry import is_safe
 Verb = Literal["call", "read", "prompt"]
 PINNED: Final = "fabric/pinned"
 """In a tool's `_meta`: it is always listed."""
+_UI_BEFORE: Final = "ui/resourceUri"
+"""In a tool's `_meta`: how MCP Apps began to say `ui.resourceUri`, which libraries still say besides."""
 PAGE: Final = 500
 """Entries of a list that one answer holds."""
 TTL_MS: Final = 5_000
@@ -74,6 +76,7 @@ class _Entry:
     shown: Json
 
 
+_WEB: Final = frozenset(("http", "https"))
 _LISTS: Final = {
     "tools/list": "tools",
     "resources/list": "resources",
@@ -91,6 +94,14 @@ class Mount:
     """What comes before its names; `None`: they stand as they are."""
     tools: tuple[str, ...] = ("*",)
     """Patterns; only tools whose own names match one are there."""
+    schemes: frozenset[str] = field(init=False, compare=False)
+    """Of its own URIs; of pages of the web it may speak, too, so their schemes are not among them."""
+
+    def __post_init__(self) -> None:
+        described = self.described
+        own = [each["uri"] for each in described.resources]
+        own += [each["uriTemplate"] for each in described.resource_templates]
+        object.__setattr__(self, "schemes", frozenset(uri.partition("://")[0] for uri in own) - _WEB)
 
     def name(self, own: str) -> str:
         """An agent's name for something, as the client sees it."""
@@ -102,6 +113,10 @@ class Mount:
             return own
         scheme, mark, rest = own.partition("://")
         return f"{scheme}://{self.prefix}/{rest}" if mark and scheme != "fabric" else f"fabric://{self.prefix}/{own}"
+
+    def link(self, uri: str) -> str:
+        """A URI in what the agent says, as the client can read it: the agent's own, if it looks like one of those."""
+        return self.uri(uri) if uri.partition("://")[0] in self.schemes else uri
 
     def has(self, tool: str) -> bool:
         """Whether a tool of the agent is there."""
@@ -132,12 +147,14 @@ class View:
         mounts: Iterable[Mount],
         *,
         may: May = anything,
+        shown: May | None = None,
         allowing: Allowing = anyhow,
         listing: Listing = "all",
     ) -> None:
+        """Put together what they may do; `shown`, unless they are the same, are tools that lists have besides."""
         self.tools: dict[str, Route] = {}
         self.prompts: dict[str, Route] = {}
-        self._may, self._allowing = may, allowing
+        self._may, self._shown, self._allowing = may, shown or may, allowing
         self._by_prefix: dict[str | None, Mount] = {}
         lists: dict[str, dict[str, Json]] = {method: {} for method in _LISTS}
         for mount in sorted(mounts, key=lambda each: (each.prefix is not None, each.prefix)):
@@ -176,7 +193,7 @@ class View:
         agent = described.name
         for tool in described.tools:
             own = tool["name"]
-            if not mount.has(own) or not may("call", agent, own):
+            if not mount.has(own) or not self._shown("call", agent, own):
                 continue
             name = mount.name(own)
             schema: Json = tool.get("inputSchema") or {}
@@ -187,7 +204,7 @@ class View:
             needed = schema if asks else None
             route = Route(agent, own, safe, needed, Policy.of(tool), mount, repeatable, allowed_by)
             self.tools.setdefault(name, route)
-            lists["tools/list"].setdefault(name, {**tool, "name": name})
+            lists["tools/list"].setdefault(name, {**tool, "name": name, **_shown_in(mount, tool)})
         for prompt in described.prompts:
             if may("prompt", agent, prompt["name"]):
                 name = mount.name(prompt["name"])
@@ -295,6 +312,19 @@ def _is_pinned(tool: Json) -> bool:
     """Whether a tool is shown even where the others have to be searched for."""
     meta: Any = tool.get("_meta")
     return isinstance(meta, dict) and bool(cast("Json", meta).get(PINNED))
+
+
+def _shown_in(mount: Mount, tool: Json) -> Json:
+    """What MCP Apps says of the page that a tool is shown in, if it says anything: its URI as the client reads it."""
+    meta: Any = tool.get("_meta")
+    if mount.prefix is None or not isinstance(meta, dict):
+        return Json()
+    about: Json = dict(cast("Json", meta))
+    if isinstance(page := about.get("ui"), dict) and isinstance(uri := cast("Json", page).get("resourceUri"), str):
+        about["ui"] = {**cast("Json", page), "resourceUri": mount.uri(uri)}
+    if isinstance(uri := about.get(_UI_BEFORE), str):
+        about[_UI_BEFORE] = mount.uri(uri)
+    return Json({"_meta": about})
 
 
 def _own_uri(uri: str, mount: Mount) -> str:

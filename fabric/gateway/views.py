@@ -21,7 +21,7 @@ from fabric_sdk.contracts.streams import ACCESS
 from fabric_sdk.jetstream import Table
 
 _MOST: Final = 256
-_Key = tuple[str | None, Standing, Listing]
+_Key = tuple[str | None, Standing, Listing, bool]
 
 
 class Views:
@@ -58,7 +58,7 @@ class Views:
         last, view = self._last
         if identity is last and view is not None:
             return view
-        key = (identity.agent, self._gate.standing(identity), identity.listing)
+        key = (identity.agent, self._gate.standing(identity), identity.listing, identity.may_step_up)
         if (view := self._views.get(key)) is None:
             view = self._views[key] = self._made(*key)
             while len(self._views) > _MOST:
@@ -66,14 +66,15 @@ class Views:
         self._last = (identity, view)
         return view
 
-    def _made(self, agent: str | None, standing: Standing, listing: Listing) -> View:
+    def _made(self, agent: str | None, standing: Standing, listing: Listing, may_step_up: bool) -> View:
         described = self._catalogue.descriptions
         if agent is None:
             mounts = mounted(described.values(), root=self._root, platform=True)
         else:
             mounts = mounted([described[agent]], root=agent) if agent in described else []
             mounts += self._mounted_in(agent)
-        return View(mounts, may=standing.may, allowing=standing.allowing, listing=listing)
+        shown = standing.could if may_step_up else standing.may
+        return View(mounts, may=standing.may, shown=shown, allowing=standing.allowing, listing=listing)
 
     def _mounted_in(self, agent: str) -> list[Mount]:
         """What an agent has mounted, of what is there."""

@@ -34,6 +34,8 @@ class Identity:
     signed_by: str = ""
     """Names the issuer's key that signed the token; empty for what is no JSON Web Token."""
     listing: Listing = "all"
+    may_step_up: bool = False
+    """Whether its sender can get another one with more scopes: an issuer gave it, which can give more."""
 
 
 ANONYMOUS = Identity("anonymous", roles=frozenset({"anonymous"}), token_id="anonymous")

@@ -110,6 +110,8 @@ def identity_of(claims: Mapping[str, Any], issuer: Issuer, token_id: str, signed
         expires=min(int(claims["exp"]), _LAST_MOMENT) + LEEWAY,
         token_id=token_id,
         signed_by=signed_by,
+        listing="search" if claims.get("listing") == "search" else "all",
+        may_step_up=True,
     )
 
 

@@ -34,7 +34,9 @@ class _Outlook(NamedTuple):
     withheld: _Rules
     """Those that would, with another scope; none where `rules` decide in any case."""
     possible: bool
-    """Whether it could be allowed or asked for."""
+    """Whether it could be allowed or asked for …"""
+    within_reach: bool
+    """… with other scopes, perhaps."""
     settled: Decision | None = None
     """The decision, where no condition has a say."""
 
@@ -82,6 +84,11 @@ class Standing:
         outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
         return outlook.possible
 
+    def could(self, verb: Verb, agent: str, name: str) -> bool:
+        """Whether it could be with other scopes, perhaps: for the lists of who can step up."""
+        outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
+        return outlook.within_reach
+
     def allowing(self, verb: Verb, agent: str, name: str) -> str | None:
         """The name of the rule that allows an act with any arguments; `None` where it depends on them, or is not."""
         outlook = self._outlooks.get((verb, agent, name)) or self._look(verb, agent, name)
@@ -100,12 +107,13 @@ class Standing:
 
     def _outlook(self, verb: Verb, agent: str, name: str) -> _Outlook:
         if verb == "read" and is_evasive(name):
-            return _Outlook((), (), possible=False, settled=DENIED)
+            return _Outlook((), (), possible=False, within_reach=False, settled=DENIED)
         rules = _up_to_unconditional(reaching(self._rules, verb, agent, name))
         certain = bool(rules) and rules[-1].when is None
-        withheld = () if certain else tuple(reaching(self._withheld, verb, agent, name))
-        outlook = _Outlook(rules, withheld, possible=any(rule.effect != "deny" for rule in rules))
-        if any(rule.when is not None for rule in rules + withheld):
+        withheld = [] if certain else reaching(self._withheld, verb, agent, name)
+        possible, with_scopes = _opens(rules), _opens(_up_to_unconditional(withheld))
+        outlook = _Outlook(rules, tuple(withheld), possible, within_reach=possible or with_scopes)
+        if any(rule.when is not None for rule in (*rules, *withheld)):
             return outlook
         return outlook._replace(settled=outlook.decide({}))
 
@@ -126,6 +134,12 @@ class Policy:
     def standing(self, asker: Asker) -> Standing:
         """What `asker` may do."""
         return self._standing(asker.principal, asker.agent, asker.roles, asker.scopes)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """All that a rule asks for."""
+        none: frozenset[str] = frozenset()
+        return none.union(*(rule.who.scopes for rule in self.rules))
 
     def facts(self, asker: Asker, arguments: Any) -> Facts:
         """What conditions look at when `asker` acts with these arguments."""
@@ -167,6 +181,11 @@ def reaching(rules: Iterable[Rule], verb: Verb, agent: str, name: str) -> list[R
         elif rule.effect == "ask":
             found.append(replace(rule, effect="deny"))
     return sorted(found, key=lambda rule: rule.precedence)
+
+
+def _opens(rules: _Rules) -> bool:
+    """Whether one of the rules does not deny."""
+    return any(rule.effect != "deny" for rule in rules)
 
 
 def _up_to_unconditional(rules: list[Rule]) -> _Rules:

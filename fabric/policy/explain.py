@@ -1,6 +1,6 @@
 """Why a policy decides as it does: what became of each rule.
 
-Above: `cases`, `fabric policy explain`. Below: `decisions`, which decides here as everywhere.
+Above: `cases`, `fabric policy explain`, the agent `access`. Below: `decisions`, which decides here as everywhere.
 """
 
 from __future__ import annotations
@@ -45,6 +45,26 @@ class Explanation:
     decision: Decision
     why: str
     findings: tuple[Finding, ...]
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        decision = self.decision
+        return {
+            "effect": decision.effect,
+            "rule": decision.rule and decision.rule.name,
+            "why": self.why,
+            "needs_scopes": list(decision.needs_scopes),
+            "rules": [
+                {
+                    "name": each.rule.name,
+                    "then": each.rule.effect,
+                    "place": each.rule.place,
+                    "outcome": each.outcome,
+                    "why": each.why,
+                }
+                for each in self.findings
+            ],
+        }
 
 
 def explain(policy: Policy, asker: Asker, act: Act, arguments: Any) -> Explanation:

@@ -329,6 +329,10 @@ def build(redis_url: str | None = None) -> Agent:
         """All agents, or those with a capability and labels: their live instances, load, digest of what they offer."""
         return (await held[0].catalogue()).only(capability, labels or {})
 
+    @agent.resource("agents://all", description="All agents, and their live instances.")
+    async def everybody() -> Catalogue:  # pyright: ignore[reportUnusedFunction]
+        return await held[0].catalogue()
+
     @agent.tool(annotations=READS)
     async def description(agent: str, digest: str = "") -> Description:
         """What one agent offers: tools with schemas, resources, prompts."""

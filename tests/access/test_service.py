@@ -6,18 +6,20 @@ Proves: SE-1 (hashed, scoped, expiring, revocable), GW-2
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fabric.identity.keys import fingerprint
+from fabric.policy.files import DEFAULT
 from fabric_sdk import Fabric, FabricError, ToolError
 from fabric_sdk.contracts.errors import TaskDead
 from fabric_sdk.contracts.streams import ACCESS, RECORDS
 from fabric_sdk.remote import AgentClient
 from fabric_sdk.worker import Worker
 
-READS = {"list_tokens", "list_mounts"}
+READS = {"list_tokens", "list_mounts", "show_policy", "explain_policy"}
 DESTROYS = {"revoke_token", "unmount"}
 ADDS = {"create_token", "mount"}
 
@@ -37,6 +39,35 @@ async def test_each_tool_says_whether_it_reads_adds_or_destroys(access: AgentCli
     assert {name for name, each in hints.items() if each.get("destructiveHint") is False} == ADDS
     assert not hints["create_token"].get("idempotentHint"), "a call whose answer was lost is not made again by itself"
     assert set(hints) == READS | DESTROYS | ADDS
+
+
+async def test_it_tells_what_the_policy_says_and_why(access: AgentClient) -> None:
+    (shown,) = await access.call("show_policy")
+    assert shown == {"file": str(DEFAULT), "text": DEFAULT.read_text()}
+    (read,) = await access.read("policy://files")
+    assert json.loads(read["text"]) == [shown]
+    asked = {"verb": "call", "target": "shop/pay"}
+    denied = await access.call("explain_policy", asked)
+    assert (denied["effect"], denied["rule"], denied["why"]) == ("deny", None, "as no rule allows it")
+    allowed = await access.call("explain_policy", asked | {"roles": ["admin"]})
+    assert (allowed["effect"], allowed["rule"]) == ("allow", "admins")
+    assert [each["name"] for each in allowed["rules"] if each["outcome"] == "decides"] == ["admins"]
+    with pytest.raises(ToolError, match="names nothing to call"):
+        await access.call("explain_policy", {"verb": "call", "target": "shop"})
+
+
+async def test_a_policy_that_cannot_be_read_says_where(
+    access: AgentClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("rules:\n  - {name: a, then: no, on: [x]}\n")
+    monkeypatch.setattr("fabric.access.service.DEFAULT", bad)
+    with pytest.raises(ToolError, match=rf"{bad}:2:21: "):
+        await access.call("explain_policy", {"verb": "call", "target": "shop/pay"})
+    assert (await access.call("show_policy"))[0]["text"] == bad.read_text()
+    bad.unlink()
+    with pytest.raises(ToolError, match="No such file"):
+        await access.call("show_policy")
 
 
 async def test_a_token_is_told_once_listed_without_and_revoked(access: AgentClient, fabric: Fabric) -> None:

@@ -39,11 +39,12 @@ async def limited(node: Mill) -> bool:
     return False
 
 
-async def announced(node: Mill) -> dict[str, object]:
+async def announced(node: Mill, file: Path) -> dict[str, object]:
+    """What was told first of what a file says now."""
     async with (
         asyncio.timeout(10),
         Fabric.connect(node.nats_url) as fabric,
-        fabric.subscribe("fabric.config.changed", start="all") as events,
+        fabric.subscribe("fabric.config.changed", filter=f"data.file == '{file}'", start="all") as events,
     ):
         async for event in events:
             return event.data
@@ -85,7 +86,14 @@ def test_a_bad_change_is_refused_and_a_good_one_holds_and_no_call_fails(tmp_path
             command.until_said("pool mill has 1 processes, after 4")
             going.flows()
         assert going.failed == [], going.summary()
-        assert asyncio.run(announced(node)) | {"host": ""} == {
+        assert asyncio.run(announced(node, limits)) | {"host": ""} == {
+            "host": "",
+            "process": "gateway",
+            "file": str(limits),
+            "applied": ["limits"],
+            "restart": [],
+        }
+        assert asyncio.run(announced(node, file)) | {"host": ""} == {
             "host": "",
             "process": "fabric up",
             "file": str(file),

@@ -6,6 +6,7 @@ Proves: SE-1, SE-2, SE-6, GW-1, GW-8
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from identity import issuer
+from identity.issuer import elliptic
 from support.running import Running, running_fabric
 from support.waiting import eventually, until
 
@@ -29,7 +32,9 @@ rules:
   - {name: callers, roles: [caller], on: ["hello/echo", "hello/whoami", "hello/greet", "hello/notes://*"], then: allow}
   - {name: no-shouting, roles: [caller], on: ["hello/echo"], when: "arguments.text.size() > 10", then: deny}
   - {name: counters, scopes: [count], on: ["hello/count"], then: allow}
+  - {name: greeters, scopes: [greet], verbs: [prompt], on: ["hello/greet"], then: allow}
 """
+ISSUED_BY = elliptic("the issuer's")
 LIMITS = """
 limits:
   - {name: whoami, per: client, tools: [hello_whoami], clients: [limited], rate: 1/h, burst: 2}
@@ -45,7 +50,15 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Running, 
     folder = tmp_path_factory.mktemp("gate")
     (folder / "policy.yaml").write_text(POLICY)
     (folder / "limits.yaml").write_text(LIMITS)
-    env = {"FABRIC_POLICY": str(folder / "policy.yaml"), "FABRIC_LIMITS": str(folder / "limits.yaml")}
+    (folder / "jwks.json").write_text(json.dumps({"keys": [ISSUED_BY.public]}))
+    env = {
+        "FABRIC_POLICY": str(folder / "policy.yaml"),
+        "FABRIC_LIMITS": str(folder / "limits.yaml"),
+        "FABRIC_JWT_ISSUER": issuer.NAME,
+        "FABRIC_JWT_AUDIENCE": issuer.AUDIENCE,
+        "FABRIC_JWT_JWKS_URL": (folder / "jwks.json").as_uri(),
+        "FABRIC_PUBLIC_URL": "https://fabric.example.com",
+    }
     hello = Path(__file__).parents[1] / "agents" / "hello.py"
     with running_fabric(str(hello), env=env) as running:
         yield running, folder / "policy.yaml"
@@ -100,12 +113,30 @@ async def test_the_policy_holds_in_sessions_too(client: Made) -> None:
     assert answer["result"]["structuredContent"] == {"result": "short"}
 
 
-async def test_who_lacks_a_scope_is_told_which(client: Made) -> None:
+async def test_a_key_that_lacks_a_scope_sees_nothing_that_needs_it(client: Made) -> None:
     without, having = await client("without", roles=["caller"]), await client("having", scopes=["count"])
     answer = (await call(having, "hello_count", to=1, pause=0)).json()
     assert answer["result"]["structuredContent"] == {"result": 1}
     assert "hello_count" not in await listed(without)
     assert (await call(without, "hello_count", to=1)).status_code == 400
+
+
+async def test_who_can_get_a_token_for_more_is_told_for_what(gated: tuple[Running, Path]) -> None:
+    running, _ = gated
+    tokens = [ISSUED_BY.sign(issuer.claims(scope=scope)).decode() for scope in ("", "count")]
+    async with Client.to(running.mcp_url, tokens[0]) as without, Client.to(running.mcp_url, tokens[1]) as having:
+        assert await listed(without) == ["hello_count"], "or no client would ever ask for its scope"
+        response = await call(without, "hello_count", to=1, pause=0)
+        assert refusal(response, 403, 4030, number=1)["message"].startswith("a token with the scope count is needed")
+        challenge = response.headers["www-authenticate"]
+        assert challenge.startswith('Bearer error="insufficient_scope", scope="count", resource_metadata="https://')
+        session = await Session.open(without, "2025-11-25")
+        called = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "hello_count"}}
+        assert (await session.post(called)).headers["www-authenticate"] == challenge
+        assert (await without.result("prompts/list"))["prompts"] == [], "only tools are shown before they may be used"
+        assert (await call(having, "hello_count", to=1, pause=0)).status_code == 200
+        where = running.mcp_url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp")
+        assert (await without.http.get(where)).json()["scopes_supported"] == ["count", "greet"]
 
 
 async def test_a_limit_is_told_in_the_words_of_http(client: Made) -> None:
@@ -137,6 +168,25 @@ async def test_wrong_tokens_lock_their_address_out_and_nobody_elses_token(gated:
         assert (await right.ask("server/discover")).status_code == 200
 
 
+async def test_what_an_operator_looks_after_is_there_to_be_read_too(gated: tuple[Running, Path]) -> None:
+    running, _ = gated
+    async with Client.to(running.mcp_url, running.token) as operator:
+        resources = (await operator.result("resources/list"))["resources"]
+        held = {each["uri"] for each in resources if not each["uri"].startswith("notes://")}
+        assert held == {
+            "agents://registry/all",
+            "approvals://approvals/waiting",
+            "audit://audit/latest",
+            "dead://durable/oldest",
+            "policy://access/files",
+            "tasks://durable/latest",
+        }
+        for uri in held:
+            (content,) = (await operator.result("resources/read", {"uri": uri}))["contents"]
+            assert (content["uri"], content["mimeType"]) == (uri, "application/json")
+            assert json.loads(content["text"]) is not None
+
+
 async def test_a_large_catalogue_is_searched_and_not_shown(client: Made) -> None:
     seeker = await client("seeker", roles=["admin"], listing="search")
     assert await listed(seeker) == ["search_tools"]
@@ -158,7 +208,7 @@ async def test_who_may_little_finds_little(client: Made) -> None:
 
 
 async def test_another_policy_holds_at_once_and_subscribers_hear(client: Made, gated: tuple[Running, Path]) -> None:
-    _, policy = gated
+    running, policy = gated
     caller = await client("watcher", roles=["caller"])
     session = await Session.open(caller, "2025-11-25")
     lines = {**session.headers, "authorization": f"Bearer {caller.token}", "accept": "text/event-stream"}
@@ -180,6 +230,27 @@ async def test_another_policy_holds_at_once_and_subscribers_hear(client: Made, g
         listening.cancel()
         policy.write_text(POLICY)
     await until(partial(listed, caller), lambda names: names == ["hello_echo", "hello_whoami"], what="the list")
+    assert await announced(running, "policy") == str(policy)
+
+
+async def test_other_limits_hold_at_once_and_are_announced(gated: tuple[Running, Path]) -> None:
+    running, policy = gated
+    limits = policy.with_name("limits.yaml")
+    limits.write_text(LIMITS.replace("burst: 2", "burst: 3"))
+    assert await announced(running, "limits") == str(limits)
+
+
+async def announced(running: Running, what: str) -> str:
+    """The file of which an event says that it holds now."""
+    async with (
+        asyncio.timeout(10),
+        Fabric.connect(running.nats_url) as fabric,
+        fabric.subscribe("fabric.config.changed", filter=f"'{what}' in data.applied", start="all") as events,
+    ):
+        event = await anext(events)
+        assert event.data["process"].startswith("gateway")
+        assert event.data["restart"] == []
+        return event.data["file"]
 
 
 async def test_a_revoked_key_opens_nothing_from_that_moment(client: Made, gated: tuple[Running, Path]) -> None:

@@ -154,6 +154,32 @@ def test_a_uri_leads_back_to_what_the_agent_calls_it(own: str, shown: str) -> No
     assert (route.agent, route.name, route.safe) == ("a", own, True)
 
 
+def test_the_page_that_a_tool_is_shown_in_is_where_the_client_reads_it() -> None:
+    meta = {"ui": {"resourceUri": "ui://card", "visibility": ["app"]}, "ui/resourceUri": "ui://card", "x": 1}
+    described = Description(
+        name="a",
+        tools=[{"name": "see", "inputSchema": {}, "_meta": meta}, {"name": "plain", "inputSchema": {}}],
+        resources=[{"uri": "ui://card", "mimeType": "text/html;profile=mcp-app"}],
+    )
+    plain, see = view_of(described).page("tools/list", None)["tools"]
+    assert "_meta" not in plain
+    (resource,) = view_of(described).page("resources/list", None)["resources"]
+    assert see["_meta"] == {
+        "ui": {"resourceUri": resource["uri"], "visibility": ["app"]},
+        "ui/resourceUri": resource["uri"],
+        "x": 1,
+    }
+    assert view_of(described).route_uri(see["_meta"]["ui"]["resourceUri"]).name == "ui://card"
+    assert meta["ui"] == {"resourceUri": "ui://card", "visibility": ["app"]}, "the description itself stays as it was"
+    assert view_of(described, root="a").page("tools/list", None)["tools"][1]["_meta"] == meta
+
+
+@pytest.mark.parametrize("odd", [{"ui": None}, {"ui": {"resourceUri": 5}}, {"ui/resourceUri": []}])
+def test_a_meta_that_is_none_of_mcp_apps_stays_as_it_is(odd: Any) -> None:
+    described = Description(name="a", tools=[{"name": "t", "inputSchema": {}, "_meta": odd}])
+    assert view_of(described).page("tools/list", None)["tools"][0]["_meta"] == odd
+
+
 @pytest.mark.parametrize("uri", ["", "notes://", "notes://a", "notes://nobody/x", "a/notes", "urn:a"])
 def test_a_uri_that_leads_nowhere_is_refused_unless_there_is_a_root(uri: str) -> None:
     with pytest.raises(Refusal) as refused:

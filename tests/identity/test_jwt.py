@@ -98,7 +98,15 @@ def test_a_good_token_says_who_is_there(signer: Signer) -> None:
         expires=said["exp"] + LEEWAY,
         token_id="id",
         signed_by="key",
+        may_step_up=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("claimed", "listing"), [("search", "search"), ("all", "all"), (["search"], "all"), (7, "all")]
+)
+def test_a_claim_hides_tools_behind_a_search(claimed: Any, listing: str) -> None:
+    assert accept(ONE.sign(claims(listing=claimed))).listing == listing
 
 
 def test_an_agents_token_is_the_agents() -> None:

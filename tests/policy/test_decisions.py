@@ -171,6 +171,11 @@ def test_lists_show_what_could_be_allowed_or_asked_for() -> None:
     assert [standing.may("call", "shop", name) for name in ("pay", "ask", "ask2", "scope", "none")] == [
         True, True, False, False, False,
     ]  # fmt: skip
+    assert [standing.could("call", "shop", name) for name in ("pay", "ask2", "scope", "none")] == [
+        True, False, True, False,
+    ]  # fmt: skip
+    forbidden = policy(rule("a", "allow", scopes=["s"]), rule("d", "deny", scopes=["s"])).standing(BOB)
+    assert not forbidden.could("call", "shop", "x"), "with the scope, it would be denied"
     assert not policy(rule("all", "allow")).standing(BOB).may("read", "docs", "file:///a/../b")
 
 
