@@ -135,6 +135,9 @@ DASHBOARDS: Final[dict[str, tuple[str, list[Panel]]]] = {
                 },
                 "percentunit",
             ),
+            Panel(
+                "Breakers: 1 where no call waits for an instance", {"{{agent}}": "max by (agent) (fabric_breaker_open)"}
+            ),
         ],
     ),
     "tasks": (

@@ -45,7 +45,8 @@ from fabric.identity.authenticator import Authenticator
 from fabric.identity.identity import Identity
 from fabric.identity.oauth import IssuerUnavailable, Unauthenticated, challenge, metadata, metadata_url
 from fabric.logs import speaking
-from fabric.observability.metrics import METRICS
+from fabric.observability.metrics import METRICS, Reading
+from fabric.observability.metrics_calls import BREAKERS
 from fabric.observability.metrics_gateway import REFUSED
 from fabric.settings import Settings
 from fabric_sdk import Fabric
@@ -128,17 +129,24 @@ class Gateway:
         for part in (self._announcements, self._sessions, self._errands):
             await part.run()
         stop_listening = self._fabric.transport.listen(self._connection_changed)
-        stop_telling = METRICS.watch(
-            "fabric_gateway_in_flight", "Requests that are being served.", lambda: [((), self._serving)]
-        )
+        stops = [
+            METRICS.watch("fabric_gateway_in_flight", "Requests that are being served.", lambda: [((), self._serving)]),
+            METRICS.watch(*BREAKERS, self._breakers, labels=("agent",)),
+        ]
         try:
             yield
         finally:
             stop_listening()
-            stop_telling()
+            for stop in stops:
+                stop()
             await self._errands.end()
             await end(keeping)
             await self._gate.close()
+
+    def _breakers(self) -> Reading:
+        """1 for each agent that no call waits for, 0 for the others."""
+        opened = self._fabric.caller.breakers.open
+        return [((agent,), float(agent in opened)) for agent in {*self.catalogue.descriptions, *opened}]
 
     def _connection_changed(self, event: ConnectionEvent) -> None:
         """What was said while the bus was away, nobody here heard: clients come back, and are told of everything."""

@@ -15,6 +15,10 @@ from fabric_sdk.contracts.errors import FabricError
 from fabric_sdk.contracts.scope import Trace
 
 OK: Final = "ok"
+BREAKERS: Final = (
+    "fabric_breaker_open",
+    "1 where calls of an agent fail at once, since no instance took one for a while.",
+)
 _SAMPLED: Final = frozenset("13579bdf")
 _ENDS: Final = 64 * MOST
 """A call ends in as many ways as there are errors: these are no names that anybody makes up."""

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Final
 
 from fabric.observability.metrics import METRICS, Reading
-from fabric.observability.metrics_calls import OK, Calls, outcome_of
+from fabric.observability.metrics_calls import BREAKERS, OK, Calls, outcome_of
 from fabric_sdk.authoring.reaction import MARK
 from fabric_sdk.context import Context
 from fabric_sdk.contracts.conventions import TOOL_ERROR
@@ -81,6 +81,7 @@ async def watched(worker: Worker) -> AsyncGenerator[None]:
         METRICS.watch(
             "fabric_worker_in_hand", "Calls and tasks that a worker has taken.", busy, labels=("agent", "state")
         ),
+        METRICS.watch(*BREAKERS, lambda: [((agent,), 1) for agent in worker.not_waited_for], labels=("agent",)),
         METRICS.watch("fabric_worker_capacity", "Calls that a worker handles at once.", capacity, labels=("agent",)),
     ]
     REPEATED.of(worker.description.name)

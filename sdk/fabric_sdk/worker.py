@@ -105,6 +105,11 @@ class Worker:
         """Calls that were answered with an error, or refused."""
         return self._calls.failed
 
+    @property
+    def not_waited_for(self) -> list[str]:
+        """The agents whose breaker is open: calls that its handlers make of these fail at once."""
+        return self._fabric.caller.breakers.open
+
     async def start(self) -> None:
         """Enter the lifespan, hear calls, and tell the fabric."""
         try:

@@ -6,12 +6,14 @@ error that says whether the work may have begun, or cancellation. It is sent aga
 
 Above: `client`, the gateway. Below: a `Transport`. How a lost worker is noticed: whoever works on a call for longer
 than a second says so every second (`subjects.alive`); silence beyond `SILENCE` means that the worker, or the
-message, is gone. Nothing is paid for calls that are quick.
+message, is gone. Nothing is paid for calls that are quick. Who is not there is waited for, until calls have done so in
+vain (`routing.breaker`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,8 +33,11 @@ from fabric_sdk.contracts.envelope import Body, Message
 from fabric_sdk.contracts.scope import Scope, Trace
 from fabric_sdk.contracts.subjects import Header
 from fabric_sdk.patterns.gather import gather
+from fabric_sdk.routing.breaker import TRY_SECONDS, Breakers
 from fabric_sdk.routing.retry import BACKOFF, FIRST_WAIT, may_repeat
 from fabric_sdk.transports.base import ConnectionEvent, Subscription, Transport
+
+log = logging.getLogger(__name__)
 
 ALIVE_INTERVAL: Final = 1.0
 """Seconds between a worker's signs of life for the calls it is working on."""
@@ -52,7 +57,16 @@ MOST_LOST: Final = 2
 """Repetitions after a lost worker: a call that kills whoever takes it must not go through the whole pool."""
 _IMPATIENT: Final = (errors.AgentUnavailable, errors.Overloaded)
 """What is waited out for no longer than that, however far the deadline is."""
+_UNTAKEN: Final = (
+    errors.AgentUnavailable,
+    errors.TransportUnavailable,
+    errors.DeadlineExceeded,
+    errors.CallCancelled,
+)
+"""Failures after which nobody knows of an instance."""
 
+
+_START_ONE: Final = "start one with `fabric worker`, or check the name with `fabric ps`"
 
 OnFrame = Callable[[str, Body], None]
 """Hears what comes ahead of the answer: the kind (`progress`, `log`) and the JSON object."""
@@ -112,6 +126,7 @@ class Caller:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.client = uuid4().hex
+        self.breakers = Breakers()
         self._waiting: dict[str, _Waiting] = {}  # by the call's number
         self._sent = 0
         self._closed = False
@@ -163,12 +178,28 @@ class Caller:
                 call.scope, call.span = scope, None
 
     async def _call(self, call: Call) -> Body:
+        if self.breakers and call.instance is None and self.breakers.refuse(call.agent, self._loop.time()):
+            raise _absent(call)
         try:
-            return await self._attempt(call)
+            result = await self._attempt(call)
         except errors.FabricError as failure:
             if not await self._may_repeat(failure, call):
+                self._note_taken(call, failure)
                 raise
-            return await self._persist(call, failure)
+            result = await self._persist(call, failure)
+        if self.breakers:
+            self._note_taken(call)
+        return result
+
+    def _note_taken(self, call: Call, failure: errors.FabricError | None = None) -> None:
+        """Close its agent's breaker, unless this failure leaves open whether an instance has taken the call."""
+        if not isinstance(failure, _UNTAKEN) and self.breakers.taken(call.agent):
+            log.info("calls of %s wait for an instance again: one is there", subjects.who(call.agent))
+
+    def _note_in_vain(self, call: Call) -> None:
+        if self.breakers.waited_in_vain(call.agent, self._loop.time()):
+            words = "calls of %s fail at once from now on, but for one each %g s: no instance took any for %g s"
+            log.warning(words, subjects.who(call.agent), TRY_SECONDS, PATIENCE)
 
     async def _persist(self, call: Call, failure: errors.FabricError) -> Body:
         """Go on after a first failure that allows it; nothing of this is paid for by a call that succeeds at once."""
@@ -178,6 +209,7 @@ class Caller:
             raise failure
         await asyncio.sleep(wait)
         left -= wait
+        is_patient = left >= PATIENCE
 
         def give_up(state: RetryCallState) -> bool:
             last = state.outcome.exception() if state.outcome is not None else None
@@ -201,7 +233,13 @@ class Caller:
                 failure = latest
                 raise
 
-        return await retrying(again)
+        try:
+            return await retrying(again)
+        except errors.FabricError as last:
+            if is_patient and call.instance is None and isinstance(last, errors.AgentUnavailable):
+                self._note_in_vain(call)
+            self._note_taken(call, last)
+            raise
 
     async def _may_repeat(self, failure: BaseException, call: Call) -> bool:
         """The rule of `routing.retry`; whether the call is safe is asked for only when the answer depends on it."""
@@ -389,7 +427,12 @@ async def _settle(call: Call) -> None:
 def _unavailable(call: Call) -> errors.AgentUnavailable:
     if call.instance is not None:
         return errors.AgentUnavailable(f"instance {call.instance!r} is not taking calls")
+    return errors.AgentUnavailable(f"no instance of {subjects.who(call.agent)} is taking calls", fix=_START_ONE)
+
+
+def _absent(call: Call) -> errors.AgentUnavailable:
     return errors.AgentUnavailable(
-        f"no instance of {subjects.who(call.agent)} is taking calls",
-        fix="start one with `fabric worker`, or check the name with `fabric ps`",
+        f"no instance of {subjects.who(call.agent)} took a call for {PATIENCE:g} s, so this one does not wait for any; "
+        f"one call is tried every {TRY_SECONDS:g} s",
+        fix=_START_ONE,
     )
