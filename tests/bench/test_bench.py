@@ -23,7 +23,9 @@ from fabric.bench.suite import BENCHMARKS
 
 LATEST = Path("loadtests", "results", "latest.json")
 FIELDS = {"name": str, "value": float, "unit": str, "floor": float, "ratio": float, "n": int}
-TRIED = [each for each in BENCHMARKS.values() if each.name not in ("event.consume", "gateway.full_vs_sdk.tools")]
+TWINS = ("gateway.full_vs_sdk", "gateway.full_vs_sdk.tools")
+"""Their halves are tried with others: the product in `full_vs_mcpserver`, the floor in `vs_sdk`."""
+TRIED = [each for each in BENCHMARKS.values() if each.name not in ("event.consume", *TWINS)]
 OVER_HTTP = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
 
 
