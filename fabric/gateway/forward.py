@@ -171,7 +171,7 @@ def linked(route: Route, result: Body) -> Body:
     if (mount := route.mount) is None or mount.prefix is None:
         return result
     try:
-        value = result.members()
+        value = Body(encoded=result.encoded()).members()  # a copy: a handler in this process may keep what it said
     except ValueError:  # whoever answers the client says so
         return result
     blocks = [value.get("content"), *(each.get("content") for each in _objects(value.get("messages")))]

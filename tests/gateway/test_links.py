@@ -37,8 +37,10 @@ def held(uri: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("made", [link, held])
 @pytest.mark.parametrize("uri", ["notes://today", "shelf://hats/7"])
 def test_what_a_result_points_at_is_read_by_the_same_uri(made: Any, uri: str) -> None:
-    said = linked(route(), Body({"content": [{"type": "text", "text": uri}, made(uri)], "isError": False})).value()
+    result = {"content": [{"type": "text", "text": uri}, made(uri)], "isError": False}
+    said = linked(route(), Body(result)).value()
     shown = Mount(DESCRIBED, "shop").uri(uri)
+    assert result["content"] == [{"type": "text", "text": uri}, made(uri)], "a handler may keep what it said"
     assert said == {"content": [{"type": "text", "text": uri}, made(shown)], "isError": False}
     assert View([Mount(DESCRIBED, "shop")]).route_uri(shown).name == uri
 
