@@ -38,7 +38,7 @@ async def hang() -> None:
 @agent.tool
 async def block() -> None:
     """Do what no coroutine may: hold up the whole process."""
-    time.sleep(0.4)  # noqa: ASYNC251 - it is the point
+    time.sleep(0.8)  # noqa: ASYNC251 - it is the point; long, for whoever blocks it again only after a while
 
 
 @agent.tool
