@@ -23,8 +23,8 @@ from fabric.bench.suite import BENCHMARKS
 
 LATEST = Path("loadtests", "results", "latest.json")
 FIELDS = {"name": str, "value": float, "unit": str, "floor": float, "ratio": float, "n": int}
-TWINS = ("gateway.full_vs_sdk", "gateway.full_vs_sdk.tools")
-"""Their halves are tried with others: the product in `full_vs_mcpserver`, the floor in `vs_sdk`."""
+TWINS = ("gateway.tools_call", "gateway.full_vs_sdk", "gateway.full_vs_sdk.tools")
+"""Their halves are tried with others: `vs_sdk` has the product and a floor, `full` and `full_vs_mcpserver` the rest."""
 TRIED = [each for each in BENCHMARKS.values() if each.name not in ("event.consume", *TWINS)]
 OVER_HTTP = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
 
