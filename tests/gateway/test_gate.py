@@ -213,14 +213,17 @@ async def test_another_policy_holds_at_once_and_subscribers_hear(client: Made, g
     session = await Session.open(caller, "2025-11-25")
     lines = {**session.headers, "authorization": f"Bearer {caller.token}", "accept": "text/event-stream"}
     heard: list[Json] = []
+    begun = asyncio.Event()
 
     async def listen() -> None:
         async with caller.http.stream("GET", caller.url, headers=lines) as stream:
+            begun.set()
             async for line in stream.aiter_lines():
                 heard.extend(events(line))
 
     listening = asyncio.create_task(listen())
     try:
+        await asyncio.wait_for(begun.wait(), 10)
         policy.write_text(POLICY.replace('"hello/whoami", ', ""))
         await until(partial(listed, caller), lambda names: names == ["hello_echo"], what="the list")
         await eventually(
