@@ -56,6 +56,8 @@ class Exporting:
     async def flush(self) -> None:
         """Send on what has ended."""
         spans = self._kept.take()
+        if not spans:  # at the end there may be no broker to ask, and nothing to ask it for
+            return
         if self._backend is not None:
             self._backend.take(spans)
         if not await self._stream_is_there():
