@@ -51,7 +51,9 @@ class Supervisor:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            self._hurry()  # who was cancelled on the way here, by a second signal, say, is not cancelled again
         await self.stop()
 
     async def start(self, *specs: ProcessSpec) -> None:
@@ -96,22 +98,26 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop every layer, the last first: SIGTERM, then SIGKILL after each one's grace. Nothing starts after this.
 
-        When the caller is cancelled meanwhile, each layer has about a second left; when it is cancelled again, what has
-        been asked to stop still does, and the rest goes with this process.
+        When the caller is cancelled meanwhile, or left the supervisor's block by a cancellation, each layer has about a
+        second left; when it is cancelled again, what has been asked to stop still does, and the rest goes with this
+        process.
         """
         self._stopping = True
         try:
             await self._drop_all()
         except asyncio.CancelledError:
-            for layer in self._layers:
-                for child in layer:
-                    child.hurry()
+            self._hurry()
             await self._drop_all()
             raise
 
     def statistics(self) -> tuple[ProcessStatus, ...]:
         """Every process, in the order of their start."""
         return tuple(child.status for layer in self._layers for child in layer)
+
+    def _hurry(self) -> None:
+        for layer in self._layers:
+            for child in layer:
+                child.hurry()
 
     async def _drop_all(self) -> None:
         while self._layers:

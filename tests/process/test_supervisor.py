@@ -254,15 +254,20 @@ async def test_a_process_that_ignores_sigterm_is_killed_after_its_grace_with_its
     await eventually(lambda: not programs.running)
 
 
-async def test_a_stop_that_is_cancelled_hurries_those_that_finish_their_work(programs: Programs) -> None:
+def finishing(programs: Programs) -> ProcessSpec:
+    """One that is told to end and finishes its work, which takes for ever, unless it is told again."""
     begun = programs.folder / "begun"
     script = f"trap 'touch {begun}' TERM; trap 'echo one >>{programs.folder}/ended; exit 0' INT"
     script += f"; touch {programs.folder}/up; while :; do sleep 0.01; done"
+    return programs.shell("one", script, grace=60.0)
+
+
+async def test_a_stop_that_is_cancelled_hurries_those_that_finish_their_work(programs: Programs) -> None:
     supervisor = Supervisor()
-    await supervisor.start(programs.shell("one", script, grace=60.0))
+    await supervisor.start(finishing(programs))
     await eventually((programs.folder / "up").exists)
     stop = asyncio.create_task(supervisor.stop())
-    await eventually(begun.exists)
+    await eventually((programs.folder / "begun").exists)
     stop.cancel()
     async with asyncio.timeout(5):
         await asyncio.wait({stop})
@@ -270,6 +275,27 @@ async def test_a_stop_that_is_cancelled_hurries_those_that_finish_their_work(pro
     assert programs.ended == ["one"]
     assert not programs.running
     assert supervisor.statistics() == ()
+
+
+async def test_a_cancellation_on_the_way_to_the_stop_hurries_it_too(programs: Programs) -> None:
+    """A second Ctrl-C often comes before all that is ended ahead of the processes has ended."""
+    started = asyncio.Event()
+
+    async def serve() -> None:
+        async with Supervisor() as supervisor:
+            await supervisor.start(finishing(programs))
+            await eventually((programs.folder / "up").exists)
+            started.set()
+            await asyncio.Event().wait()
+
+    serving = asyncio.create_task(serve())
+    await started.wait()
+    serving.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({serving})
+    assert serving.cancelled()
+    assert programs.ended == ["one"]
+    assert not programs.running
 
 
 async def test_a_stop_that_is_cancelled_leaves_no_layer_behind(programs: Programs) -> None:
